@@ -100,7 +100,7 @@ class Position:
     exit_gap_r: float
     min_bars_held: int
     exit_probability: float
-    min_entry_share: float
+    entry_share: float
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,9 @@ import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier
 
 from ..errors import BadDataError, UsageError
-from .trees import TreeTable, from_forest, from_lightgbm, from_xgboost, predict
+from .trees import from_forest, from_lightgbm, from_xgboost
+from .treetable import TreeTable, predict
+from ..npz import npz_bytes
 from ..settings import Ensemble as EnsembleParams
 
 # %% ../../nbs/34_market_ensemble.ipynb #5c072cea
@@ -212,8 +214,6 @@ def lightgbm_text(booster: lgb.Booster) -> str:
 
 def native_files(fitted: FittedEnsemble, role: str) -> dict[str, bytes]:
     """`native/<role>_xgb.ubj`, `native/<role>_lgb.txt` and the forest's arrays under `native/<role>_rf.npz`."""
-    from trademl.market.trees import npz_bytes
-
     return {
         f"native/{role}_rf.npz": npz_bytes(fitted.tables[0].to_arrays()),
         f"native/{role}_xgb.ubj": bytes(fitted.xgb.save_raw("ubj")),

@@ -1,0 +1,30 @@
+# Two commands do everything on a fresh machine: `make retrain` and `make test`. Each sets up what it needs.
+PYTHON ?= python3
+BIN = .venv/bin
+READY = .venv/.ready
+
+.PHONY: setup retrain test test-all lab bench
+
+setup: $(READY)
+
+$(READY): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "TradeML needs Python 3.11 or newer: make PYTHON=python3.12"; exit 2; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	@echo "installing the workbench into .venv (about two minutes, 2.5 GB)"
+	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test]'
+	@touch $(READY)
+
+retrain: setup
+	$(BIN)/trademl retrain
+
+test: setup
+	$(BIN)/pytest -m "not slow"
+
+test-all: setup
+	$(BIN)/pytest
+
+lab: setup
+	$(BIN)/trademl lab
+
+bench: setup
+	@for job in benchmarks/*.py; do echo "== $$job"; $(BIN)/python $$job || exit 1; done
