@@ -1,0 +1,28 @@
+"""Fixtures that every test may use."""
+
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+@pytest.fixture(scope="session")
+def repo() -> Path:
+    """The clone's root."""
+    return ROOT
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """The folder of real data beside the clone; its tests are skipped where it is absent."""
+    folder = ROOT.parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip("no real data beside this clone (../shared/data)")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def notebooks() -> Path:
+    """Job notebooks for tests, each named by what it does."""
+    return ROOT / "tests" / "notebooks"
