@@ -64,7 +64,7 @@ def main():
     trades = sequence_of(np.where(rng.random(n) < 0.42, 1.875, -1.0), risk_distance=rng.uniform(80, 600, n))
     profile = PROFILES[0]
     print(
-        f"{n:,} trades x {len(BALANCES)} balances x {len(CANDIDATES)} candidates x 20 ahead; growth: {GROWTH.draws} draws of {GROWTH.trades}"
+        f"{n:,} trades, {len(BALANCES)} balances, {len(CANDIDATES)} candidates, 20 ahead; growth: {GROWTH.draws} draws of {GROWTH.trades}"
     )
     print(f"{'':42}{'median s':>10}{'mark s':>8}{'Python s':>11}{'ratio':>9}")
     for objective, python in ((Objective.WR_PF_SQRT_DD, python_original), (Objective.CONSTRAINED_GROWTH, python_growth)):
