@@ -1,0 +1,282 @@
+"""The shipped graph: raw features in, calibrated probabilities out, one ONNX file per role.
+
+The trees are written node by node from a `TreeTable`, so the graph takes the branches that the table takes; no stock
+converter is involved. What the graph computes, in this order:
+
+    features (N, n_in) float64 -> (features - mean) / scale in float64 -> float32 -> each ensemble -> its link
+    -> model_probabilities (N, m*k) -> weighted mean -> softmax(scale * log(max(p, 1e-7)) + shift) -> probabilities (N, k), label (N,)
+
+Equal arguments give equal bytes: node and tensor names are fixed, metadata is sorted, nothing names a version or a time.
+Every export must be followed by `check_parity` on all rows: a wrong graph agrees on most of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from trademl.errors import ParityError, UsageError
+from trademl.market.treetable import Link, TreeTable
+
+INPUT = "features"
+OPSET, ML_OPSET, IR_VERSION = 17, 3, 8  # old enough for every onnxruntime that the `bot` extra allows
+PROBABILITY_FLOOR = 1e-7  # below it the logarithm of the calibration is cut off
+TOLERANCE = 1e-5  # largest difference of a probability between the native models and the graph
+TIE = 1e-6  # native top two closer than this are a tie in float32: either label is right
+_CHUNK = 4096  # rows
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far a graph is from its native twin."""
+
+    rows: int
+    max_abs: float  # largest difference of any output
+    flips: int  # rows whose label differs although the native top two are no tie
+    ties: int  # rows whose label differs and whose native top two lie within TIE
+
+
+def ensemble_graph(
+    scaler_mean: np.ndarray,  # (n_in,) float64
+    scaler_scale: np.ndarray,  # (n_in,) float64, no zero
+    tables: Sequence[TreeTable],  # m ensembles on the same n_in features, each answering k probabilities
+    weights: np.ndarray,  # (m,) >= 0, sum 1
+    calibration_scale: np.ndarray,  # (k,)
+    calibration_shift: np.ndarray,  # (k,)
+    *,
+    names: Sequence[str],  # (m,) short names of the ensembles, such as rf, xgb, lgb
+    classes: Sequence[str],  # (k,) in the order of the columns
+    metadata: Mapping[str, str],  # becomes metadata_props, beside `models` and `classes` which are written here
+) -> bytes:
+    """One fused ONNX graph. Raises UsageError when the parts do not fit together."""
+    mean, scale, share, slope, shift = (
+        np.asarray(a, np.float64) for a in (scaler_mean, scaler_scale, weights, calibration_scale, calibration_shift)
+    )
+    _check_parts(mean, scale, tables, share, slope, shift, names, classes)
+    graph = _Graph()
+    graph.constant("mean", mean)
+    graph.constant("scale", scale)
+    graph.node("Sub", [INPUT, "mean"], "centred")
+    graph.node("Div", ["centred", "scale"], "scaled")
+    graph.node("Cast", ["scaled"], "z", to=graph.float32)
+    parts = []
+    for name, table, weight in zip(names, tables, share):
+        graph.probabilities(name, table)
+        graph.constant(f"{name}_weight", np.float32(weight))
+        graph.node("Mul", [f"{name}_p", f"{name}_weight"], f"{name}_share")
+        parts.append(name)
+    graph.node("Concat", [f"{name}_p" for name in parts], "model_probabilities", axis=1)
+    graph.node("Sum", [f"{name}_share" for name in parts], "mean_p")
+    graph.constant("floor", np.float32(PROBABILITY_FLOOR))
+    graph.constant("slope", slope.astype(np.float32))
+    graph.constant("shift", shift.astype(np.float32))
+    graph.node("Max", ["mean_p", "floor"], "floored")
+    graph.node("Log", ["floored"], "log_p")
+    graph.node("Mul", ["log_p", "slope"], "sloped")
+    graph.node("Add", ["sloped", "shift"], "calibrated")
+    graph.node("Softmax", ["calibrated"], "probabilities", axis=1)
+    graph.node("ArgMax", ["probabilities"], "label", axis=1, keepdims=0)
+    outputs = {"probabilities": len(classes), "model_probabilities": len(classes) * len(names), "label": None}
+    return graph.serialize(len(mean), outputs, {"models": ",".join(names), "classes": ",".join(classes)} | dict(metadata))
+
+
+def regressor_graph(
+    table: TreeTable,  # identity or mean link
+    *,
+    clip: tuple[float, float] | None,  # bounds of the answer, such as (0.10, 1.25)
+    metadata: Mapping[str, str],
+) -> bytes:
+    """One ensemble as a graph: features (N, n) float64 -> float32 -> trees -> clip -> value (N, k) float32."""
+    if table.link not in (Link.MEAN, Link.IDENTITY):
+        raise UsageError(f"a regressor's link is mean or identity, not {table.link}; probabilities go through ensemble_graph")
+    graph = _Graph()
+    graph.node("Cast", [INPUT], "z", to=graph.float32)
+    graph.trees("trees", table, "value" if clip is None else "unclipped")
+    if clip is not None:
+        if not clip[0] < clip[1]:
+            raise UsageError(f"clip = {clip}: the lower bound must lie below the upper one")
+        graph.constant("low", np.float32(clip[0]))
+        graph.constant("high", np.float32(clip[1]))
+        graph.node("Clip", ["unclipped", "low", "high"], "value")
+    return graph.serialize(table.n_features, {"value": table.n_outputs}, dict(metadata))
+
+
+def session(model: bytes):
+    """An onnxruntime session on one CPU thread, the way the bot opens it."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
+def predict_onnx(model, features: np.ndarray) -> dict[str, np.ndarray]:
+    """Every output of a graph by its name, for float64 features (n, n_in). `model` is bytes or a `session`."""
+    runner = session(model) if isinstance(model, bytes) else model
+    rows = np.ascontiguousarray(features, np.float64)
+    names = [output.name for output in runner.get_outputs()]
+    parts = [runner.run(names, {INPUT: rows[at : at + _CHUNK]}) for at in range(0, max(len(rows), 1), _CHUNK)]
+    return {name: np.concatenate(column) for name, column in zip(names, zip(*parts))}
+
+
+def check_parity(
+    model: bytes,
+    features: np.ndarray,  # (n, n_in) float64: all rows that there are, not a sample
+    probabilities: np.ndarray,  # (n, k): calibrated, from the native libraries; for a regressor its values
+    model_probabilities: np.ndarray | None = None,  # (n, m*k) or (n, m, k)
+    *,
+    tolerance: float = TOLERANCE,
+) -> Parity:
+    """Compare a graph with its native twin on all rows. Raises ParityError above `tolerance` or at any flip.
+
+    Two labels may differ only where the native top two lie within TIE (1e-6, ten float32 steps): there no float32
+    answer can tell them apart. Such rows are counted as `ties`.
+    """
+    served = predict_onnx(model, features)
+    native = {"probabilities" if "probabilities" in served else "value": np.asarray(probabilities, np.float64)}
+    if model_probabilities is not None:
+        native["model_probabilities"] = np.asarray(model_probabilities, np.float64).reshape(len(features), -1)
+    worst = 0.0
+    for name, expected in native.items():
+        expected = expected[:, None] if expected.ndim == 1 else expected
+        if served[name].shape != expected.shape:
+            raise ParityError(f"graph output {name} has shape {served[name].shape}, the native models give {expected.shape}")
+        difference = np.abs(served[name] - expected)
+        if difference.size:
+            row, column = np.unravel_index(int(np.argmax(np.where(np.isnan(difference), np.inf, difference))), difference.shape)
+            if not difference[row, column] <= tolerance:
+                bad = int((~(difference <= tolerance)).any(axis=1).sum())
+                raise ParityError(
+                    f"graph output {name}, row {row}, column {column}: {served[name][row, column]:.9g} against {expected[row, column]:.9g} "
+                    f"from the native models; {bad:,} of {len(features):,} rows differ by more than {tolerance:g}. Nothing is stored"
+                )
+            worst = max(worst, float(difference[row, column]))
+    flips, ties = _label_differences(served, native) if "label" in served else (0, 0)
+    if flips:
+        raise ParityError(
+            f"graph: {flips} of {len(features):,} labels differ from the native models' beyond a tie of {TIE:g}. Nothing is stored"
+        )
+    return Parity(rows=len(features), max_abs=worst, flips=flips, ties=ties)
+
+
+def _label_differences(served, native) -> tuple[int, int]:
+    expected = native["probabilities"]
+    differs = served["label"] != expected.argmax(axis=1)
+    if not differs.any():
+        return 0, 0
+    top = np.sort(expected[differs], axis=1)
+    tie = top[:, -1] - top[:, -2] <= TIE
+    return int((~tie).sum()), int(tie.sum())
+
+
+def _check_parts(mean, scale, tables, share, slope, shift, names, classes):
+    k = len(classes)
+    if not len(tables) == len(names) == len(share) or len(set(names)) != len(names) or not len(tables):
+        raise UsageError(f"{len(tables)} ensembles, {len(share)} weights and names {list(names)} must be as many, with different names")
+    if mean.ndim != 1 or mean.shape != scale.shape or not np.isfinite(mean).all() or not (np.isfinite(scale) & (scale > 0)).all():
+        raise UsageError(f"scaler of shapes {mean.shape} and {scale.shape}: two finite arrays (n_in,), every scale > 0")
+    if slope.shape != (k,) or shift.shape != (k,) or not np.isfinite(np.concatenate([slope, shift])).all():
+        raise UsageError(f"calibration of shapes {slope.shape} and {shift.shape}: two finite arrays ({k},), one number for each class")
+    if not (share >= 0).all() or abs(share.sum() - 1) > 1e-9:
+        raise UsageError(f"weights {share.tolist()} must be >= 0 and sum to 1")
+    for name, table in zip(names, tables):
+        if table.link is Link.IDENTITY or table.n_columns != k or table.n_features != len(mean):
+            raise UsageError(
+                f"ensemble {name}: link {table.link}, {table.n_columns} columns, {table.n_features} features; "
+                f"expected probabilities of {k} classes from {len(mean)} features"
+            )
+
+
+class _Graph:
+    """Collects nodes and constants; the names are given by the caller and never generated."""
+
+    def __init__(self):
+        try:
+            import onnx
+        except ImportError:
+            from trademl.errors import MissingExtraError
+
+            raise MissingExtraError("writing ONNX needs the package onnx; pip install 'trademl[lab]'") from None
+        self.onnx, self.float32 = onnx, onnx.TensorProto.FLOAT
+        self.nodes, self.constants = [], []
+
+    def node(self, kind: str, inputs: Sequence[str], output: str, *, domain: str = "", **attributes):
+        self.nodes.append(self.onnx.helper.make_node(kind, inputs, [output], name=f"make_{output}", domain=domain, **attributes))
+
+    def constant(self, name: str, value):
+        self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value), name))
+
+    def trees(self, name: str, table: TreeTable, output: str):
+        """A TreeEnsembleRegressor whose float32 sums are `raw(table, z)`, or the mean over the trees for forests."""
+        self.node("TreeEnsembleRegressor", ["z"], output, domain="ai.onnx.ml", **_tree_attributes(table))
+
+    def probabilities(self, name: str, table: TreeTable):
+        """(N, k) probabilities of one ensemble as the tensor `<name>_p`."""
+        if table.link is Link.MEAN:
+            self.trees(name, table, f"{name}_p")
+            return
+        self.trees(name, table, f"{name}_margin")
+        if table.link is Link.SOFTMAX:
+            self.node("Softmax", [f"{name}_margin"], f"{name}_p", axis=1)
+            return
+        self.node("Neg", [f"{name}_margin"], f"{name}_opposite")
+        self.node("Concat", [f"{name}_opposite", f"{name}_margin"], f"{name}_margins", axis=1)
+        self.node("Sigmoid", [f"{name}_margins"], f"{name}_p")  # not 1 - p: a small probability keeps its digits
+
+    def serialize(self, n_in: int, outputs: Mapping[str, int | None], metadata: Mapping[str, str]) -> bytes:
+        helper, proto = self.onnx.helper, self.onnx.TensorProto
+        inputs = [helper.make_tensor_value_info(INPUT, proto.DOUBLE, ["N", n_in])]
+        answers = [
+            helper.make_tensor_value_info(name, proto.INT64 if width is None else proto.FLOAT, ["N"] if width is None else ["N", width])
+            for name, width in outputs.items()
+        ]
+        graph = helper.make_graph(self.nodes, "trademl", inputs, answers, self.constants)
+        imports = [helper.make_opsetid("", OPSET), helper.make_opsetid("ai.onnx.ml", ML_OPSET)]
+        model = helper.make_model(graph, producer_name="trademl", opset_imports=imports, ir_version=IR_VERSION)
+        for key, value in sorted(metadata.items()):
+            model.metadata_props.add(key=key, value=_text(key, value))
+        return model.SerializeToString(deterministic=True)
+
+
+def _text(key: str, value: str) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"metadata {key} = {value!r} must be a string")
+    return value
+
+
+def _tree_attributes(table: TreeTable) -> dict[str, Iterable]:
+    """The attributes of a TreeEnsembleRegressor (ai.onnx.ml 3): parallel lists, one entry a node and one a leaf weight."""
+    sizes = np.diff(np.append(table.roots, len(table.feature)))
+    tree = np.repeat(np.arange(table.n_trees), sizes)
+    number = np.arange(len(tree)) - table.roots[tree]
+    leaf = table.feature < 0
+    root = table.roots[tree]
+    scale = 1.0 / table.n_trees if table.link is Link.MEAN else 1.0
+    at = np.flatnonzero(leaf)
+    if table.tree_output[0] < 0:  # every leaf adds to every output
+        width = table.n_outputs
+        target, value = np.tile(np.arange(width), len(at)), table.value[at].ravel()
+        at = np.repeat(at, width)
+    else:
+        target, value = table.tree_output[tree[at]], table.value[at, 0]
+    return {
+        "nodes_treeids": tree.tolist(),
+        "nodes_nodeids": number.tolist(),
+        "nodes_featureids": np.where(leaf, 0, table.feature).tolist(),
+        "nodes_modes": np.where(leaf, "LEAF", "BRANCH_LEQ").tolist(),
+        "nodes_values": table.threshold.tolist(),
+        "nodes_truenodeids": np.where(leaf, 0, table.left - root).tolist(),
+        "nodes_falsenodeids": np.where(leaf, 0, table.right - root).tolist(),
+        "nodes_missing_value_tracks_true": table.missing_left.astype(int).tolist(),
+        "target_treeids": tree[at].tolist(),
+        "target_nodeids": number[at].tolist(),
+        "target_ids": target.tolist(),
+        "target_weights": (value * scale).astype(np.float32).tolist(),
+        "base_values": (table.base * scale).astype(np.float32).tolist(),
+        "n_targets": table.n_outputs,
+        "aggregate_function": "SUM",
+        "post_transform": "NONE",
+    }
