@@ -242,7 +242,12 @@ class _Kernel:
 
             async def _async_pre_start_kernel(self, **kw: Any):
                 # IPYTHONDIR: a person's start-up files must not reach a job. JPY_PARENT_PID is set by the launcher: the kernel polls it.
-                kw["env"] = {**os.environ, "IPYTHONDIR": str(private), "PYDEVD_DISABLE_FILE_VALIDATION": "1"}
+                kw["env"] = {
+                    **os.environ,
+                    "IPYTHONDIR": str(private),
+                    "PYDEVD_DISABLE_FILE_VALIDATION": "1",
+                    "PLOTLY_RENDERER": "plotly_mimetype",
+                }
                 kw["stdout"] = kw["stderr"] = kernel.stream
                 return await super()._async_pre_start_kernel(**kw)
 

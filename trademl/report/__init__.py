@@ -1,0 +1,32 @@
+"""Pictures and pages: plotly figures from plain arrays, and one self-contained HTML page from an executed notebook."""
+
+from .figures import (
+    calibration,
+    confusion,
+    cost_curve,
+    equity_and_drawdown,
+    feature_coverage,
+    importance,
+    label_distribution,
+    label_on_path,
+    risk_histogram,
+    thin,
+    windows_timeline,
+)
+from .page import render, write_report
+
+__all__ = [
+    "calibration",
+    "confusion",
+    "cost_curve",
+    "equity_and_drawdown",
+    "feature_coverage",
+    "importance",
+    "label_distribution",
+    "label_on_path",
+    "render",
+    "risk_histogram",
+    "thin",
+    "windows_timeline",
+    "write_report",
+]

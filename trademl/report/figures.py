@@ -1,0 +1,465 @@
+"""Figures of the reports: plotly, from plain arrays and mappings, in one quiet style.
+
+Titles name the subject and claim nothing; the subtitle says how many rows stand behind the picture.
+Times may be datetimes, ISO text, datetime64 or epoch seconds (UTC). Long series are thinned to `MAX_POINTS` points a trace.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from plotly.subplots import make_subplots
+
+MAX_POINTS = 4_000
+INK, QUIET, RULE, PAPER = "#1d2733", "#6b7785", "#e4e8ec", "#ffffff"
+BLUE, TEAL, RED, SAND, GREY = "#2b5c8a", "#2a7f78", "#bf5340", "#c9a24b", "#a9b3bd"
+BAND = "rgba(43, 92, 138, 0.13)"
+CLASS_COLOURS = {"SELL": RED, "BUY": TEAL, "HOLD": GREY}
+FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+_AXIS = {
+    "automargin": True,
+    "gridcolor": RULE,
+    "linecolor": "#c6cdd4",
+    "ticks": "outside",
+    "tickcolor": "#c6cdd4",
+    "ticklen": 4,
+    "zeroline": False,
+    "title": {"font": {"size": 12, "color": QUIET}, "standoff": 10},
+    "ticklabelstandoff": 3,
+    "tickfont": {"size": 11.5},
+}
+
+
+def template() -> go.layout.Template:
+    """The one style: white paper, few colours, no frame, numbers with thousands separators."""
+    return go.layout.Template(
+        layout={
+            "font": {"family": FONT, "size": 13, "color": INK},
+            "title": {
+                "x": 0,
+                "xref": "container",
+                "pad": {"l": 8},
+                "font": {"size": 17},
+                "subtitle": {"font": {"size": 12.5, "color": QUIET}},
+            },
+            "paper_bgcolor": PAPER,
+            "plot_bgcolor": PAPER,
+            "colorway": [BLUE, RED, TEAL, SAND, GREY],
+            "xaxis": _AXIS | {"showgrid": False, "showline": True},
+            "yaxis": _AXIS | {"showline": False},
+            "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
+            "margin": {"l": 56, "r": 20, "t": 92, "b": 44},
+            "height": 400,
+            "separators": ".,",
+            "hoverlabel": {"bgcolor": PAPER, "bordercolor": RULE, "font": {"family": FONT, "size": 12, "color": INK}},
+            "bargap": 0.35,
+            "bargroupgap": 0.08,
+        }
+    )
+
+
+def _finish(fig: go.Figure, title: str, subtitle: str, **layout: Any) -> go.Figure:
+    return fig.update_layout(template=template(), title={"text": title, "subtitle": {"text": subtitle}}, **layout)
+
+
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
+def times(values: Any) -> np.ndarray:
+    """Times of any accepted kind as datetime64[s] (n,), UTC."""
+    values = getattr(values, "tz_convert", lambda _: values)(None) if getattr(values, "tz", None) is not None else values
+    array = np.asarray(values)
+    if array.dtype.kind == "M":
+        return array.astype("datetime64[s]")
+    if array.dtype.kind in "iuf":
+        return array.astype(np.int64).astype("datetime64[s]")
+    return np.array([np.datetime64(_naive(value), "s") for value in array.ravel()]).reshape(array.shape)
+
+
+def _naive(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.removesuffix("Z").removesuffix("+00:00")
+    offset = getattr(value, "utcoffset", lambda: None)()
+    return value.replace(tzinfo=None) - offset if offset is not None else value
+
+
+def thin(
+    values: Any,  # (n,) the series whose shape must survive
+    limit: int = MAX_POINTS,
+) -> np.ndarray:
+    """Row numbers (int64, at most `limit`) that keep the first, the last, and each stretch's lowest and highest value.
+
+    Extremes are what a drawdown is read from, so buckets keep both instead of every k-th row.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    n = len(values)
+    if n <= limit:
+        return np.arange(n)
+    edges = np.linspace(1, n - 1, (limit - 2) // 2 + 1).astype(np.int64)
+    keep = [0, n - 1]
+    for start, stop in pairwise(edges):
+        part = values[start:stop]
+        if np.isfinite(part).any():
+            keep += [start + int(np.nanargmin(part)), start + int(np.nanargmax(part))]
+        else:
+            keep.append(start)
+    return np.unique(np.array(keep, dtype=np.int64))
+
+
+def label_distribution(
+    shares: Mapping[str, float],  # class -> share of the labelled bars, 0..1
+    driftless: Mapping[str, float],  # the same on a path without drift: what the barriers alone give
+    n: int,  # labelled bars
+    *,
+    effective_n: float | None = None,  # independent labels that they amount to
+) -> go.Figure:
+    """Share of each class beside what a driftless path gives."""
+    names = list(shares)
+    fig = go.Figure()
+    for data, label, colours, pattern in (
+        (shares, "these bars", [CLASS_COLOURS.get(name, BLUE) for name in names], ""),
+        (driftless, "driftless path", ["#dfe4e9"] * len(names), "/"),
+    ):
+        values = [100 * float(data[name]) for name in names]
+        marker = {"color": colours, "pattern": {"shape": pattern, "fgcolor": GREY, "size": 5, "solidity": 0.25}}
+        hover = "%{x}: %{y:.2f} %<extra>" + label + "</extra>"
+        fig.add_bar(
+            x=names, y=values, name=label, marker=marker, text=[f"{v:.1f}" for v in values], textposition="outside", hovertemplate=hover
+        )
+    worth = f", worth about {effective_n:,.0f} independent ones" if effective_n else ""
+    top = 100 * max([*shares.values(), *driftless.values()])
+    fig.update_yaxes(title_text="share of labelled bars, %", range=[0, top * 1.15])
+    fig.update_traces(cliponaxis=False)
+    fig.update_traces(selector={"name": "these bars"}, showlegend=False)
+    swatch = {"symbol": "square", "size": 12, "color": INK}
+    fig.add_scatter(x=[None], y=[None], mode="markers", marker=swatch, name="these bars", legendrank=1)
+    return _finish(fig, "Labels by class", f"{n:,} labelled bars{worth}")
+
+
+def label_on_path(
+    bars: Any,  # frame or mapping with open, high, low, close (m,): the stretch to draw; its index or `time` are the bars' opening times
+    entry: int,  # position in the stretch of the bar at whose open the trade is filled
+    *,
+    entry_price: float,
+    target: float,  # take-profit price
+    stop: float,  # stop-loss price
+    exit: int,  # position of the bar that ends the trade
+    exit_price: float,
+    horizon: int | None = None,  # position of the last bar of the horizon
+    side: str = "long",
+    reason: str = "",  # e.g. TP, SL, timeout
+) -> go.Figure:
+    """One labelled trade on its price path: barriers, entry, exit."""
+    moments = times(bars["time"] if isinstance(bars, Mapping) else bars.index)
+    price = {name: np.asarray(bars[name], dtype=np.float64) for name in ("open", "high", "low", "close")}
+    edge = {"color": QUIET, "width": 1}
+    fig = go.Figure(
+        go.Candlestick(
+            x=moments,
+            **price,
+            name="bars",
+            showlegend=False,
+            increasing={"fillcolor": PAPER, "line": edge},
+            decreasing={"fillcolor": QUIET, "line": edge},
+        )
+    )
+    end = moments[min(horizon if horizon is not None else exit, len(moments) - 1)]
+    for level, colour, label in ((target, TEAL, "target"), (entry_price, INK, "entry"), (stop, RED, "stop")):
+        line = {"color": colour, "width": 1.6, "dash": "solid" if label == "entry" else "dash"}
+        fig.add_scatter(
+            x=[moments[entry], end],
+            y=[level, level],
+            mode="lines",
+            name=label,
+            line=line,
+            hovertemplate=f"{label} %{{y:,.2f}}<extra></extra>",
+        )
+    won = TEAL if (exit_price - entry_price) * (1 if side == "long" else -1) > 0 else RED
+    mark = {"symbol": ["triangle-right", "x"], "size": [12, 11], "color": [INK, won], "line": {"color": PAPER, "width": 1}}
+    fig.add_scatter(
+        x=[moments[entry], moments[exit]], y=[entry_price, exit_price], mode="markers", marker=mark, name="in, out", showlegend=False
+    )
+    fig.update_xaxes(rangeslider_visible=False, title_text="bar open, UTC")
+    fig.update_yaxes(title_text="price")
+    ended = f", ended by {reason}" if reason else ""
+    return _finish(
+        fig, f"A {side} trade between its barriers", f"held {_count(exit - entry + 1, 'bar')}{ended}; {_count(len(moments), 'bar')} shown"
+    )
+
+
+def windows_timeline(
+    windows: Mapping[str, Any],  # name -> {"start", "end"} (half-open), in time order; other keys are ignored
+    *,
+    refits: Any = (),  # (k,) times at which the recipe is refitted
+    gaps: Sequence[tuple[Any, Any]] = (),  # purged stretches [start, end): label ends and embargo; derived from `windows` when empty
+    n: Mapping[str, int] | None = None,  # usable rows by window
+) -> go.Figure:
+    """Which window judges what: bars in time order, the purged gaps between them, and the refit dates."""
+    spans = {name: times([w["start"], w["end"]]) for name, w in windows.items() if isinstance(w, Mapping) and {"start", "end"} <= set(w)}
+    names = list(spans)
+    colours = {"train": BLUE, "tune": SAND, "select": TEAL, "final": RED}
+    labels = {"refits": "refits"}
+    fig = go.Figure()
+    for name, (start, end) in spans.items():
+        rows = f"{n[name]:,} rows" if n and name in n else ""
+        hover = f"{name}: {start.astype('datetime64[D]')} to {end.astype('datetime64[D]')} {rows}<extra></extra>"
+        width = float((end - start).astype("timedelta64[ms]").astype(np.int64))
+        bar = {"marker": {"color": colours.get(name, GREY)}, "width": 0.5, "orientation": "h", "showlegend": False}
+        fig.add_bar(y=[name], x=[width], base=[str(start)], hovertemplate=hover, **bar)
+        labels[name] = f'{name}<br><span style="font-size:10.5px;color:{QUIET}">{rows}</span>' if rows else name
+    ordered = list(spans.values())
+    between = [times(gap) for gap in gaps] or [np.array([a[1], b[0]]) for a, b in pairwise(ordered) if b[0] > a[1]]
+    for start, end in between:
+        fig.add_vrect(x0=str(start), x1=str(end), fillcolor=GREY, opacity=0.45, line_width=0)
+    if between:
+        swatch = {"symbol": "square", "size": 11, "color": GREY}
+        fig.add_scatter(x=[None], y=[names[0]], mode="markers", marker=swatch, name="purged and embargoed")
+    moments = times(refits)
+    if len(moments):
+        mark = {"symbol": "line-ns", "size": 14, "line": {"color": INK, "width": 1.6}}
+        hover = "refit %{x|%Y-%m-%d}<extra></extra>"
+        fig.add_scatter(
+            x=moments, y=["refits"] * len(moments), mode="markers", marker=mark, name="refit", hovertemplate=hover, showlegend=False
+        )
+        names.append("refits")
+    fig.update_xaxes(type="date", showgrid=True)
+    ticks = {"tickvals": names, "ticktext": [labels[name] for name in names]}
+    fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], showgrid=False, ticks="", **ticks)
+    count = f"{sum(n.values()):,} rows; " if n else ""
+    dates = f"{ordered[0][0].astype('datetime64[D]')} to {ordered[-1][1].astype('datetime64[D]')}"
+    return _finish(
+        fig, "Windows in time order", f"{count}{_count(len(moments), 'refit')}; {dates}", height=150 + 42 * len(names), barmode="overlay"
+    )
+
+
+def equity_and_drawdown(
+    time: Any,  # (n,)
+    equity: Any,  # (n,) marked to market, account currency
+    *,
+    band_low: Any = None,  # (n,) lower edge of the bootstrap's 95 % band
+    band_high: Any = None,
+    null_median: Any = None,  # (n,) median of random entries at the same frequency
+    trades: int | None = None,
+    currency: str = "USD",
+) -> go.Figure:
+    """Equity with its uncertainty and its null above, drawdown from the peak below."""
+    moments, equity = times(time), np.asarray(equity, dtype=np.float64)
+    fig = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
+    if band_low is not None and band_high is not None:
+        low, high = np.asarray(band_low, dtype=np.float64), np.asarray(band_high, dtype=np.float64)
+        keep = np.union1d(thin(low, MAX_POINTS // 2), thin(high, MAX_POINTS // 2))
+        edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+        fig.add_scatter(x=moments[keep], y=high[keep], showlegend=False, **edge, row=1, col=1)
+        fig.add_scatter(x=moments[keep], y=low[keep], name="95 % band", fill="tonexty", fillcolor=BAND, **edge, row=1, col=1)
+    if null_median is not None:
+        null = np.asarray(null_median, dtype=np.float64)
+        keep, line = thin(null), {"color": QUIET, "width": 1.4, "dash": "dot"}
+        fig.add_scatter(x=moments[keep], y=null[keep], name="random entries, median", mode="lines", line=line, row=1, col=1)
+    keep, hover = thin(equity), "%{x|%Y-%m-%d %H:%M}<br>%{y:,.2f}<extra>equity</extra>"
+    fig.add_scatter(
+        x=moments[keep], y=equity[keep], name="equity", mode="lines", line={"color": BLUE, "width": 1.8}, hovertemplate=hover, row=1, col=1
+    )
+    peak = np.maximum.accumulate(equity)
+    fall = 100 * (equity / np.where(peak > 0, peak, 1) - 1)
+    keep, hover = thin(fall), "%{x|%Y-%m-%d %H:%M}<br>%{y:.2f} %<extra>drawdown</extra>"
+    style = {"mode": "lines", "line": {"color": RED, "width": 1.2}, "fill": "tozeroy", "fillcolor": "rgba(191, 83, 64, 0.18)"}
+    fig.add_scatter(x=moments[keep], y=fall[keep], name="drawdown", showlegend=False, hovertemplate=hover, **style, row=2, col=1)
+    fig.update_yaxes(title_text=f"equity, {currency}", row=1, col=1)
+    fig.update_yaxes(title_text="drawdown, %", row=2, col=1)
+    fig.update_xaxes(showline=False, ticks="", row=1, col=1)
+    count = f"{trades:,} trades, " if trades is not None else ""
+    text = f"{count}{len(equity):,} bars marked to market; deepest drawdown {-fall.min(initial=0.0):.1f} %"
+    return _finish(fig, "Equity and drawdown", text, height=520, hovermode="x")
+
+
+def calibration(
+    bins: Mapping[str, Mapping[str, Any]],  # class -> {"predicted", "observed", "count"} arrays by bin, optional "low" and "high"
+    *,
+    n: int | None = None,  # rows judged; the largest class sum otherwise
+) -> go.Figure:
+    """Reliability: how often a class came true where it was given a probability."""
+    fig = go.Figure()
+    everything = np.concatenate([np.r_[np.asarray(b["predicted"], float), np.asarray(b["observed"], float)] for b in bins.values()])
+    top = min(1.0, float(np.nanmax(everything, initial=0.1)) * 1.15)
+    fig.add_scatter(
+        x=[0, top], y=[0, top], mode="lines", name="perfect", line={"color": GREY, "width": 1.2, "dash": "dot"}, hoverinfo="skip"
+    )
+    for name, b in bins.items():
+        x, y, count = (np.asarray(b[key], dtype=np.float64) for key in ("predicted", "observed", "count"))
+        size = 5 + 13 * np.sqrt(count / max(count.max(initial=1.0), 1.0))
+        colour = CLASS_COLOURS.get(name, BLUE)
+        bars = None
+        if "low" in b and "high" in b:
+            up, down = np.asarray(b["high"], float) - y, y - np.asarray(b["low"], float)
+            bars = {"type": "data", "symmetric": False, "array": up, "arrayminus": down, "width": 0, "thickness": 1.2, "color": colour}
+        hover = "given %{x:.3f}, came true %{y:.3f}<br>%{customdata:,} rows<extra>" + name + "</extra>"
+        fig.add_scatter(
+            x=x,
+            y=y,
+            error_y=bars,
+            customdata=count,
+            mode="lines+markers",
+            name=name,
+            hovertemplate=hover,
+            line={"color": colour, "width": 1.4},
+            marker={"size": size, "color": colour, "line": {"color": PAPER, "width": 1}},
+        )
+    fig.update_xaxes(title_text="probability given", range=[0, top], showgrid=True)
+    fig.update_yaxes(title_text="share that came true", range=[0, top])
+    total = n if n is not None else int(max(np.sum(b["count"]) for b in bins.values()))
+    return _finish(fig, "Calibration by class", f"{total:,} rows; the larger a dot, the more rows", height=460)
+
+
+def confusion(
+    matrix: Any,  # (k, k) counts: row = true class, column = decided class
+    classes: Sequence[str],
+) -> go.Figure:
+    """Counts of true against predicted class, coloured by the share within the true class."""
+    counts = np.asarray(matrix, dtype=np.float64)
+    share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    text = [[f"{count:,.0f}<br>{part:.1f} %" for count, part in zip(row, parts)] for row, parts in zip(counts, share)]
+    scale = [[0, "#f7f9fa"], [1, BLUE]]
+    fig = go.Figure(
+        go.Heatmap(
+            z=share,
+            x=list(classes),
+            y=list(classes),
+            text=text,
+            texttemplate="%{text}",
+            colorscale=scale,
+            zmin=0,
+            zmax=100,
+            xgap=3,
+            ygap=3,
+            showscale=False,
+            hovertemplate="true %{y}, predicted %{x}: %{text}<extra></extra>",
+        )
+    )
+    fig.update_xaxes(title_text="predicted", showline=False, ticks="")
+    fig.update_yaxes(title_text="true", autorange="reversed", showgrid=False, ticks="")
+    return _finish(fig, "Predicted against true class", f"{counts.sum():,.0f} rows", height=420)
+
+
+def feature_coverage(
+    rows: Sequence[Mapping[str, Any]],  # each {"name", "finite" 0..1, "low", "median", "high"}; low and high: 1st and 99th percentile
+    n: int,  # bars looked at
+) -> go.Figure:
+    """Each feature's finite share and range."""
+    short = [float(row["finite"]) < 0.999 for row in rows]
+    cells = [
+        [str(row["name"]) for row in rows],
+        [f"{100 * float(row['finite']):.2f}" for row in rows],
+        *([f"{float(row[key]):.3g}" for row in rows] for key in ("low", "median", "high")),
+    ]
+    fill = [["#fbeeeb" if lacks else PAPER for lacks in short]] * 5
+    header = {"values": ["feature", "finite, %", "1 %", "median", "99 %"], "fill_color": PAPER, "align": ["left", "right"], "height": 28}
+    body = {"values": cells, "fill_color": fill, "align": ["left", "right"], "height": 24, "font": {"size": 12, "color": INK}}
+    lines = {"line": {"color": RULE, "width": 1}}
+    fig = go.Figure(
+        go.Table(header=header | lines | {"font": {"size": 12, "color": QUIET}}, cells=body | lines, columnwidth=[2.3, 1.1, 1, 1, 1])
+    )
+    text = f"{len(rows)} features on {n:,} bars; {sum(short)} below 99.9 % finite"
+    return _finish(fig, "Feature coverage", text, height=130 + 24 * min(len(rows), 20), margin={"l": 8, "r": 8, "t": 84, "b": 8})
+
+
+def cost_curve(
+    multiples: Any,  # (k,) spread as a multiple of the configured one
+    expectancy_r: Any,  # (k,) mean net R a trade
+    *,
+    low: Any = None,  # (k,) bootstrap 95 % bounds
+    high: Any = None,
+    spread: float,  # the configured spread, price units
+    trades: int,
+) -> go.Figure:
+    """Expectancy under dearer and cheaper trading."""
+    x, y = np.asarray(multiples, dtype=np.float64), np.asarray(expectancy_r, dtype=np.float64)
+    fig = go.Figure()
+    if low is not None and high is not None:
+        edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+        fig.add_scatter(x=x, y=np.asarray(high, float), showlegend=False, **edge)
+        fig.add_scatter(x=x, y=np.asarray(low, float), name="95 % interval", fill="tonexty", fillcolor=BAND, **edge)
+    hover = "spread ×%{x:g}: %{y:.3f} R<extra></extra>"
+    fig.add_scatter(x=x, y=y, mode="lines+markers", name="mean net R", line={"color": BLUE}, marker={"size": 8}, hovertemplate=hover)
+    fig.add_hline(y=0, line={"color": INK, "width": 1})
+    fig.update_xaxes(title_text=f"spread, multiples of {spread:,.2f}", tickvals=x, ticktext=[f"×{value:g}" for value in x])
+    fig.update_yaxes(title_text="expectancy, R a trade")
+    return _finish(fig, "Cost curve", f"{trades:,} trades at each cost")
+
+
+def risk_histogram(
+    counts: Mapping[Any, Mapping[str, Any]],  # profile -> objective -> (k,) states whose best candidate it is
+    candidates: Any,  # (k,) risk multipliers
+) -> go.Figure:
+    """Which risk multiplier each profile's replay chose, under both objectives."""
+    profiles, x = list(counts), [f"{value:.2f}" for value in np.asarray(candidates, dtype=np.float64)]
+    fig = make_subplots(rows=len(profiles), cols=1, shared_xaxes=True, vertical_spacing=0.035)
+    colours = dict(zip(dict.fromkeys(name for by in counts.values() for name in by), (BLUE, "#d3bd8a", TEAL)))
+    total = 0
+    for row, profile in enumerate(profiles, 1):
+        for name, values in counts[profile].items():
+            values = np.asarray(values, dtype=np.float64)
+            share = 100 * values / max(values.sum(), 1)
+            hover = f"profile {profile}, ×%{{x}}: %{{y:.1f}} %<extra>{name}</extra>"
+            fig.add_bar(
+                x=x,
+                y=share,
+                name=name,
+                legendgroup=name,
+                showlegend=row == 1,
+                marker_color=colours[name],
+                hovertemplate=hover,
+                row=row,
+                col=1,
+            )
+            total = max(total, int(values.sum()))
+        fig.update_yaxes(title_text=f"profile {profile}", range=[0, 105], tickvals=[0, 50, 100], row=row, col=1)
+    fig.update_xaxes(type="category", showline=True)
+    fig.update_xaxes(title_text="risk multiplier chosen (bars: % of states)", row=len(profiles), col=1)
+    return _finish(
+        fig, "Best risk multiplier by profile", f"{total:,} replayed states a profile", height=150 + 100 * len(profiles), bargap=0.2
+    )
+
+
+def importance(
+    names: Sequence[str],
+    mean: Any,  # (k,) mean |SHAP|
+    *,
+    low: Any,  # (k,) interval over time blocks
+    high: Any,
+    noise: float | None = None,  # upper bound of the shuffled columns: what is not above it is marked
+    n: int,  # rows explained
+    unit: str = "mean |SHAP|",
+) -> go.Figure:
+    """Ranked importance with intervals, beside what shuffled columns reach."""
+    mean, low, high = (np.asarray(values, dtype=np.float64) for values in (mean, low, high))
+    order = np.argsort(mean)
+    above = low[order] > (noise if noise is not None else -np.inf)
+    spread = {
+        "type": "data",
+        "symmetric": False,
+        "array": (high - mean)[order],
+        "arrayminus": (mean - low)[order],
+        "width": 0,
+        "thickness": 1.4,
+        "color": GREY,
+    }
+    marker = {"size": 8, "color": np.where(above, BLUE, "#cfd6dc")}
+    fig = go.Figure(
+        go.Scatter(
+            x=mean[order],
+            y=[names[i] for i in order],
+            error_x=spread,
+            mode="markers",
+            marker=marker,
+            hovertemplate="%{y}: %{x:.4f}<extra></extra>",
+        )
+    )
+    if noise is not None:
+        fig.add_vrect(x0=0, x1=noise, fillcolor=RULE, opacity=0.7, line_width=0, layer="below")
+    fig.update_xaxes(title_text=unit, rangemode="tozero")
+    fig.update_yaxes(ticks="", dtick=1)
+    text = f"{n:,} rows; {int(above.sum())} of {len(names)} features above shuffled columns" if noise is not None else f"{n:,} rows"
+    return _finish(fig, "Feature importance", text, height=130 + 18 * len(names))

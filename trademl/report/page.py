@@ -1,0 +1,284 @@
+"""One HTML page from an executed notebook: self-contained, plotly.js embedded once, nothing fetched.
+
+nbconvert drops plotly figures, so the page is made here: markdown, figures, tables, text and tracebacks; code behind a toggle.
+A content security policy forbids every request; what a cell printed is escaped, and tables are rebuilt from a list of allowed tags.
+"""
+
+import base64
+import html
+import json
+import math
+import os
+import re
+from collections.abc import Mapping
+from html.parser import HTMLParser
+from importlib import resources
+from pathlib import Path
+from string import Template
+from typing import Any
+
+import numpy as np
+
+from .figures import MAX_POINTS, thin
+
+PLOTLY = "application/vnd.plotly.v1+json"
+_ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
+_ALLOWED = {
+    *("table", "thead", "tbody", "tfoot", "tr", "th", "td", "caption", "div", "span", "p", "b", "strong", "i", "em", "code", "pre", "br"),
+    *("ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6", "sub", "sup", "small", "details", "summary", "hr", "dl", "dt", "dd"),
+}
+_VOID = {"br", "hr"}
+_DROPPED = {"script", "style", "iframe", "object", "template", "noscript", "svg", "math", "title"}  # with all that is inside
+_STATES = {"done": "good", "passed": "good", "refused": "warn", "failed": "bad", "interrupted": "bad"}
+
+
+def render(
+    notebook_path: Path | str,  # executed notebook
+    *,
+    headline: str,  # first visible line: revision, dates, what the gate said and why
+    subtitle: str = "",  # a second, quieter line
+    facts: Mapping[str, Any] | None = None,  # run facts shown as a small table: run id, seed, data hashes, device, seconds
+    status: str = "done",  # done, passed, refused, failed, interrupted: colours the mark beside the headline
+    watermark: str = "",  # e.g. "in-sample: not evidence"; printed large and faint behind the page
+) -> str:
+    """The whole page as text."""
+    notebook = json.loads(Path(notebook_path).read_text("utf-8"))
+    page = _Page()
+    for cell in notebook["cells"]:
+        page.cell(cell)
+    body = Template(resources.files("trademl.report").joinpath("page.html").read_text("utf-8"))
+    rows = "".join(f"<div><dt>{html.escape(str(k))}</dt><dd>{html.escape(_fact(v))}</dd></div>" for k, v in (facts or {}).items())
+    return body.substitute(
+        title=html.escape(headline),
+        headline=html.escape(headline),
+        subtitle=f'<p class="subtitle">{html.escape(subtitle)}</p>' if subtitle else "",
+        status=html.escape(status),
+        state=_STATES.get(status, "plain"),
+        watermark=f'<div class="watermark" aria-hidden="true">{html.escape(watermark)}</div>' if watermark else "",
+        facts=f'<dl class="facts">{rows}</dl>' if rows else "",
+        contents="".join(f'<li><a href="#{anchor}">{html.escape(text)}</a></li>' for anchor, text in page.headings),
+        body="\n".join(page.parts),
+        plotly=f"<script>{_plotly_js()}</script>" if page.figures else "",
+    )
+
+
+def write_report(path: Path | str, notebook_path: Path | str, **page: Any) -> Path:
+    """`render` into a file that is whole or not there at all."""
+    path = Path(path)
+    partial = path.with_name(f".{path.name}.partial")
+    with partial.open("w", encoding="utf-8") as file:
+        file.write(render(notebook_path, **page))
+        file.flush()
+        os.fsync(file.fileno())
+    return partial.replace(path)
+
+
+def _fact(value: Any) -> str:
+    if isinstance(value, bool) or value is None:
+        return {True: "yes", False: "no", None: "–"}[value]
+    if isinstance(value, float):
+        return f"{value:,.4g}"
+    return f"{value:,}" if isinstance(value, int) and abs(value) >= 10_000 else str(value)
+
+
+def _plotly_js() -> str:
+    return resources.files("plotly").joinpath("package_data", "plotly.min.js").read_text("utf-8").replace("</script", "<\\/script")
+
+
+class _Page:
+    """Collects the page's parts cell by cell."""
+
+    def __init__(self):
+        from markdown_it import MarkdownIt
+
+        self.parts: list[str] = []
+        self.headings: list[tuple[str, str]] = []
+        self.figures = 0
+        self._markdown = MarkdownIt("commonmark", {"html": False}).enable(["table", "strikethrough"])
+
+    def cell(self, cell: Mapping[str, Any]) -> None:
+        source = _text(cell["source"])
+        tags = set(cell.get("metadata", {}).get("tags", []))
+        if cell["cell_type"] == "markdown":
+            if "papermill-error-cell-tag" not in tags:
+                self.parts.append(f'<section class="prose">{self.markdown(source)}</section>')
+            return
+        if cell["cell_type"] != "code" or not source.strip():
+            return
+        outputs = [part for part in map(self.output, cell.get("outputs", [])) if part]
+        failed = any(out["output_type"] == "error" for out in cell.get("outputs", []))
+        code = f'<details class="code"{" open" if failed else ""}><summary>code</summary><pre>{html.escape(source)}</pre></details>'
+        shown = "".join(outputs)
+        self.parts.append(f'<section class="cell">{code + shown if failed else shown + code}</section>' if shown else _silent(code))
+
+    def markdown(self, source: str) -> str:
+        tokens = self._markdown.parse(source)
+        for number, token in enumerate(tokens):
+            if token.type == "heading_open" and token.tag in ("h1", "h2"):
+                anchor = f"s{len(self.headings) + 1}"
+                token.attrSet("id", anchor)
+                self.headings.append((anchor, re.sub(r"[*`_]", "", tokens[number + 1].content)))
+            for child in token.children or []:  # a picture from elsewhere would be fetched
+                if child.type == "image" and not str(child.attrs.get("src", "")).startswith("data:image/"):
+                    child.type, child.content = "text", f"[{child.content}]"
+        return (
+            self._markdown.renderer.render(tokens, self._markdown.options, {})
+            .replace("<table>", '<div class="wide"><table>')
+            .replace("</table>", "</table></div>")
+        )
+
+    def output(self, out: Mapping[str, Any]) -> str:
+        kind = out["output_type"]
+        if kind == "stream":
+            text = html.escape(_ANSI.sub("", _text(out["text"])))
+            quiet = f'<details class="quiet"><summary>messages</summary><pre class="out">{text}</pre></details>'
+            return quiet if out["name"] == "stderr" else f'<pre class="out">{text}</pre>'
+        if kind == "error":
+            trace = html.escape(_ANSI.sub("", "\n".join(out.get("traceback", []))))
+            return f'<div class="error"><p>{html.escape(out["ename"])}: {html.escape(out["evalue"])}</p><pre>{trace}</pre></div>'
+        data = out.get("data", {})
+        if PLOTLY in data:
+            return self.figure(data[PLOTLY])
+        if "text/html" in data:
+            return f'<div class="wide">{clean_html(_text(data["text/html"]))}</div>'
+        for mime in ("image/png", "image/jpeg", "image/svg+xml"):
+            if mime in data:
+                raw = _text(data[mime])
+                packed = base64.b64encode(raw.encode()).decode() if mime.endswith("xml") else re.sub(r"\s", "", raw)
+                return f'<img alt="" src="data:{mime};base64,{html.escape(packed)}">'
+        if "text/markdown" in data:
+            return f'<div class="prose">{self.markdown(_text(data["text/markdown"]))}</div>'
+        return f'<pre class="out">{html.escape(_text(data["text/plain"]))}</pre>' if "text/plain" in data else ""
+
+    def figure(self, figure: Mapping[str, Any]) -> str:
+        """A figure with its title as text of the page, so that it wraps on a phone."""
+        figure = lighter(figure)
+        layout = figure["layout"]
+        title = layout.pop("title", None) or {}
+        title = {"text": title} if isinstance(title, str) else title
+        head, sub = title.get("text", ""), (title.get("subtitle") or {}).get("text", "")
+        if head:
+            margin = dict(layout.get("margin") or (layout.get("template", {}).get("layout", {}).get("margin")) or {})
+            top = margin.get("t", 92)
+            layout["margin"] = margin | {"t": max(34, top - 50)}
+            if layout.get("height"):
+                layout["height"] -= top - layout["margin"]["t"]
+        layout.pop("width", None)
+        self.figures += 1
+        packed = json.dumps(figure, separators=(",", ":"), allow_nan=False).replace("<", "\\u003c")
+        caption = f"<figcaption><b>{_inline(head)}</b>{f'<span>{_inline(sub)}</span>' if sub else ''}</figcaption>" if head else ""
+        height = int(layout.get("height") or layout.get("template", {}).get("layout", {}).get("height") or 400)
+        return (
+            f'<figure>{caption}<div class="plot" style="height:{height}px"></div><script type="application/json">{packed}</script></figure>'
+        )
+
+
+def _silent(code: str) -> str:
+    """A cell that shows nothing takes no room until somebody asks for the code."""
+    return f'<section class="cell silent">{code}</section>'
+
+
+def _text(source: Any) -> str:
+    return "".join(source) if isinstance(source, list) else str(source)
+
+
+def _inline(text: str) -> str:
+    """Plotly's titles may hold <br> and <b>; here they become plain text."""
+    return html.escape(re.sub(r"<br\s*/?>", " ", re.sub(r"</?[bi]>|</?su[bp]>", "", text)))
+
+
+def clean_html(text: str) -> str:
+    """HTML with only the allowed tags and the attributes colspan, rowspan and class. Scripts and styles go with what they hold."""
+    cleaner = _Cleaner()
+    cleaner.feed(text)
+    cleaner.close()
+    clean = "".join(cleaner.parts) + "".join(f"</{tag}>" for tag in reversed(cleaner.open))
+    return re.sub(r"<td>(?![\s\d.,+\-−%–]*</td>|nan|inf)", '<td class="text">', clean)  # words to the left, numbers to the right
+
+
+class _Cleaner(HTMLParser):
+    def __init__(self):
+        super().__init__(convert_charrefs=True)
+        self.parts: list[str] = []
+        self.open: list[str] = []
+        self._inside = 0  # depth inside dropped elements
+
+    def handle_starttag(self, tag, attrs):
+        if tag in _DROPPED:
+            self._inside += 1
+        elif not self._inside and tag in _ALLOWED:
+            kept = [f' {k}="{html.escape(v)}"' for k, v in attrs if v and k in ("colspan", "rowspan", "class")]
+            self.parts.append(f"<{tag}{''.join(kept)}>")
+            if tag not in _VOID:
+                self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        if tag in _VOID and not self._inside:
+            self.parts.append(f"<{tag}>")
+
+    def handle_endtag(self, tag):
+        if tag in _DROPPED:
+            self._inside = max(0, self._inside - 1)
+        elif not self._inside and tag in self.open:
+            while True:
+                last = self.open.pop()
+                self.parts.append(f"</{last}>")
+                if last == tag:
+                    break
+
+    def handle_data(self, data):
+        if not self._inside:
+            self.parts.append(html.escape(data))
+
+
+# --- figures, made lighter ------------------------------------------------------------------------------------------------
+
+
+def lighter(figure: Mapping[str, Any], limit: int = MAX_POINTS) -> dict[str, Any]:
+    """A copy of a plotly figure for the page: long line and marker traces thinned, WebGL traces drawn as SVG, nothing from the network."""
+    figure = json.loads(json.dumps({"data": figure.get("data", []), "layout": figure.get("layout", {})}), parse_constant=lambda _: None)
+    for trace in figure["data"]:
+        if trace.get("type", "scatter") in ("scattergl", "scatter"):
+            trace["type"] = "scatter"  # WebGL needs `eval`, which the page forbids
+            _thin_trace(trace, limit)
+    layout = figure["layout"]
+    images = [image for image in layout.get("images", []) if str(image.get("source", "")).startswith("data:")]
+    layout.pop("images", None)
+    return figure | {"layout": layout | ({"images": images} if images else {})}
+
+
+def _thin_trace(trace: dict[str, Any], limit: int) -> None:
+    y = _array(trace.get("y"))
+    if y is None or len(y) <= limit:
+        return
+    try:
+        keep = thin(y.astype(np.float64), limit)
+    except (TypeError, ValueError):  # not numbers: every k-th
+        keep = np.arange(0, len(y), math.ceil(len(y) / limit))
+    _pick(trace, len(y), keep)
+
+
+def _pick(node: dict[str, Any], n: int, keep: np.ndarray) -> None:
+    """Take the rows `keep` of every array of length n below a trace: x, y, text, customdata, error bars, marker sizes."""
+    for key, value in node.items():
+        if isinstance(value, dict) and "bdata" not in value:
+            _pick(value, n, keep)
+        elif (array := _array(value)) is not None and len(array) == n:
+            node[key] = (
+                [None if item != item else item for item in array[keep].tolist()] if array.dtype.kind in "fiu" else array[keep].tolist()
+            )
+
+
+def _array(value: Any) -> np.ndarray | None:
+    """A trace's attribute as an array: a list, or plotly's base64 form. None for anything else."""
+    if isinstance(value, dict) and "bdata" in value:
+        array = np.frombuffer(base64.b64decode(value["bdata"]), dtype=np.dtype(value["dtype"]).newbyteorder("<"))
+        shape = [int(part) for part in str(value["shape"]).split(",")] if "shape" in value else [-1]
+        return array.reshape(shape)
+    if isinstance(value, list):
+        try:
+            array = np.asarray(value)
+        except ValueError:
+            array = None
+        return array if array is not None and array.dtype.kind in "fiu" else np.array([*value, None], dtype=object)[:-1]
+    return None
