@@ -9,7 +9,7 @@ __all__ = ['NAT', 'SECOND', 'MINUTE', 'HOUR', 'DAY', 'FORMS', 'NAMED', 'MONTHS',
            'parse_stamps', 'as_text', 'clock_text', 'spread_digits', 'Witness', 'market_closes', 'new_york_time_of_day',
            'witness', 'witnesses', 'clock_advice']
 
-# %% ../../nbs/10a_data_clocks.ipynb #6856b6f8
+# %% ../../nbs/10a_data_clocks.ipynb #dab0a554
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,14 +23,14 @@ import pyarrow.compute as pc
 from .tables import Column, Table
 from ..errors import BadDataError, UsageError
 
-# %% ../../nbs/10a_data_clocks.ipynb #2a43623f
+# %% ../../nbs/10a_data_clocks.ipynb #a103ac23
 NAT = np.iinfo(np.int64).min  # no stamp; what numpy and pandas use
 SECOND = 1_000_000_000  # nanoseconds
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
-# %% ../../nbs/10a_data_clocks.ipynb #ff130783
+# %% ../../nbs/10a_data_clocks.ipynb #520cd65d
 FORMS = (
     "UTC, broker-eu or broker-us (GMT+2/+3 with European or American daylight saving),"
     " an IANA name such as Europe/Berlin, or an offset such as +02:00"
@@ -70,7 +70,7 @@ def offset_name(seconds: int) -> str:
     minutes = abs(seconds) // 60
     return f"{'-' if seconds < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}" if seconds else "UTC"
 
-# %% ../../nbs/10a_data_clocks.ipynb #c3519bf9
+# %% ../../nbs/10a_data_clocks.ipynb #c7ac290d
 @dataclass(frozen=True)
 class Localised:
     """UTC times of wall-clock digits."""
@@ -107,7 +107,7 @@ def second_pass(wall: np.ndarray, twice: np.ndarray) -> tuple[np.ndarray, np.nda
         unresolved[block] = not later.any()
     return second, unresolved
 
-# %% ../../nbs/10a_data_clocks.ipynb #48ffaeb3
+# %% ../../nbs/10a_data_clocks.ipynb #719238ab
 @dataclass(frozen=True)
 class Stamps:
     """A column of time stamps, parsed and not yet localised."""
@@ -127,7 +127,7 @@ class Stamps:
         offsets = np.unique(self.offset[self.wall != NAT] // SECOND)
         return ", ".join(offset_name(int(s)) for s in offsets[:3]) or "UTC"
 
-# %% ../../nbs/10a_data_clocks.ipynb #c4ccb65a
+# %% ../../nbs/10a_data_clocks.ipynb #20a4ab54
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 STAMP = (
     r"^(?:[A-Za-z]{2,9},?\s+)?(?P<a>\d{1,4})[-./ ]\s*(?P<b>\d{1,2})[-./ ,]\s*(?P<c>\d{1,4})"
@@ -175,7 +175,7 @@ def parse_text(text: pa.ChunkedArray) -> Stamps:
         )
     return Stamps(wall, offsets(zoned) if labelled.any() else None, "text")
 
-# %% ../../nbs/10a_data_clocks.ipynb #6cb2734d
+# %% ../../nbs/10a_data_clocks.ipynb #be7d43df
 def whole(part: pa.StructArray, name: str) -> np.ndarray:
     """A group of digits as int64; 0 where it is absent. Fractions of a second become nanoseconds."""
     digits = pc.fill_null(part.field(name), "")
@@ -227,14 +227,14 @@ def day_of(fields: dict[str, np.ndarray], dots: bool) -> np.ndarray:
 
 def civil(year, month, day) -> np.ndarray:
     """Midnight (int64 ns) of a date; NAT where there is none."""
-    fits = (year >= 1900) & (year <= 2200) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
+    fits = (year >= 1900) & (year <= 2261) & (month >= 1) & (month <= 12) & (day >= 1) & (day <= 31)
     months = (np.where(fits, year, 1970) - 1970) * 12 + np.where(fits, month, 1) - 1
     first = months.astype("M8[M]").astype("M8[D]")
     date = first + (np.where(fits, day, 1) - 1)
     fits &= date.astype("M8[M]") == months.astype("M8[M]")
     return np.where(fits, date.astype("M8[ns]").astype(np.int64), NAT)
 
-# %% ../../nbs/10a_data_clocks.ipynb #3a60a6fd
+# %% ../../nbs/10a_data_clocks.ipynb #517495a6
 UNITS = (("s", 1e8, 1e11, SECOND), ("ms", 1e11, 1e14, 1_000_000), ("µs", 1e14, 1e17, 1_000), ("ns", 1e17, 9e18, 1))
 
 
@@ -265,7 +265,7 @@ def spelt_dates(numbers: np.ndarray) -> np.ndarray | None:
             return wall if (wall[np.isfinite(numbers)] != NAT).mean() > 0.5 else None
     return None
 
-# %% ../../nbs/10a_data_clocks.ipynb #677213f0
+# %% ../../nbs/10a_data_clocks.ipynb #acb5293b
 def parse_stamps(table: Table, column: Column, time_column: Column | None = None) -> Stamps:
     """Stamps of a table's time column, or of its date and time-of-day columns together."""
     if column.stamps is not None and time_column is None:
@@ -304,7 +304,7 @@ def spread_digits(text: pa.ChunkedArray) -> pa.ChunkedArray:
     text = pc.replace_substring_regex(text, r"^(\d{2})(\d{2})(\d{2})$", r"\1:\2:\3")
     return pc.replace_substring_regex(text, r"^(\d{2})(\d{2})$", r"\1:\2")
 
-# %% ../../nbs/10a_data_clocks.ipynb #00184249
+# %% ../../nbs/10a_data_clocks.ipynb #5ae7cf31
 COMMON = ("UTC", "broker-eu", "broker-us", "Europe/London", "Europe/Berlin", "America/New_York")
 FIXED = tuple(offset_name(h * 3600) for h in range(-12, 15) if h)
 NEW_YORK_CLOSE = 17 * HOUR
@@ -385,4 +385,4 @@ def clock_advice(wall: np.ndarray, bar: int) -> str:
         return f"{names} fits: the file shows {top.jumps} of its daylight-saving jumps"
     others = [witness(wall, bar, name) for name in ("broker-eu", "broker-us", "UTC") if name not in [w.clock for w in told]]
     rest = ", ".join(f"{w.closes} under {w.clock}" for w in others)
-    return f"{names} fits best: {top.closes} of {top.of} market closes fall at 17:00 New York ({rest})"
+    return f"{names} fits best: {top.closes} of {top.of} market closes fall at 17:00 New York ({rest}), where FX, metals and futures close"
