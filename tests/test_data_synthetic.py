@@ -185,3 +185,26 @@ def test_short_markets(n_bars):
 def test_refusals(arguments, word):
     with pytest.raises(UsageError, match=word):
         synthetic_market(**({"n_bars": 100} | arguments))
+
+
+@pytest.mark.slow
+@pytest.mark.leakage
+@pytest.mark.parametrize("seed", [7, 11])
+def test_null_canary_no_model_beats_the_prior(seed):
+    lightgbm = pytest.importorskip("lightgbm")
+    from trademl.data.news import high_impact_usd
+    from trademl.market.features import feature_matrix
+
+    market = synthetic_market(50_000, edge=0.0, seed=seed)
+    timed, all_day = high_impact_usd(market.events)
+    columns = [market.bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume")]
+    x = feature_matrix(market.bars.index, *columns, timed, all_day_times=all_day)
+    usable, cut = np.isfinite(x).all(1) & (market.truth >= 0), 35_000
+    train, judged = np.flatnonzero(usable[: cut - 2 * HORIZON_BARS]), cut + np.flatnonzero(usable[cut:])
+    prior = np.bincount(market.truth[train], minlength=3) / len(train)
+    options = {"objective": "multiclass", "num_class": 3, "num_leaves": 7, "min_data_in_leaf": 500, "learning_rate": 0.03}
+    model = lightgbm.train(options | {"verbose": -1, "num_threads": 1, "seed": 0}, lightgbm.Dataset(x[train], market.truth[train]), 40)
+    given = model.predict(x[judged])[np.arange(len(judged)), market.truth[judged]]
+    gain = np.log(given) - np.log(prior[market.truth[judged]])
+    days = np.array([part.mean() for part in np.array_split(gain, len(gain) // 96)])
+    assert days.mean() < 2.5 * days.std(ddof=1) / np.sqrt(len(days))
