@@ -3,6 +3,10 @@
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("trademl", deadline=None)  # a deadline would be a timed assertion
+settings.load_profile("trademl")
 
 ROOT = Path(__file__).resolve().parents[1]
 

@@ -175,7 +175,7 @@ def _statistic(statistic, weights):
 
 
 def _checked(values, time_s, weights):
-    values, time_s = np.asarray(values, dtype=float), epoch_seconds(np.asarray(time_s) if np.size(time_s) else np.empty(0, np.int64))
+    values, time_s = np.asarray(values, dtype=float), epoch_seconds(time_s if np.size(time_s) else np.empty(0, np.int64))
     weights = np.ones(values.size) if weights is None else np.asarray(weights, dtype=float)
     if values.ndim != 1 or values.shape != time_s.shape or values.shape != weights.shape:
         raise BadDataError(f"values {values.shape}, times {time_s.shape} and weights {weights.shape} must all have one shape (n,)")

@@ -163,13 +163,23 @@ def reliability(p, y, bins: int = 10, w=None) -> Reliability:
     return Reliability(tuple(table), float(error), float(perfect), y.size)
 
 # %% ../../nbs/24_validate_calibration.ipynb #909b12c4
+def _exchange(mixed, difference, share, limit):
+    """Weight to move, in [0, limit], that maximises the mean log of mixed + step * difference (concave in the step)."""
+    from scipy.optimize import brentq
+
+    def slope(step):
+        return (share * difference / (mixed + step * difference)).sum()
+
+    return limit if slope(limit) >= 0 else brentq(slope, 0.0, limit, xtol=1e-12)
+
+
 def choose_weights(
     model_probs,  # probabilities of each model, shape (n, m, k)
     y,  # classes, shape (n,)
     w=None,  # weights of rows, shape (n,)
     *,
-    tolerance: float = 1e-7,  # log loss that may be left on the table
-    max_steps: int = 20_000,
+    tolerance: float = 1e-8,  # log loss that may be left on the table
+    max_steps: int = 1_000,
 ) -> np.ndarray:
     """Weights (m,), >= 0 with sum 1, of the weighted mean of models with the least weighted log loss on these rows."""
     model_probs = np.asarray(model_probs, dtype=np.float64)
@@ -181,10 +191,14 @@ def choose_weights(
     share = w / w.sum()
     weights = np.full(given.shape[1], 1 / given.shape[1])
     for _ in range(max_steps):
-        gain = (given * (share / (given * weights).sum(axis=1))[:, None]).sum(axis=0)
-        if gain.max() - 1 <= tolerance:
+        mixed = (given * weights).sum(axis=1)
+        gain = (given * (share / mixed)[:, None]).sum(axis=0)  # 1 for members of an optimal mean, at most 1 for the others
+        best, worst = int(gain.argmax()), int(np.where(weights > 0, gain, np.inf).argmin())
+        if gain[best] - 1 <= tolerance:
             break
-        weights = weights * gain
+        step = _exchange(mixed, given[:, best] - given[:, worst], share, weights[worst])
+        weights[best] += step
+        weights[worst] = 0.0 if step == weights[worst] else weights[worst] - step
     weights = np.round(weights / weights.sum(), DECIMALS)
     weights[weights.argmax()] += 1 - weights.sum()
     return weights

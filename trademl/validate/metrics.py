@@ -209,7 +209,7 @@ def daily_returns(
     time_s,  # epoch seconds of each value, increasing, shape (n,)
 ) -> np.ndarray:
     """Simple returns from one UTC day's last equity to the next; the first day starts from equity[0]. Days without values are left out."""
-    equity, time_s = np.asarray(equity, dtype=float), epoch_seconds(time_s)
+    equity, time_s = np.asarray(equity, dtype=float), epoch_seconds(time_s if np.size(time_s) else np.empty(0, np.int64))
     if equity.shape != time_s.shape or equity.ndim != 1:
         raise BadDataError(f"equity {equity.shape} and times {time_s.shape} must have one shape (n,)")
     if not equity.size:

@@ -181,7 +181,11 @@ def four_windows(
 def _refuse_thin(windows, name, share, min_rows):
     usable, held = windows.rows(name).size, windows.bars(name).size
     if usable < min_rows:
-        needed = math.ceil((min_rows + held - usable) / share)
+        edge, end_s = windows.span(name).end_s, windows.end_s
+        late = (end_s >= 0) & (windows.time_s < edge) & (end_s + windows.embargo_s > edge)  # may begin before a very short window
+        tail = np.flatnonzero(end_s[::-1] >= 0)[:1].sum()  # rows at the end that have no label yet
+        lost = tail if name is Window.FINAL else late.sum()
+        needed = math.ceil((min_rows + max(lost, held - usable)) / share)
         raise BadDataError(
             f"window {name.value} {windows.span(name)} holds {usable} usable labels in {held} rows after purge and embargo "
             f"({windows.embargo_s} s); {min_rows} are needed: give about {needed:,} rows, not {windows.time_s.size:,}, or a larger share"
