@@ -7,7 +7,7 @@ __all__ = ['PRICES', 'COLUMNS', 'META', 'bars_hash', 'BarsReport', 'bars_frame',
            'settle_order', 'settle_repeats', 'drop_forming', 'read_bars', 'settle_rows', 'report_form', 'in_file',
            'report_bars', 'check_stored', 'inspect_bars', 'write_bars']
 
-# %% ../../nbs/11_data_bars.ipynb #435a28c1
+# %% ../../nbs/11_data_bars.ipynb #f438afd4
 import hashlib
 import json
 import os
@@ -21,14 +21,14 @@ import pyarrow as pa
 
 from ..clock import utc_now
 from .checks import BAR, FAULTS, IN_FRAME, RULE, Where, impossible, report_gaps, report_odd_bars, report_synthetic, when
-from .clocks import SECOND, parse_stamps
+from .clocks import SECOND, distinct, parse_stamps
 from .findings import Findings, Issue, Severity, Source, no_such_choice, refuse
 from .layout import Layout, choose_volume, find_layout
 from .opens import check_timeframe, find_rows, read_clock, read_opens
 from .tables import Table, read_table, write_table
 from ..errors import BadDataError
 
-# %% ../../nbs/11_data_bars.ipynb #ec003256
+# %% ../../nbs/11_data_bars.ipynb #2eaf1c35
 PRICES = ("open", "high", "low", "close")
 COLUMNS = (*PRICES, "volume")
 META = "trademl"  # key of the metadata in Parquet and Feather files
@@ -82,7 +82,7 @@ def bars_frame(time: np.ndarray, prices: np.ndarray, volume: np.ndarray, spread:
         data["spread"] = spread
     return pd.DataFrame({k: np.asarray(v, np.float64) for k, v in data.items()}, index=index)
 
-# %% ../../nbs/11_data_bars.ipynb #294df648
+# %% ../../nbs/11_data_bars.ipynb #1f868d27
 def read_numbers(table: Table, layout: Layout, point: float | None, findings: Findings):
     """prices (4, n), others (1 or 2, n): volume and spread; a mask of rows with text; the point used (0 = none)."""
     volume, choice = choose_volume(layout)
@@ -150,7 +150,7 @@ def culprit(kind: str, cells: dict[str, str], numbers: dict[str, float], faulty:
     name = next(name for name in cells if tests[kind](name))
     return name, cells[name] if kind != "text" else repr(cells[name])
 
-# %% ../../nbs/11_data_bars.ipynb #26b35995
+# %% ../../nbs/11_data_bars.ipynb #0e3b2ae4
 def settle_order(table: Table, rows: np.ndarray, time: np.ndarray, findings: Findings) -> np.ndarray:
     """Positions that sort `time` (stable). Reports `out_of_order`."""
     late = np.flatnonzero(time < np.maximum.accumulate(time))
@@ -208,7 +208,7 @@ def drop_forming(table: Table, rows, time, off, now: datetime, findings: Finding
         findings.add("future", text, count=future.sum(), row=table.line_of(row), value=when(time[future].min()), remedy="check --tz")
     return keep & ~off
 
-# %% ../../nbs/11_data_bars.ipynb #8f319df4
+# %% ../../nbs/11_data_bars.ipynb #8ecd313d
 def read_bars(
     path: str | os.PathLike,
     *,
@@ -239,7 +239,7 @@ def read_bars(
     time, off, used_stamp = read_opens(table, layout, utc, rows, stamp, findings)
     keep = drop_forming(table, rows, time, off, now or utc_now(), findings)
     rows, time = rows[keep], time[keep]
-    present = np.unique(time)
+    present = distinct(time)
     keep = settle_rows(table, rows, time, prices, others, text, used, findings)
     rows, time = rows[keep], time[keep]
     prices, others = prices[:, rows], others[:, rows]
@@ -259,7 +259,7 @@ def read_bars(
         )
     return report
 
-# %% ../../nbs/11_data_bars.ipynb #339b498b
+# %% ../../nbs/11_data_bars.ipynb #6acde4bb
 def settle_rows(table: Table, rows, time, prices, others, text, used, findings: Findings) -> np.ndarray:
     """Positions (into rows and time) of the good bars, in order and once each."""
     order = settle_order(table, rows, time, findings)
@@ -337,7 +337,7 @@ def inspect_bars(bars: pd.DataFrame) -> tuple[Issue, ...]:
             report_synthetic(prices, others[0], findings)
     return findings.frozen()
 
-# %% ../../nbs/11_data_bars.ipynb #9a4be37d
+# %% ../../nbs/11_data_bars.ipynb #5f566893
 def write_bars(bars: pd.DataFrame, path: str | os.PathLike, source: Source | None = None, **more) -> str:
     """Write canonical bars atomically (.parquet .feather .csv .csv.gz); their sha256. Equal input gives equal bytes."""
     sha256 = bars_hash(bars)

@@ -4,12 +4,12 @@
 
 # %% auto #0
 __all__ = ['NAT', 'SECOND', 'MINUTE', 'HOUR', 'DAY', 'FORMS', 'NAMED', 'MONTHS', 'STAMP', 'UNITS', 'COMMON', 'FIXED',
-           'NEW_YORK_CLOSE', 'Zone', 'zone', 'offset_name', 'Localised', 'localise', 'second_pass', 'Stamps', 'tidy',
-           'parse_text', 'whole', 'words', 'first_filled', 'offsets', 'day_of', 'civil', 'parse_numbers', 'spelt_dates',
-           'parse_stamps', 'as_text', 'clock_text', 'spread_digits', 'Witness', 'market_closes', 'new_york_time_of_day',
-           'witness', 'witnesses', 'clock_advice']
+           'NEW_YORK_CLOSE', 'distinct', 'Zone', 'zone', 'offset_name', 'Localised', 'localise', 'second_pass',
+           'Stamps', 'tidy', 'parse_text', 'joined', 'whole', 'half_days', 'offsets', 'first_filled', 'day_of', 'civil',
+           'parse_numbers', 'spelt_dates', 'parse_stamps', 'as_text', 'clock_text', 'spread_digits', 'Witness',
+           'market_closes', 'new_york_time_of_day', 'witness', 'witnesses', 'clock_advice']
 
-# %% ../../nbs/10a_data_clocks.ipynb #dab0a554
+# %% ../../nbs/10a_data_clocks.ipynb #f974f18e
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,14 +23,22 @@ import pyarrow.compute as pc
 from .tables import Column, Table
 from ..errors import BadDataError, UsageError
 
-# %% ../../nbs/10a_data_clocks.ipynb #a103ac23
+# %% ../../nbs/10a_data_clocks.ipynb #eb4c9e0e
 NAT = np.iinfo(np.int64).min  # no stamp; what numpy and pandas use
 SECOND = 1_000_000_000  # nanoseconds
 MINUTE = 60 * SECOND
 HOUR = 60 * MINUTE
 DAY = 24 * HOUR
 
-# %% ../../nbs/10a_data_clocks.ipynb #520cd65d
+
+def distinct(values: np.ndarray) -> np.ndarray:
+    """Distinct values, ascending; costs nothing where they are so already."""
+    if (values[1:] > values[:-1]).all():
+        return values
+    values = np.sort(values)
+    return values[np.r_[True, values[1:] != values[:-1]]]
+
+# %% ../../nbs/10a_data_clocks.ipynb #523f31ed
 FORMS = (
     "UTC, broker-eu or broker-us (GMT+2/+3 with European or American daylight saving),"
     " an IANA name such as Europe/Berlin, or an offset such as +02:00"
@@ -70,7 +78,7 @@ def offset_name(seconds: int) -> str:
     minutes = abs(seconds) // 60
     return f"{'-' if seconds < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}" if seconds else "UTC"
 
-# %% ../../nbs/10a_data_clocks.ipynb #c7ac290d
+# %% ../../nbs/10a_data_clocks.ipynb #ee863949
 @dataclass(frozen=True)
 class Localised:
     """UTC times of wall-clock digits."""
@@ -98,7 +106,7 @@ def second_pass(wall: np.ndarray, twice: np.ndarray) -> tuple[np.ndarray, np.nda
     """Of the rows whose digits the clock shows twice: which belong to the second pass, and which cannot be told."""
     second, unresolved = np.zeros(len(wall), bool), np.zeros(len(wall), bool)
     rows = np.flatnonzero(twice)
-    for day in np.unique(wall[rows] // DAY):
+    for day in distinct(wall[rows] // DAY):
         block = rows[wall[rows] // DAY == day]
         digits = wall[block]
         stepped_back = digits < np.maximum.accumulate(digits)
@@ -107,7 +115,7 @@ def second_pass(wall: np.ndarray, twice: np.ndarray) -> tuple[np.ndarray, np.nda
         unresolved[block] = not later.any()
     return second, unresolved
 
-# %% ../../nbs/10a_data_clocks.ipynb #719238ab
+# %% ../../nbs/10a_data_clocks.ipynb #c45a86e8
 @dataclass(frozen=True)
 class Stamps:
     """A column of time stamps, parsed and not yet localised."""
@@ -124,10 +132,10 @@ class Stamps:
     @property
     def label(self) -> str:
         """The zone that the file writes: `UTC`, `+01:00`, or several."""
-        offsets = np.unique(self.offset[self.wall != NAT] // SECOND)
+        offsets = pd.unique(self.offset[self.wall != NAT] // SECOND)
         return ", ".join(offset_name(int(s)) for s in offsets[:3]) or "UTC"
 
-# %% ../../nbs/10a_data_clocks.ipynb #20a4ab54
+# %% ../../nbs/10a_data_clocks.ipynb #65f81651
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 STAMP = (
     r"^(?:[A-Za-z]{2,9},?\s+)?(?P<a>\d{1,4})[-./ ]\s*(?P<b>\d{1,2})[-./ ,]\s*(?P<c>\d{1,4})"
@@ -157,47 +165,53 @@ def parse_text(text: pa.ChunkedArray) -> Stamps:
     """Stamps of a text column. BadDataError when day and month cannot be told apart, or some rows have a zone and some not."""
     text = tidy(text if isinstance(text, pa.ChunkedArray) else pa.chunked_array([text], pa.string()))
     parts = [pc.extract_regex(chunk, STAMP) for chunk in text.chunks]
-    fields = {n: np.concatenate([whole(p, n) for p in parts] or [np.empty(0, np.int64)]) for n in ("a", "b", "c", "h", "mi", "s", "f")}
-    after_noon, zoned = (np.concatenate([words(p, n) for p in parts] or [np.empty(0, object)]) for n in ("ap", "z"))
-    wall = day_of(fields, dots=bool(len(text)) and bool(re.match(r"\d{1,2}\.", first_filled(text))))
-    hour = fields["h"]
-    if (after_noon != "").any():
-        hour = np.where(after_noon == "", hour, hour % 12 + 12 * (after_noon == "PM"))
+    fields = {n: joined([whole(p, n) for p in parts]) for n in ("a", "b", "c", "h", "mi", "s", "f")}
+    noon = joined([half_days(p) for p in parts])
+    offset = joined([offsets(p) for p in parts])
+    wall = day_of(fields, dots=bool(re.match(r"\d{1,2}\.", first_filled(text))))
+    hour = np.where(noon < 0, fields["h"], fields["h"] % 12 + 12 * noon)
     good = (wall != NAT) & (hour < 24) & (fields["mi"] < 60) & (fields["s"] < 60)
-    time_of_day = hour * HOUR + fields["mi"] * MINUTE + fields["s"] * SECOND + fields["f"]
-    wall = np.where(good, np.where(good, wall, 0) + time_of_day, NAT)
-    labelled = zoned[good] != ""
+    seconds = hour.astype(np.int64) * 3600 + fields["mi"] * 60 + fields["s"]
+    wall = np.where(good, wall + (seconds * SECOND + fields["f"]) * good, NAT)
+    labelled = offset[good] != NAT
     if labelled.any() and not labelled.all():
         row = int(np.flatnonzero(good)[np.flatnonzero(labelled != labelled[0])[0]])
         raise BadDataError(
             f"row {row + 1:,}: time {text[row].as_py()!r} {'has no' if labelled[0] else 'has a'} zone and the rows before it"
             f" {'have one' if labelled[0] else 'have none'}; write all stamps in one form"
         )
-    return Stamps(wall, offsets(zoned) if labelled.any() else None, "text")
+    return Stamps(wall, np.where(offset == NAT, 0, offset) if labelled.any() else None, "text")
 
-# %% ../../nbs/10a_data_clocks.ipynb #be7d43df
+# %% ../../nbs/10a_data_clocks.ipynb #88528e18
+def joined(parts: list[np.ndarray]) -> np.ndarray:
+    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+
+
 def whole(part: pa.StructArray, name: str) -> np.ndarray:
-    """A group of digits as int64; 0 where it is absent. Fractions of a second become nanoseconds."""
+    """A group of digits as numbers; 0 where it is absent. Fractions of a second (`f`) become nanoseconds."""
     digits = pc.fill_null(part.field(name), "")
     if name == "f":
         digits = pc.utf8_rpad(digits, 9, "0")
-    numbers = pc.cast(pc.if_else(pc.equal(digits, ""), "0", digits), pa.int64())
-    return np.array(numbers.to_numpy(zero_copy_only=False), np.int64)
+    numbers = pc.cast(pc.if_else(pc.equal(digits, ""), "0", digits), pa.int32())
+    return np.array(numbers.to_numpy(zero_copy_only=False), np.int32)
 
 
-def words(part: pa.StructArray, name: str) -> np.ndarray:
-    """A group of letters, upper case; "" where it is absent."""
-    return pc.utf8_upper(pc.fill_null(part.field(name), "")).to_numpy(zero_copy_only=False)
+def half_days(part: pa.StructArray) -> np.ndarray:
+    """int8: 0 in the morning, 1 after noon, -1 where the clock has 24 hours."""
+    letters = pc.utf8_upper(pc.fill_null(part.field("ap"), ""))
+    known = pc.index_in(letters, pa.array(["AM", "PM"]))
+    return pc.fill_null(known, -1).to_numpy(zero_copy_only=False).astype(np.int8)
+
+
+def offsets(part: pa.StructArray) -> np.ndarray:
+    """int64 ns ahead of UTC, of `Z`, `+01:00`, `GMT+0200`; NAT where no zone is written."""
+    coded = pc.dictionary_encode(pc.fill_null(part.field("z"), ""))
+    known = np.array([zone(z).shift if z else NAT for z in coded.dictionary.to_pylist()] or [NAT], np.int64)
+    return known[coded.indices.to_numpy(zero_copy_only=False)]
 
 
 def first_filled(text: pa.ChunkedArray) -> str:
     return next((v.as_py() for v in text if re.match(r"\d", v.as_py())), "")
-
-
-def offsets(zoned: np.ndarray) -> np.ndarray:
-    """int64 ns ahead of UTC, of `Z`, `+01:00`, `GMT+0200`."""
-    known = {text: zone(text).shift if text else 0 for text in pd.unique(zoned)}
-    return np.fromiter((known[text] for text in zoned), np.int64, len(zoned))
 
 
 def day_of(fields: dict[str, np.ndarray], dots: bool) -> np.ndarray:
@@ -234,7 +248,7 @@ def civil(year, month, day) -> np.ndarray:
     fits &= date.astype("M8[M]") == months.astype("M8[M]")
     return np.where(fits, date.astype("M8[ns]").astype(np.int64), NAT)
 
-# %% ../../nbs/10a_data_clocks.ipynb #517495a6
+# %% ../../nbs/10a_data_clocks.ipynb #27345b0b
 UNITS = (("s", 1e8, 1e11, SECOND), ("ms", 1e11, 1e14, 1_000_000), ("µs", 1e14, 1e17, 1_000), ("ns", 1e17, 9e18, 1))
 
 
@@ -265,7 +279,7 @@ def spelt_dates(numbers: np.ndarray) -> np.ndarray | None:
             return wall if (wall[np.isfinite(numbers)] != NAT).mean() > 0.5 else None
     return None
 
-# %% ../../nbs/10a_data_clocks.ipynb #acb5293b
+# %% ../../nbs/10a_data_clocks.ipynb #b91e267c
 def parse_stamps(table: Table, column: Column, time_column: Column | None = None) -> Stamps:
     """Stamps of a table's time column, or of its date and time-of-day columns together."""
     if column.stamps is not None and time_column is None:
@@ -304,7 +318,7 @@ def spread_digits(text: pa.ChunkedArray) -> pa.ChunkedArray:
     text = pc.replace_substring_regex(text, r"^(\d{2})(\d{2})(\d{2})$", r"\1:\2:\3")
     return pc.replace_substring_regex(text, r"^(\d{2})(\d{2})$", r"\1:\2")
 
-# %% ../../nbs/10a_data_clocks.ipynb #5ae7cf31
+# %% ../../nbs/10a_data_clocks.ipynb #f0ccb0df
 COMMON = ("UTC", "broker-eu", "broker-us", "Europe/London", "Europe/Berlin", "America/New_York")
 FIXED = tuple(offset_name(h * 3600) for h in range(-12, 15) if h)
 NEW_YORK_CLOSE = 17 * HOUR
@@ -328,12 +342,12 @@ class Witness:
 
 def market_closes(wall: np.ndarray, bar: int) -> np.ndarray:
     """Wall-clock ends (ns) of the last bars before weekends and before a daily break of at most three hours."""
-    wall = np.unique(wall[wall != NAT])
+    wall = distinct(wall[wall != NAT])
     gap = np.diff(wall)
     ends = wall[:-1] + bar
     weekend = (gap > DAY) & (gap < 4 * DAY)
     short = (gap > bar) & (gap <= 3 * HOUR + bar)
-    days = max(len(np.unique(wall // DAY)), 1)
+    days = max(len(distinct(wall // DAY)), 1)
     minutes, counts = np.unique(ends[short] % DAY, return_counts=True)
     daily = short & np.isin(ends % DAY, minutes[counts >= max(4, 0.25 * days)])
     return ends[weekend | daily] if weekend.sum() + daily.sum() else np.empty(0, np.int64)

@@ -6,17 +6,17 @@
 __all__ = ['TIMEFRAMES', 'LAST_INSTANT', 'find_rows', 'stamp_text', 'check_timeframe', 'read_clock', 'contradiction', 'doubt',
            'read_opens', 'stamp_evidence']
 
-# %% ../../nbs/10e_data_opens.ipynb #f9938a48
+# %% ../../nbs/10e_data_opens.ipynb #0f8ae0fa
 import numpy as np
 
 from .checks import BAR, when
-from .clocks import COMMON, DAY, HOUR, MINUTE, NAT, SECOND, Stamps, clock_advice, localise, witness, witnesses, zone
+from .clocks import COMMON, DAY, HOUR, MINUTE, NAT, SECOND, Stamps, clock_advice, distinct, localise, witness, witnesses, zone
 from .findings import Findings
 from .layout import Layout
 from .tables import Table
 from ..errors import BadDataError
 
-# %% ../../nbs/10e_data_opens.ipynb #ec1f5aaa
+# %% ../../nbs/10e_data_opens.ipynb #35dae0a1
 def find_rows(table: Table, layout: Layout, stamps: Stamps, findings: Findings) -> np.ndarray:
     """Rows (0-based) that have a time, oldest first as far as the file goes. Reports `junk`, `junk_inside`, `newest_first`."""
     known = stamps.wall != NAT
@@ -56,13 +56,13 @@ def stamp_text(layout: Layout, row: int) -> str:
     """The time cell, or both of them, as the file has them."""
     return " ".join(c.cell(row) for c in (layout.time, layout.clock) if c is not None)
 
-# %% ../../nbs/10e_data_opens.ipynb #031b785a
+# %% ../../nbs/10e_data_opens.ipynb #a4768bba
 TIMEFRAMES = {60: "M1", 180: "M3", 300: "M5", 600: "M10", 1200: "M20", 1800: "M30", 3600: "H1", 7200: "H2", 14400: "H4", 86400: "D1"}
 
 
 def check_timeframe(time: np.ndarray, table: Table, findings: Findings) -> None:
     """Refuse any timeframe but 15 minutes. `time`: stamps (int64 ns) in any order."""
-    step, counts = np.unique(np.diff(np.unique(time)), return_counts=True)
+    step, counts = np.unique(np.diff(distinct(time)), return_counts=True)
     if not len(step):
         findings.add("timeframe", "one row says nothing about the timeframe; 15 minutes are assumed")
         return
@@ -81,7 +81,7 @@ def check_timeframe(time: np.ndarray, table: Table, findings: Findings) -> None:
         f" export the M15 chart ({way})"
     )
 
-# %% ../../nbs/10e_data_opens.ipynb #01f50920
+# %% ../../nbs/10e_data_opens.ipynb #aafe8060
 def read_clock(table: Table, layout: Layout, stamps: Stamps, rows: np.ndarray, tz: str | None, findings: Findings):
     """UTC (int64 ns) of `rows` and the name of their clock. BadDataError names the --tz that would do."""
     forced = tz is not None and tz.startswith("wall:")
@@ -131,8 +131,8 @@ def contradiction(table: Table, stamps: Stamps, tz: str, label: str, findings: F
 def doubt(table: Table, wall: np.ndarray, name: str, findings: Findings, labelled: bool = False) -> None:
     """`clock_doubtful` when the market's closes speak against this clock and for another."""
     said = witness(wall, BAR, name)
-    named = [w for w in witnesses(wall, BAR) if w.clock in COMMON]
-    if said.of >= 4 and named and named[0].closes >= said.closes + 3:
+    named = [w for w in witnesses(wall, BAR) if w.clock in COMMON] if said.of >= 4 else []
+    if named and named[0].closes >= said.closes + 3:
         best = named[0].clock
         flag = f"--tz {'wall:' if labelled else ''}{best}"
         text = (
@@ -141,15 +141,16 @@ def doubt(table: Table, wall: np.ndarray, name: str, findings: Findings, labelle
         )
         findings.add("clock_doubtful", text, count=said.of - said.closes, value=name, remedy=f"if so, read it with {flag}")
 
-# %% ../../nbs/10e_data_opens.ipynb #113d34cd
+# %% ../../nbs/10e_data_opens.ipynb #3630c655
 LAST_INSTANT = {SECOND: "59 s", 1_000_000: "59.999 s", 1_000: "59.999999 s", 1: "59.999999999 s"}
 
 
 def read_opens(table: Table, layout: Layout, utc: np.ndarray, rows: np.ndarray, stamp: str | None, findings: Findings):
     """Bar opens (int64 ns), a mask of rows off the 15-minute grid, and the convention of the stamps."""
-    values, counts = np.unique(utc % BAR, return_counts=True)
+    past = utc % BAR
+    values, counts = np.unique(past, return_counts=True)
     usual = int(values[counts.argmax()])
-    off = utc % BAR != usual
+    off = past != usual
     says = layout.stamp
     name = f"the column {layout.time.name!r}"
     if usual and BAR - usual not in LAST_INSTANT:
@@ -185,7 +186,7 @@ def read_opens(table: Table, layout: Layout, utc: np.ndarray, rows: np.ndarray, 
 
 def stamp_evidence(time: np.ndarray) -> str | None:
     """What the edges of weekends say about the stamps (int64 ns): "open", "close" or None."""
-    time = np.unique(time)
+    time = distinct(time)
     weekend = np.flatnonzero((np.diff(time) > DAY) & (np.diff(time) < 4 * DAY))
     if len(weekend) < 3:
         return None
