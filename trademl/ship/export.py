@@ -17,15 +17,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trademl.errors import ParityError, UsageError
+from trademl.errors import MissingExtraError, ParityError, UsageError
 from trademl.market.treetable import Link, TreeTable
+from trademl.ship.runtime import INPUT, predict_onnx, session
 
-INPUT = "features"
+__all__ = ["Parity", "check_parity", "ensemble_graph", "predict_onnx", "regressor_graph", "session"]
+
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8  # old enough for every onnxruntime that the `bot` extra allows
 PROBABILITY_FLOOR = 1e-7  # below it the logarithm of the calibration is cut off
 TOLERANCE = 1e-5  # largest difference of a probability between the native models and the graph
 TIE = 1e-6  # native top two closer than this are a tie in float32: either label is right
-_CHUNK = 4096  # rows
 
 
 @dataclass(frozen=True)
@@ -103,25 +104,6 @@ def regressor_graph(
     return graph.serialize(table.n_features, {"value": table.n_outputs}, dict(metadata))
 
 
-def session(model: bytes):
-    """An onnxruntime session on one CPU thread, the way the bot opens it."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-
-
-def predict_onnx(model, features: np.ndarray) -> dict[str, np.ndarray]:
-    """Every output of a graph by its name, for float64 features (n, n_in). `model` is bytes or a `session`."""
-    runner = session(model) if isinstance(model, bytes) else model
-    rows = np.ascontiguousarray(features, np.float64)
-    names = [output.name for output in runner.get_outputs()]
-    parts = [runner.run(names, {INPUT: rows[at : at + _CHUNK]}) for at in range(0, max(len(rows), 1), _CHUNK)]
-    return {name: np.concatenate(column) for name, column in zip(names, zip(*parts))}
-
-
 def check_parity(
     model: bytes,
     features: np.ndarray,  # (n, n_in) float64: all rows that there are, not a sample
@@ -197,8 +179,6 @@ class _Graph:
         try:
             import onnx
         except ImportError:
-            from trademl.errors import MissingExtraError
-
             raise MissingExtraError("writing ONNX needs the package onnx; pip install 'trademl[lab]'") from None
         self.onnx, self.float32 = onnx, onnx.TensorProto.FLOAT
         self.nodes, self.constants = [], []

@@ -1,0 +1,156 @@
+"""`trademl models`: list, show, verify, activate and compare stored revisions."""
+
+from typing import Annotated
+
+import typer
+
+from trademl.cli import common
+from trademl.errors import Exit
+
+app = typer.Typer(no_args_is_help=True)
+
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+Symbol = Annotated[str | None, typer.Option(help="the market whose store is meant; default: as retrain chooses")]
+ModelsDir = Annotated[str | None, typer.Option(help="the store to use; default: the market's own")]
+Name = Annotated[str | None, typer.Argument(help="a revision, or the start of its name; default: the newest")]
+
+
+@app.command("list")
+def list_revisions(symbol: Symbol = None, models_dir: ModelsDir = None, json: Json = False) -> None:
+    """Stored revisions, newest first, with their state."""
+    store = _store(symbol, models_dir)
+    found, broken = store.scan()
+    rows = [_line_of(store, revision) for revision in found]
+    record = {
+        "models_dir": str(store.models_dir),
+        "revisions": rows,
+        "broken": [{"folder": str(one.folder), "problem": one.problem} for one in broken],
+    }
+    if json:
+        return common.emit(record)
+    print(f"{store.models_dir}: {len(rows)} revisions" + ("; `trademl retrain` makes one" if not rows else ""))
+    common.table([tuple(row.values()) for row in rows], header=tuple(rows[0]) if rows else ())
+    for one in broken:
+        print(f"not readable: {one.problem}")
+    return None
+
+
+@app.command()
+def show(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = None, json: Json = False) -> None:
+    """What a revision is: its manifest, and what it may be used for."""
+    store = _store(symbol, models_dir)
+    found = store.open(revision)
+    if json:
+        return common.emit(_line_of(store, found) | {"folder": str(found.folder), "manifest": found.manifest})
+    manifest = found.manifest
+    first = {
+        "revision": found.name,
+        "state": store.state(found),
+        "line": found.line,
+        "trained at": found.trained_at,
+        "gate": "passed" if found.gate_passed else "refused: " + "; ".join(manifest["gate"]["reasons"]),
+        "trained together": manifest["trained_together"],
+        "models": ", ".join(f"{model['name']} ({'+'.join(model['members']) or model['format']})" for model in manifest["models"]),
+        "features": manifest["feature_count"],
+        "label spec": manifest["label_spec"]["hash"][:16],
+        "bars": f"{manifest['data']['rows']:,} from {manifest['data']['first']} to {manifest['data']['last']}",
+        "code": f"trademl {manifest['trademl_version']}, commit {manifest['git_commit']}{' (changed)' if manifest['dirty'] else ''}",
+        "folder": found.folder,
+    }
+    common.table(list(first.items()))
+    print()
+    return common.table(
+        [(entry["name"], f"{entry['bytes']:,}", entry["sha256"][:16]) for entry in manifest["files"]], ("file", "bytes", "sha256")
+    )
+
+
+@app.command()
+def verify(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = None, json: Json = False) -> None:
+    """Prove a revision: manifest, files, hashes, graphs, trained together, golden rows. Exit 1 when anything is wrong."""
+    store = _store(symbol, models_dir)
+    found = store.locate(revision)
+    done = found.checks()
+    whole = done[-1].ok
+    record = {
+        "revision": found.name,
+        "ok": whole,
+        "exit": int(Exit.DONE if whole else Exit.FAILED),
+        "checks": [{"name": one.name, "ok": one.ok, "detail": one.detail} for one in done],
+    }
+    if json:
+        common.emit(record)
+    else:
+        common.table([("ok" if one.ok else "WRONG", one.name, one.detail) for one in done])
+        print(f"{found.name}: {'every check passed' if whole else 'do not use it; checks after the failed one were not made'}")
+    raise typer.Exit(record["exit"])
+
+
+@app.command()
+def activate(
+    revision: Annotated[str, typer.Argument(help="a stored revision, or the start of its name")],
+    reason: Annotated[str | None, typer.Option(help="why; a candidate takes one, and it stands in the pointer")] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="check everything and move nothing")] = False,
+    symbol: Symbol = None,
+    models_dir: ModelsDir = None,
+    json: Json = False,
+) -> None:
+    """Prove a revision and let the pointer name it: what a bot on this machine loads next."""
+    store = _store(symbol, models_dir)
+    if dry_run:
+        done = store.activate(revision, reason, dry_run=True)
+    else:
+        with store.lock():
+            done = store.activate(revision, reason)
+    record = {"revision": done.revision, "previous": done.previous, "by": done.by, "reason": done.reason, "moved": done.moved}
+    if json:
+        return common.emit(record)
+    return print(f"{'active' if done.moved else 'would be active'}: {done.revision} (before: {done.previous or 'none'})")
+
+
+@app.command()
+def diff(
+    one: Annotated[str, typer.Argument(help="a revision")],
+    other: Annotated[str, typer.Argument(help="another one")],
+    symbol: Symbol = None,
+    models_dir: ModelsDir = None,
+    json: Json = False,
+) -> None:
+    """Where two manifests differ."""
+    from trademl.ship.manifest import differences
+
+    store = _store(symbol, models_dir)
+    left, right = store.open(one), store.open(other)
+    found = differences(left.manifest, right.manifest)
+    if json:
+        return common.emit({"one": left.name, "other": right.name, "differences": [{"key": k, "one": a, "other": b} for k, a, b in found]})
+    if not found:
+        return print(f"{left.name} and {right.name} are the same")
+    return common.table([(key, _short(a), _short(b)) for key, a, b in found], ("key", left.name, right.name))
+
+
+def _store(symbol: str | None, models_dir: str | None):
+    """The store that `retrain` would use."""
+    from trademl.ship.store import Store
+
+    if models_dir is not None:
+        return Store(models_dir)
+    from trademl.pipeline import choose_market
+    from trademl.settings import load_settings
+
+    return Store(choose_market(load_settings({}), symbol=symbol).models_dir)
+
+
+def _line_of(store, revision) -> dict:
+    return {
+        "revision": revision.name,
+        "state": str(store.state(revision)),
+        "trained_at": revision.trained_at,
+        "line": revision.line,
+        "gate": "passed" if revision.gate_passed else "refused",
+        "models": "+".join(model["name"] for model in revision.manifest["models"]),
+    }
+
+
+def _short(value) -> str:
+    text = "-" if value is None else str(value)
+    return text if len(text) <= 48 else f"{text[:45]}..."

@@ -1,0 +1,295 @@
+"""The manifest: one canonical JSON file that says what a revision is, and whose hash is its name.
+
+Everything here takes and returns bytes and plain records; only the standard library is needed.
+A manifest may carry keys beyond `SHAPE` (a later minor addition must not break an older reader);
+what `SHAPE` names must be there and be of that shape, and an unknown `schema` number is refused.
+"""
+
+import hashlib
+import json
+import math
+import re
+from collections.abc import Mapping
+
+from trademl.errors import RevisionError, UsageError
+
+SCHEMA = 1
+MAX_BYTES = 256 * 1024
+MAX_FILES = 64
+MAX_FILE_BYTES = 1 << 30
+
+_HEX64 = re.compile(r"[0-9a-f]{64}")
+_HEX16 = re.compile(r"[0-9a-f]{16}")
+_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_LINE = re.compile(r"[a-z]+-[a-z0-9.]+-[a-z0-9]+")
+_NUMBER = (int, float)
+
+# A shape is a type, a pattern for the whole text, None, a tuple of alternatives, [shape] for a list,
+# {"key": shape} for an object with at least these keys, or {str: shape} for an object with any keys.
+SHAPE = {
+    "schema": (int, "major version of this table"),
+    "line": (_LINE, "pipeline-symbol-timeframe; one store holds one"),
+    "trained_at": (_UTC, "when the run began to store, UTC"),
+    "git_commit": ((str, None), "commit of the code; null outside a clone"),
+    "dirty": ((bool, None), "whether the clone held changes; null outside a clone"),
+    "trademl_version": (str, ""),
+    "python": (str, ""),
+    "libraries": ({str: str}, "versions of what trained the models"),
+    "models": (
+        [
+            {
+                "name": str,
+                "role": re.compile("signal|position|risk"),
+                "file": str,
+                "format": re.compile("onnx"),
+                "opset": int,
+                "sha256": _HEX64,
+                "input": {"name": str, "dtype": re.compile("float64|float32"), "shape": [(int, str)]},
+                "classes": ([str], None),
+                "members": [str],
+            }
+        ],
+        "one entry a graph: its face, and the short names of the ensembles inside; classes in the order of the columns, null for a value",
+    ),
+    "position_model": (bool, "whether a position model was trained together with the signal"),
+    "trained_together": (_HEX16, "training_run_id, repeated inside every graph's metadata"),
+    "features": ([{"name": str, "dtype": str, "lookback": int}], "in the order of the columns; lookback in bars"),
+    "feature_count": (int, "how many"),
+    "feature_hash": (_HEX64, "over that list and the version of the feature code"),
+    "scaler": (({"sha256": _HEX64, "n_features": int}, None), "bound to the models; null when none"),
+    "label_spec": (
+        {"hash": _HEX64, "dynamic_sltp_required": bool},
+        "the contract between labels and execution, all its fields and its hash",
+    ),
+    "news_covers_until": ((_UTC, None), "last moment of the calendar; null without one"),
+    "lineage": ([{str: object}], "every ancestor fit with its latest label end"),
+    "symbol": (str, "as the settings name it"),
+    "timeframe": (str, ""),
+    "exchange": ((str, None), "exchange or broker of the bars"),
+    "data": ({"rows": int, "first": _UTC, "last": _UTC, "sha256": _HEX64}, "the bars"),
+    "split": ({"scheme": str, "purge": (str, int, float), "embargo": (str, int, float)}, "how windows were cut"),
+    "profiles": ([{"profile": int, "max_total_drawdown_pct": _NUMBER, "verdict": str}], "risk heads with ceiling and verdict"),
+    "risk": ({"multiplier_min": _NUMBER, "multiplier_max": _NUMBER, "features": [str]}, "bounds and inputs of the risk multiplier"),
+    "metrics": ({str: object}, "what the report says"),
+    "gate": ({"passed": bool, "reasons": [str]}, "the verdict that makes the revision approved or a candidate"),
+    "golden": ({"file": str, "rows": int, "tolerance": _NUMBER}, "rows that a reader replays"),
+    "min_runtime_version": (str, "oldest trademl that may load it"),
+    "expires_at": ((_UTC, None), "after it the models count as stale"),
+    "files": (
+        [{"name": str, "sha256": _HEX64, "bytes": int}],
+        "every file beside manifest.json, manifest.sig and model_compat.json, by name",
+    ),
+}
+
+_PART = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
+_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
+SUFFIXES = (".onnx", ".json", ".npz", ".parquet", ".txt", ".ubj")  # none of them runs code when it is read
+OWN_FILES = ("manifest.json", "manifest.sig", "model_compat.json")
+
+
+def check_file_name(name: str) -> str:
+    """`name` when it may stand in a revision: lower case ASCII, at most one folder, a suffix of SUFFIXES.
+
+    Raises RevisionError otherwise: anything that could leave the folder, be read as another name on another
+    file system, or hold code.
+    """
+    parts = name.split("/") if isinstance(name, str) else []
+    good = (
+        1 <= len(parts) <= 2
+        and all(_PART.fullmatch(part) and part[-1] != "." and part.split(".")[0] not in _RESERVED for part in parts)
+        and name.endswith(SUFFIXES)
+        and name not in OWN_FILES
+    )
+    if not good:
+        raise RevisionError(
+            f"file name {name!r} is not allowed in a revision: lower-case letters, digits, '_', '-' and '.', at most one folder, "
+            f"ending in {', '.join(SUFFIXES)}"
+        )
+    return name
+
+
+def canonical_json(record: Mapping) -> bytes:
+    """UTF-8, keys sorted, no spaces, no NaN. Raises UsageError for what JSON cannot hold."""
+    try:
+        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
+        return text.encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as refusal:
+        raise UsageError(f"record cannot be written as canonical JSON: {refusal}") from refusal
+
+
+def strict_json(data: bytes, *, what: str, limit: int = MAX_BYTES) -> dict:
+    """The object in `data`. Raises RevisionError for too many bytes, bad UTF-8, a repeated key, NaN, depth, or anything but an object."""
+    if len(data) > limit:
+        raise RevisionError(f"{what}: {len(data):,} bytes, at most {limit:,} are read")
+
+    def unique(pairs):
+        record = dict(pairs)
+        if len(record) != len(pairs):
+            raise ValueError("a key is repeated")
+        return record
+
+    def finite(text):
+        if not math.isfinite(float(text)):
+            raise ValueError(f"{text} is not a finite number")
+        return float(text)
+
+    try:
+        record = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+    except (ValueError, RecursionError) as refusal:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
+        raise RevisionError(f"{what}: not strict JSON: {refusal}") from refusal
+    if not isinstance(record, dict):
+        raise RevisionError(f"{what}: holds {type(record).__name__}, expected an object")
+    return record
+
+
+def digest(data: bytes) -> str:
+    """sha256, 64 hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def revision_name(manifest_bytes: bytes) -> str:
+    """First 16 hex of sha256 of the manifest's bytes."""
+    return digest(manifest_bytes)[:16]
+
+
+def training_run_id(inputs: Mapping) -> str:
+    """First 16 hex of sha256 over the canonical JSON of what a training depends on.
+
+    `inputs`: data hashes, settings, seed, feature and label spec hashes, parent, code version. Nothing random, no clock.
+    """
+    return digest(canonical_json(inputs))[:16]
+
+
+def parse_manifest(data: bytes) -> dict:
+    """A valid manifest from its bytes. Raises RevisionError; the bytes must be the canonical ones."""
+    record = strict_json(data, what="manifest.json")
+    if record.get("schema") != SCHEMA or type(record["schema"]) is not int:
+        raise RevisionError(
+            f"manifest.json: schema {record.get('schema')!r}; this trademl reads schema {SCHEMA}, a newer one may be needed"
+        )
+    check_manifest(record)
+    if canonical_json(record) != data:
+        raise RevisionError("manifest.json: not in canonical form (sorted keys, no spaces)")
+    return record
+
+
+def check_manifest(record: Mapping) -> None:
+    """Raises RevisionError naming the first key that is missing, of another shape, or contradicts another."""
+    for key, (shape, _) in SHAPE.items():
+        if key not in record:
+            raise RevisionError(f"manifest.json: {key} is missing")
+        _check(record[key], shape, key)
+    _check_sense(record)
+
+
+def _check(value, shape, where: str) -> None:
+    if isinstance(shape, tuple):
+        if not any(_fits(value, one, where) for one in shape):
+            raise RevisionError(f"manifest.json: {where} = {_short(value)} is not of the expected kind")
+    elif isinstance(shape, list):
+        _expect(isinstance(value, list), value, where, "a list")
+        for number, item in enumerate(value):
+            _check(item, shape[0], f"{where}[{number}]")
+    elif isinstance(shape, dict):
+        _expect(isinstance(value, dict), value, where, "an object")
+        for key in value if str in shape else shape:
+            _expect(key in value, value, f"{where}.{key}", "present")
+            _check(value[key], shape.get(key, shape.get(str)), f"{where}.{key}")
+    elif isinstance(shape, re.Pattern):
+        _expect(isinstance(value, str) and shape.fullmatch(value), value, where, f"text of the form {shape.pattern}")
+    elif shape is None:
+        _expect(value is None, value, where, "null")
+    elif shape is not object:
+        _expect(type(value) is shape, value, where, shape.__name__)  # a bool is no int here
+
+
+def _fits(value, shape, where) -> bool:
+    try:
+        _check(value, shape, where)
+    except RevisionError:
+        return False
+    return True
+
+
+def _expect(holds, value, where, rule) -> None:
+    if not holds:
+        raise RevisionError(f"manifest.json: {where} = {_short(value)}, expected {rule}")
+
+
+def _short(value) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+def _check_sense(record: Mapping) -> None:
+    """What the shapes cannot say: names are safe and unique, counts agree, and models are among the files."""
+    files = {entry["name"]: entry for entry in record["files"]}
+    names = [entry["name"] for entry in record["files"]]
+    _expect(len(names) <= MAX_FILES, len(names), "files", f"at most {MAX_FILES} entries")
+    _expect(names == sorted(files), names, "files", "sorted by name, without repeats")
+    for entry in record["files"]:
+        check_file_name(entry["name"])
+        _expect(0 <= entry["bytes"] <= MAX_FILE_BYTES, entry["bytes"], f"files {entry['name']}", f"0 to {MAX_FILE_BYTES:,} bytes")
+    for model in record["models"]:
+        listed = files.get(model["file"], {}).get("sha256")
+        _expect(listed == model["sha256"], model["sha256"], f"models {model['name']} sha256", f"that of {model['file']} in files")
+    roles = [model["role"] for model in record["models"]]
+    _expect(roles.count("signal") == 1 and roles.count("position") <= 1, roles, "models", "one signal, at most one position")
+    _expect(record["position_model"] == ("position" in roles), record["position_model"], "position_model", "whether models name one")
+    _expect(record["feature_count"] == len(record["features"]), record["feature_count"], "feature_count", "the number of features")
+    _expect(record["golden"]["file"] in files, record["golden"]["file"], "golden.file", "one of files")
+    tail = f"-{record['symbol'].lower()}-{record['timeframe']}"
+    _expect(record["line"].endswith(tail), record["line"], "line", f"a line that ends in {tail}")
+
+
+def compat_record(manifest: Mapping, manifest_sha256: str) -> dict:
+    """What `model_compat.json` says: the original's keys, and which revision it speaks of."""
+    signal = next(model for model in manifest["models"] if model["role"] == "signal")
+    return {
+        "feature_count": manifest["feature_count"],
+        "features": [feature["name"] for feature in manifest["features"]],
+        "trained_at": manifest["trained_at"],
+        "models": signal["members"],
+        "position_model": manifest["position_model"],
+        "line": manifest["line"],
+        "label_spec_hash": manifest["label_spec"]["hash"],
+        "trained_together": manifest["trained_together"],
+        "revision": manifest_sha256[:16],
+        "manifest_sha256": manifest_sha256,
+    }
+
+
+def differences(one: Mapping, other: Mapping) -> list[tuple[str, object, object]]:
+    """(dotted key, value in `one`, value in `other`) wherever two manifests differ; None stands for a missing key."""
+    left, right = dict(_leaves(one)), dict(_leaves(other))
+    return [(key, left.get(key), right.get(key)) for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
+
+
+def _leaves(value, where: str = ""):
+    if isinstance(value, Mapping) and value:
+        for key, item in value.items():
+            yield from _leaves(item, f"{where}.{key}" if where else key)
+    elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        for number, item in enumerate(value):
+            label = item.get("name", number) if isinstance(item, dict) else number
+            yield from _leaves(item, f"{where}.{label}")
+    else:
+        yield where, value
+
+
+def field_table() -> str:
+    """The manifest's fields as a markdown table."""
+    rows = [f"| `{key}` | {_kind(shape)} | {meaning} |" for key, (shape, meaning) in SHAPE.items()]
+    return "\n".join(["| field | shape | meaning |", "|---|---|---|", *rows])
+
+
+def _kind(shape) -> str:
+    if isinstance(shape, tuple):
+        return " or ".join(_kind(one) for one in shape)
+    if isinstance(shape, list):
+        return f"list of {_kind(shape[0])}"
+    if isinstance(shape, dict):
+        return "{" + ", ".join("…" if key is str else f"{key}: {_kind(one)}" for key, one in shape.items()) + "}"
+    if isinstance(shape, re.Pattern):
+        return {_HEX64: "64 hex", _HEX16: "16 hex", _UTC: "UTC with Z", _LINE: "line"}.get(shape, shape.pattern.replace("|", ", "))
+    return "null" if shape is None else shape.__name__
