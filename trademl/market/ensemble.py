@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'Scaler', 'fit_scaler', 'sample_weights', 'Rounds', 'FittedEnsemble', 'check_classes', 'fit_forest',
-           'xgb_parameters', 'lgb_parameters', 'fit_xgboost', 'fit_lightgbm', 'fit_ensemble', 'lightgbm_text',
-           'native_files', 'Blend', 'choose_blend']
+           'xgb_parameters', 'lgb_parameters', 'fit_xgboost', 'fit_lightgbm', 'fit_ensemble', 'native_probabilities',
+           'lightgbm_text', 'native_files', 'Blend', 'choose_blend']
 
 # %% ../../nbs/34_market_ensemble.ipynb #5f55288d
 import re
@@ -16,7 +16,7 @@ import numpy as np
 import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier
 
-from ..errors import BadDataError, UsageError
+from ..errors import BadDataError, ParityError, UsageError
 from .trees import from_forest, from_lightgbm, from_xgboost
 from .treetable import TreeTable, predict
 from ..npz import npz_bytes
@@ -77,8 +77,8 @@ class FittedEnsemble:
     """Three fitted models as flat trees, and the boosters' native objects for saving and refreshing."""
 
     tables: tuple[TreeTable, TreeTable, TreeTable]  # in the order of MODELS
-    xgb: xgb.Booster = field(repr=False)
-    lgb: lgb.Booster = field(repr=False)
+    by_xgb: xgb.Booster = field(repr=False)
+    by_lgb: lgb.Booster = field(repr=False)
     rounds: Rounds
     n_classes: int
 
@@ -108,7 +108,12 @@ def fit_forest(z, y, weight, params: EnsembleParams, *, seed: int, threads: int)
         n_jobs=threads or -1,
         random_state=seed,
     )
-    return from_forest(forest.fit(z, y, sample_weight=weight))
+    table = from_forest(forest.fit(z, y, sample_weight=weight))
+    sample = z[:: max(1, len(z) // 2_000)]
+    difference = np.abs(predict(table, sample) - forest.set_params(n_jobs=1).predict_proba(sample)).max()
+    if difference > 1e-9:
+        raise ParityError(f"the forest's arrays differ from scikit-learn's own answer by {difference:.2e} (allowed: 1e-9); do not use them")
+    return table
 
 
 def xgb_parameters(params: EnsembleParams, n_classes: int, *, seed: int, threads: int) -> dict:
@@ -207,6 +212,14 @@ def fit_ensemble(
     return FittedEnsemble((table, from_xgboost(by_xgb), from_lightgbm(by_lgb)), by_xgb, by_lgb, found, n_classes)
 
 # %% ../../nbs/34_market_ensemble.ipynb #1fadc0ce
+def native_probabilities(fitted: FittedEnsemble, z: np.ndarray) -> np.ndarray:
+    """float64 (n, 3, n_classes) from the libraries themselves, for the proof of parity (the forest: from its arrays,
+    which `fit_forest` held against scikit-learn)."""
+    by_xgb = fitted.by_xgb.inplace_predict(z)
+    by_lgb = fitted.by_lgb.predict(z.astype(np.float64), num_threads=1)
+    return np.stack([predict(fitted.tables[0], z), by_xgb, by_lgb], axis=1)
+
+
 def lightgbm_text(booster: lgb.Booster) -> str:
     """The model as text, with the machine's thread count taken out."""
     return re.sub(r"\[num_threads: -?\d+\]", "[num_threads: 0]", booster.model_to_string())
@@ -216,8 +229,8 @@ def native_files(fitted: FittedEnsemble, role: str) -> dict[str, bytes]:
     """`native/<role>_xgb.ubj`, `native/<role>_lgb.txt` and the forest's arrays under `native/<role>_rf.npz`."""
     return {
         f"native/{role}_rf.npz": npz_bytes(fitted.tables[0].to_arrays()),
-        f"native/{role}_xgb.ubj": bytes(fitted.xgb.save_raw("ubj")),
-        f"native/{role}_lgb.txt": lightgbm_text(fitted.lgb).encode(),
+        f"native/{role}_xgb.ubj": bytes(fitted.by_xgb.save_raw("ubj")),
+        f"native/{role}_lgb.txt": lightgbm_text(fitted.by_lgb).encode(),
     }
 
 # %% ../../nbs/34_market_ensemble.ipynb #691f87c5

@@ -22,7 +22,7 @@ from .labeling import Labels
 from .specs import AccountSpec, CostSpec, LabelSpec
 from ..settings import Ensemble as EnsembleParams
 from ..settings import Position as PositionParams
-from ..validate.metrics import Interval
+from ..validate.bootstrap import Interval
 from ..validate.splits import Windows, four_windows
 
 # %% ../../nbs/38_market_recipe.ipynb #beadc18e

@@ -1,0 +1,111 @@
+"""`trademl retrain`, `trademl backtest`, `trademl report`: the market pipeline's commands."""
+
+from typing import Annotated
+
+import typer
+
+from trademl.cli import common
+from trademl.errors import UsageError
+
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+Bars = Annotated[str | None, typer.Option(help="bars file (canonical or unambiguous); default: settings.ini, else the embedded market")]
+News = Annotated[str | None, typer.Option(help="calendar file")]
+NoNews = Annotated[bool, typer.Option("--no-news", help="train without a calendar: features 52-55 are constant, and the revision says so")]
+Symbol = Annotated[str | None, typer.Option(help="a [symbol.X] section of settings.ini: costs, lots, price grid")]
+Profile = Annotated[int | None, typer.Option(min=1, max=5, help="risk profile 1 (careful) to 5")]
+ModelsDir = Annotated[str | None, typer.Option(help="the store to use; default: the market's own")]
+Tz = Annotated[str | None, typer.Option(help="clock of the bars file: an IANA name, an offset, broker-eu or broker-us")]
+Stamp = Annotated[str | None, typer.Option(help="open or close: what the bars' time stamp means")]
+Strict = Annotated[bool, typer.Option("--strict", help="refuse where a warning would be given")]
+RevisionName = Annotated[str | None, typer.Option("--revision", help="a stored revision (or the start of its name); default: the newest")]
+
+
+def retrain(
+    ensemble: Annotated[bool, typer.Option("--ensemble", help="train the signal ensemble (only together with --position)")] = False,
+    position: Annotated[bool, typer.Option("--position", help="train the position model (only together with --ensemble)")] = False,
+    no_warmstart: Annotated[bool, typer.Option("--no-warmstart", help="train from nothing (today the only way)")] = False,
+    bars: Bars = None,
+    news: News = None,
+    no_news: NoNews = False,
+    symbol: Symbol = None,
+    tz: Tz = None,
+    stamp: Stamp = None,
+    strict: Strict = False,
+    profile: Profile = None,
+    edge: Annotated[float | None, typer.Option(min=0, max=1, help="edge of the embedded market: 0 nothing to find, 0.5 clear")] = None,
+    models_dir: ModelsDir = None,
+    seed: Annotated[int | None, typer.Option(help="seed of everything random")] = None,
+    json: Json = False,
+) -> None:
+    """Bars in, a verified revision, a true backtest and a report out. Exit 3: stored, but the gate refused it."""
+    if ensemble != position:
+        raise UsageError(
+            "--ensemble and --position are trained together, always: they share one scaler and one run, and a position model beside a "
+            "signal that it was not trained with is how the original lost money. Give both, or neither (which means both)"
+        )
+    from trademl.market_jobs import run_retrain
+
+    overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge}
+    where = {"bars": bars, "news": news, "no_news": no_news, "symbol": symbol, "models_dir": models_dir}
+    summary = run_retrain(overrides, where, tz=tz, stamp=stamp, strict=strict)
+    if json:
+        common.emit(summary)
+    else:
+        print(summary["headline"])
+        print(f"report: {summary['report']}")
+    raise typer.Exit(summary["exit"])
+
+
+def report(
+    revision: RevisionName = None, symbol: Symbol = None, models_dir: ModelsDir = None, profile: Profile = None, json: Json = False
+) -> None:
+    """Write the report of a stored revision again, from what the revision itself holds."""
+    from trademl.market_jobs import run_report
+
+    summary = run_report({"account.profile": profile}, revision, symbol=symbol, models_dir=models_dir)
+    if json:
+        return common.emit(summary)
+    print(summary["headline"])
+    return print(f"report: {summary['report']}")
+
+
+def backtest(
+    balance: Annotated[float | None, typer.Option(help="start, account currency")] = None,
+    leverage: Annotated[float | None, typer.Option(help="such as 500")] = None,
+    spread: Annotated[float | None, typer.Option(help="price units: 16.95 is 16.95 dollars on one bitcoin")] = None,
+    commission: Annotated[float | None, typer.Option(help="per lot and side")] = None,
+    slippage: Annotated[float | None, typer.Option(help="price units, at market fills")] = None,
+    risk_pct: Annotated[float | None, typer.Option(help="of equity, lost at the stop; default: the profile's")] = None,
+    no_swap: Annotated[bool, typer.Option("--no-swap", help="do not charge nights")] = False,
+    oos_only: Annotated[bool, typer.Option("--oos-only", help="the final window, by the probabilities given then")] = False,
+    in_sample: Annotated[bool, typer.Option("--in-sample", help="allow bars that the models saw; the report is watermarked")] = False,
+    rule: Annotated[str | None, typer.Option(help="expected_r or votes")] = None,
+    bars: Bars = None,
+    news: News = None,
+    no_news: NoNews = False,
+    no_chart: Annotated[bool, typer.Option("--no-chart", help="figures only, no report.html")] = False,
+    revision: RevisionName = None,
+    symbol: Symbol = None,
+    models_dir: ModelsDir = None,
+    profile: Profile = None,
+    json: Json = False,
+) -> None:
+    """Replay a stored revision under any account, cost or profile."""
+    from trademl.market_jobs import run_backtest_job
+
+    given = {
+        "costs": {"spread": spread, "commission": commission, "slippage": slippage},
+        "account": {"balance": balance, "leverage": leverage, "risk_pct": risk_pct, "swap": False if no_swap else None},
+    }
+    where = {"bars": bars, "news": news, "no_news": no_news, "symbol": symbol, "models_dir": models_dir}
+    summary = run_backtest_job(
+        {"account.profile": profile}, where, given, revision, oos_only=oos_only, in_sample=in_sample, rule=rule, chart=not no_chart
+    )
+    if json:
+        return common.emit(summary)
+    common.table(summary["table"])
+    print(summary["sentence"])
+    print(f"figures: {summary['backtest_report']}")
+    if summary.get("report"):
+        print(f"report: {summary['report']}")
+    return None

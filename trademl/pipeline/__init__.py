@@ -1,0 +1,30 @@
+"""The market pipeline, assembled. The job notebooks of `nbs/jobs` call these in order; nothing below imports from here."""
+
+from trademl.market.recipe import windows_of
+from trademl.market.walkforward import judge, ship
+from trademl.pipeline.evidence import reread_evidence, weigh
+from trademl.pipeline.inputs import load_inputs, make_features, make_rows
+from trademl.pipeline.market import account_spec, choose_market, cost_spec, label_spec, open_store, recipe_of
+from trademl.pipeline.proof import prove, run_id_of
+from trademl.pipeline.revision import store_revision, summary_of
+
+__all__ = [
+    "account_spec",
+    "choose_market",
+    "cost_spec",
+    "judge",
+    "label_spec",
+    "load_inputs",
+    "make_features",
+    "make_rows",
+    "open_store",
+    "prove",
+    "recipe_of",
+    "reread_evidence",
+    "run_id_of",
+    "ship",
+    "store_revision",
+    "summary_of",
+    "weigh",
+    "windows_of",
+]

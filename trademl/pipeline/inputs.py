@@ -1,0 +1,93 @@
+"""Bars and calendar in, rows out."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from trademl.clock import iso_z, utc_now
+from trademl.data.bars import bars_hash, inspect_bars, read_bars
+from trademl.data.news import check_coverage, high_impact_usd, news_covers_until, news_hash, read_news
+from trademl.data.synthetic import synthetic_market
+from trademl.market.features import FEATURE_NAMES, feature_matrix
+from trademl.market.labeling import label_bars
+from trademl.market.recipe import MarketRows, market_rows
+from trademl.pipeline.market import MarketChoice, cost_spec, label_spec
+from trademl.settings import Settings
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Bars and calendar as they came in, with what was found."""
+
+    choice: MarketChoice
+    bars: pd.DataFrame
+    events: pd.DataFrame | None
+    issues: tuple  # of data.bars.Issue, bars first
+    bars_sha256: str
+    news_sha256: str | None
+    news_covers_until: str | None
+
+
+def load_inputs(settings: Settings, choice: MarketChoice, *, tz=None, stamp=None, strict=False, now=None) -> Inputs:
+    """Read and check the inputs of the chosen market. Raises BadDataError; nothing is repaired."""
+    if choice.is_synthetic:
+        made = synthetic_market(settings.synthetic.bars, settings.synthetic.edge, settings.synthetic.seed)
+        bars, events, issues = made.bars, made.events, tuple(inspect_bars(made.bars))
+    else:
+        report = read_bars(choice.bars, tz=tz, stamp=stamp, strict=strict, now=now or utc_now())
+        bars, events, issues = report.bars, None, report.issues
+        if not choice.no_news:
+            news = read_news(choice.news, tz=None, strict=strict)
+            events, issues = news.events, (*issues, *news.issues)
+            check_coverage(bars, events)
+    return Inputs(
+        choice,
+        bars,
+        events,
+        tuple(issues),
+        bars_hash(bars),
+        None if events is None else news_hash(events),
+        None if events is None else iso_z(news_covers_until(events)),
+    )
+
+
+def make_features(inputs: Inputs, settings: Settings) -> np.ndarray:
+    """The feature matrix (n, 55) of the inputs."""
+    timed, all_day = (None, None) if inputs.events is None else high_impact_usd(inputs.events)
+    columns = [inputs.bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume")]
+    step = settings.symbol(inputs.choice.symbol).round_step
+    return feature_matrix(inputs.bars.index, *columns, timed, all_day_times=all_day, round_step=step)
+
+
+def make_rows(inputs: Inputs, x: np.ndarray, settings: Settings) -> MarketRows:
+    """Labels, joined with bars and features."""
+    timed = None if inputs.events is None else high_impact_usd(inputs.events)[0]
+    labels = label_bars(inputs.bars, label_spec(settings), timed)
+    return market_rows(inputs.bars, x, labels, cost_spec(settings, inputs.choice.symbol))
+
+
+def describe_labels(rows: MarketRows) -> dict:
+    """The label mix beside the driftless one, ambiguity, uniqueness and the effective number of labels."""
+    labels = rows.labels
+    known = labels.label >= 0
+    win = rows.spec.driftless_win_rate
+    return {
+        "n": int(known.sum()),
+        "shares": labels.share(),
+        "driftless": {"SELL": win, "BUY": win, "HOLD": 1 - 2 * win},
+        "ambiguous_share": float(labels.ambiguous[known].mean()),
+        "mean_uniqueness": float(np.nanmean(labels.weight[known])),
+        "effective_n": float(labels.effective_n),
+        "unlabelled": int((~known).sum()),
+    }
+
+
+def describe_features(rows: MarketRows) -> list[dict]:
+    """Coverage and spread of each feature over all bars."""
+    table = []
+    for name, column in zip(FEATURE_NAMES, rows.x.T, strict=True):
+        finite = column[np.isfinite(column)]
+        low, median, high = np.quantile(finite, (0.01, 0.5, 0.99))
+        table.append({"name": name, "finite": len(finite) / len(column), "low": low, "median": median, "high": high})
+    return table

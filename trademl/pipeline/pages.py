@@ -1,0 +1,144 @@
+"""The pictures and tables of a revision, from what the revision itself holds."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+
+from trademl import report
+from trademl.clock import epoch_seconds, iso_z
+from trademl.evidence.honesty import Evidence
+from trademl.market.labeling import Labels, label_bars
+from trademl.market.oos import OutOfSample
+from trademl.market.specs import CLASSES, Entry, ExitReason
+from trademl.pipeline.evidence import out_of_sample
+from trademl.settings import Settings
+from trademl.ship.store import Revision
+
+
+@dataclass(frozen=True)
+class Pages:
+    """One method per picture or table; each returns something that a notebook displays."""
+
+    revision: Revision
+    evidence: Evidence
+    settings: Settings
+    profile: int
+
+    @cached_property
+    def metrics(self) -> dict:
+        """The revision's metrics.json."""
+        return json.loads(self.revision.read("metrics.json"))
+
+    @cached_property
+    def oos(self) -> OutOfSample:
+        """The revision's out-of-sample table."""
+        return out_of_sample(self.revision)
+
+    @cached_property
+    def _labels(self) -> Labels:
+        return label_bars(self.oos.bars, self.oos.spec)
+
+    def labels(self):
+        """The label mix beside the driftless one."""
+        facts = self.metrics["labels"]
+        return report.label_distribution(facts["shares"], facts["driftless"], facts["n"], effective_n=facts["effective_n"])
+
+    def label_on_path(self):
+        """A BUY of the final window on its price path: the first whose trade lived for a while."""
+        labels, bars, spec = self._labels, self.oos.bars, self.oos.spec
+        final = self.oos.labelled("final")
+        life = labels.long.exit_bar[final] - final
+        wins = (labels.long.reason[final] == ExitReason.TP) & (life >= 5) & (life <= 24)
+        at = int(final[wins][0]) if wins.any() else int(final[0])
+        start, entry = max(at - 8, 0), at + (spec.entry is Entry.NEXT_OPEN)
+        end = int(labels.long.exit_bar[at])
+        stretch = bars.iloc[start : end + 9]
+        price = bars["open"].iloc[entry] if spec.entry is Entry.NEXT_OPEN else bars["close"].iloc[at]
+        return report.label_on_path(
+            stretch,
+            entry - start,
+            entry_price=price,
+            target=price + spec.tp_atr * labels.atr[at],
+            stop=price - spec.sl_atr * labels.atr[at],
+            exit=end - start,
+            exit_price=labels.long.exit_price[at],
+            reason=ExitReason(labels.long.reason[at]).name,
+        )
+
+    def windows(self):
+        """Train, tune, select and final, with the purged gaps and the refits."""
+        split = self.revision.manifest["split"]
+        spans = {name: {"start": span["start_s"], "end": span["end_s"]} for name, span in split["windows"].items()}
+        gap = split["embargo"]
+        gaps = [(span["start"] - gap, span["start"]) for span in list(spans.values())[1:]]
+        return report.windows_timeline(spans, refits=split["refits"], gaps=gaps)
+
+    def equity(self):
+        """Equity and drawdown of the final window, with the band of random entries."""
+        curve = self.evidence.curve
+        return report.equity_and_drawdown(
+            curve.time_s,
+            curve.equity,
+            band_low=curve.null_low,
+            band_high=curve.null_high,
+            null_median=curve.null_median,
+            trades=self.evidence.model.trades,
+        )
+
+    def cost_curve(self):
+        """Expectancy at several spreads."""
+        points = self.evidence.costs.points
+        return report.cost_curve(
+            [p.spread_multiple for p in points],
+            [p.expectancy_r.value for p in points],
+            low=[p.expectancy_r.low for p in points],
+            high=[p.expectancy_r.high for p in points],
+            spread=self.evidence.costs.spread,
+            trades=self.evidence.model.trades,
+        )
+
+    def trades_table(self) -> pd.DataFrame:
+        """The figures of the final window beside random entries, always-long and the constant class."""
+        return self.evidence.table()
+
+    def calibration(self):
+        """Reliability on final of the probabilities that were calibrated on select."""
+        table = pd.DataFrame(self.metrics["signal"]["final"]["reliability"]["bins"])
+        bins = {}
+        for k, name in enumerate(CLASSES):
+            mine = table[table.class_index == k]
+            bins[name] = {"predicted": mine.forecast, "observed": mine.observed, "count": mine.n}
+        return report.calibration(bins, n=self.metrics["signal"]["final"]["n"])
+
+    def confusion(self):
+        """True class against the most probable one, on final."""
+        return report.confusion(self.metrics["signal"]["final"]["confusion"], CLASSES)
+
+    def log_loss_table(self) -> pd.DataFrame:
+        """Log loss of the blend, of each model and of the class prior, on select and final."""
+        rows = {}
+        for window in ("select", "final"):
+            s = self.metrics["signal"][window]
+            gain = s["log_loss_minus_prior"]
+            rows[window] = {
+                "labels": s["n"],
+                "effective": round(s["effective_n"]),
+                "class prior": s["prior_log_loss"],
+                "blend": s["log_loss"],
+                **s["log_loss_by_model"],
+                "blend - prior": gain["point"],
+                "95 % from": gain["low"],
+                "to": gain["high"],
+            }
+        return pd.DataFrame(rows).T.round(4)
+
+    def features(self):
+        """Coverage and spread of every feature."""
+        return report.feature_coverage(self.metrics["features"], self.revision.manifest["data"]["rows"])
+
+    def span(self) -> str:
+        """First and last judged bar, in words."""
+        times = epoch_seconds(self.oos.bars.index)[self.oos.rows("final")]
+        return f"{iso_z(times[0])} to {iso_z(times[-1])}"

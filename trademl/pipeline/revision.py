@@ -1,0 +1,247 @@
+"""What a revision holds: graphs, native files, out-of-sample table, golden rows, metrics, and the manifest that names them all."""
+
+import hashlib
+import json
+import platform
+import subprocess
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+
+from trademl import __version__
+from trademl.clock import epoch_seconds, iso_z, utc_now
+from trademl.errors import Exit
+from trademl.evidence.gate import GateVerdict
+from trademl.evidence.honesty import Evidence
+from trademl.market.ensemble import MODELS, native_files
+from trademl.market.features import FEATURES, feature_hash
+from trademl.market.oos import oos_bytes, oos_frame
+from trademl.market.position import POSITION_CLASSES, STATE_FEATURES
+from trademl.market.recipe import MarketRows, Recipe
+from trademl.market.specs import CLASSES
+from trademl.market.walkforward import Judged, Shipped
+from trademl.npz import npz_bytes
+from trademl.pipeline.evidence import score_signal
+from trademl.pipeline.inputs import Inputs, describe_features, describe_labels
+from trademl.pipeline.proof import GOLDEN_ROWS, Proven
+from trademl.risk.profiles import PROFILES
+from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
+from trademl.runs import jsonable
+from trademl.settings import Settings
+from trademl.ship.export import INPUT, OPSET, TOLERANCE
+from trademl.ship.manifest import digest
+from trademl.ship.store import Revision, Store
+
+LIBRARIES = ("numpy", "scikit-learn", "xgboost", "lightgbm", "onnx", "onnxruntime", "numba", "pandas")
+
+
+def revision_files(rows: MarketRows, judged: Judged, shipped: Shipped, proven: Proven, metrics: Mapping) -> dict[str, bytes]:
+    """Every file of the revision but the manifest, by name."""
+    scaler = judged.frozen.scaler
+    return {
+        **proven.graphs,
+        **native_files(shipped.signal, "signal"),
+        **native_files(shipped.position, "position"),
+        "native/scaler.npz": npz_bytes({"mean": scaler.mean, "scale": scaler.scale}),
+        "oos.parquet": oos_bytes(oos_frame(rows, judged)),
+        "golden.npz": proven.golden,
+        "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
+    }
+
+
+def build_manifest(
+    inputs: Inputs,
+    rows: MarketRows,
+    recipe: Recipe,
+    settings: Settings,
+    judged: Judged,
+    shipped: Shipped,
+    proven: Proven,
+    verdict: GateVerdict,
+    metrics: Mapping,
+    files: Mapping[str, bytes],
+    *,
+    run_id: str,
+    trained_at: str,
+    parent: str | None = None,
+) -> dict:
+    """The full record of a revision; `files` are those that `revision_files` made."""
+    frozen, choice = judged.frozen, inputs.choice
+    step = settings.symbol(choice.symbol).round_step
+    times = epoch_seconds(inputs.bars.index)
+    record = {
+        "schema": 1,
+        "line": choice.line,
+        "symbol": choice.symbol,
+        "timeframe": choice.timeframe,
+        "exchange": None,
+        "trained_at": trained_at,
+        **_code(),
+        "trademl_version": __version__,
+        "min_runtime_version": __version__,
+        "python": platform.python_version(),
+        "libraries": {name: metadata.version(name) for name in LIBRARIES},
+        "models": [
+            _model("signal", files, len(FEATURES), CLASSES),
+            _model("position", files, len(FEATURES) + len(STATE_FEATURES), POSITION_CLASSES),
+        ],
+        "position_model": True,
+        "trained_together": run_id,
+        "parent": parent,
+        "features": [{"name": f.name, "dtype": "float64", "lookback": f.lookback} for f in FEATURES],
+        "feature_count": len(FEATURES),
+        "feature_hash": feature_hash(round_step=step),
+        "round_step": step,
+        "scaler": {"sha256": _scaler_hash(frozen.scaler), "n_features": len(FEATURES)},
+        "label_spec": asdict(rows.spec) | {"hash": rows.spec.hash, "dynamic_sltp_required": True},
+        "costs": asdict(rows.costs),
+        "news_covers_until": inputs.news_covers_until,
+        "lineage": json.loads(shipped.lineage.to_json()),
+        "data": {
+            "rows": len(inputs.bars),
+            "first": iso_z(times[0]),
+            "last": iso_z(times[-1]),
+            "sha256": inputs.bars_sha256,
+            "news_sha256": inputs.news_sha256,
+            "source": choice.source,
+        },
+        "split": {
+            "scheme": "train | tune | select | final, walk-forward over select and final",
+            "purge": "close of each label's exit bar",
+            "embargo": judged.windows.embargo_s,
+            "windows": {name: asdict(judged.windows.span(name)) for name in ("train", "tune", "select", "final")},
+            "refits": [fold.start_s for fold in judged.signal.folds],
+            "train_cutoff": {"judged": judged.windows.span("final").start_s, "shipped": int(rows.end_s[shipped.signal_rows].max())},
+        },
+        "decision": {
+            "rule": recipe.rule,
+            "worth": frozen.worth.tolist(),
+            "worth_shipped": shipped.worth.tolist(),
+            "margins": {str(number): asdict(margin) for number, margin in frozen.margins.items()},
+            "votes_gap": recipe.votes_gap,
+            "exits_on": frozen.exits_on,
+            "exit_probability": recipe.position.exit_probability,
+            "exit_gain": asdict(frozen.exit_gain),
+        },
+        "profiles": [
+            {"profile": p.number, "max_total_drawdown_pct": p.max_total_drawdown_pct, "verdict": "no risk head was trained: 1.0"}
+            for p in PROFILES
+        ],
+        "risk": {"multiplier_min": 0.10, "multiplier_max": 1.25, "features": list(RISK_FEATURES)},
+        "seed": recipe.seed,
+        "metrics": {key: metrics[key] for key in ("headline", "signal_summary", "trades_summary")} | {"parity": proven.parity},
+        "gate": {"passed": verdict.passed, "reasons": list(verdict.reasons), "sentence": verdict.sentence, "checks": verdict.checks},
+        "golden": {"file": "golden.npz", "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
+        "expires_at": None,
+    }
+    return jsonable(record)
+
+
+def _model(role: str, files: Mapping[str, bytes], width: int, classes) -> dict:
+    name = f"{role}.onnx"
+    return {
+        "name": role,
+        "role": role,
+        "file": name,
+        "format": "onnx",
+        "opset": OPSET,
+        "sha256": digest(files[name]),
+        "input": {"name": INPUT, "dtype": "float64", "shape": ["N", width]},
+        "classes": list(classes),
+        "members": list(MODELS),
+    }
+
+
+def _scaler_hash(scaler) -> str:
+    return hashlib.sha256(np.concatenate([scaler.mean, scaler.scale]).astype("<f8").tobytes()).hexdigest()
+
+
+def _code() -> dict:
+    """Commit and cleanliness of the clone that this package is imported from; nulls outside a clone."""
+    root = Path(__file__).parents[2]
+    if not (root / ".git").exists():
+        return {"git_commit": None, "dirty": None}
+    try:
+        commit = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=20)
+        status = subprocess.run(["git", "-C", str(root), "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=20)
+    except (OSError, subprocess.SubprocessError):
+        return {"git_commit": None, "dirty": None}
+    return {"git_commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}
+
+
+def store_revision(
+    inputs: Inputs,
+    rows: MarketRows,
+    recipe: Recipe,
+    settings: Settings,
+    judged: Judged,
+    shipped: Shipped,
+    proven: Proven,
+    evidence: Evidence,
+    verdict: GateVerdict,
+    run_id: str,
+) -> Revision:
+    """Write the revision whole, and move the pointer to it if the gate passed."""
+    store = Store(inputs.choice.models_dir)
+    metrics = describe(inputs, rows, judged, shipped, settings, evidence, verdict)
+    files = revision_files(rows, judged, shipped, proven, metrics)
+    manifest = build_manifest(
+        inputs, rows, recipe, settings, judged, shipped, proven, verdict, metrics, files, run_id=run_id, trained_at=iso_z(utc_now())
+    )
+    revision = store.write(files, manifest)
+    revision.verify()
+    if verdict.passed:
+        store.activate(revision.name, by_gate=True)
+    return revision
+
+
+def describe(inputs, rows, judged, shipped, settings, evidence, verdict) -> dict:
+    """`metrics.json`: everything that the report's pictures and tables need beside the out-of-sample table."""
+    signal = score_signal(rows, judged, settings)
+    final = signal["final"]
+    return {
+        "schema": 1,
+        "headline": headline(inputs.choice.line, judged.windows.span("final"), verdict.sentence, edge_found(judged, settings)),
+        "data": {"source": inputs.choice.sentence(), "issues": [asdict(issue) for issue in inputs.issues]},
+        "labels": describe_labels(rows),
+        "features": describe_features(rows),
+        "signal": signal | {"weights": judged.frozen.signal_blend.weights.tolist(), "rounds": asdict(judged.frozen.signal_rounds)},
+        "signal_summary": {key: final[key] for key in ("n", "log_loss", "prior_log_loss", "accuracy")},
+        "position": {
+            "rows": judged.position.final_rows,
+            "log_loss": judged.position.log_loss,
+            "baseline_log_loss": judged.position.baseline_log_loss,
+            "rounds": asdict(judged.frozen.position_rounds),
+        },
+        "trades_summary": {"sentence": evidence.sentence},
+        "shipped": {"rows": len(shipped.signal_rows), "rounds": asdict(shipped.signal.rounds)},
+    }
+
+
+def edge_found(judged: Judged, settings: Settings) -> bool:
+    """Whether select showed a margin with positive expectancy for the profile in use."""
+    return judged.frozen.margins[settings.account.profile].edge_found
+
+
+def headline(line: str, final, gate_sentence: str, found: bool) -> str:
+    """The report's first line, but for the revision's name (which is the hash of a file that holds this)."""
+    span = f"{iso_z(final.start_s)[:10]} to {iso_z(final.end_s)[:10]}"
+    return f"{line}, judged {span}: {'' if found else 'no edge found; '}{gate_sentence}"
+
+
+def summary_of(revision: Revision, evidence: Evidence, verdict: GateVerdict | None = None) -> dict:
+    """What a run hands back: revision, gate, headline, figures, exit code."""
+    gate = revision.manifest["gate"]
+    return {
+        "revision": revision.name,
+        "line": revision.manifest["line"],
+        "headline": f"revision {revision.name}, {revision.manifest['metrics']['headline']}",
+        "gate": {"passed": gate["passed"], "reasons": gate["reasons"]},
+        "status": "done" if gate["passed"] or verdict is None else "refused",
+        "exit": int(Exit.DONE if gate["passed"] or verdict is None else Exit.GATE_REFUSED),
+        "metrics": revision.manifest["metrics"],
+        "backtest": evidence.to_json(),
+    }
