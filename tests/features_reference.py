@@ -64,6 +64,14 @@ def sign_of_means(history, fast, slow):
     return float(np.sign(gap)), abs(gap) < 1e-9 * history.iloc[-1]
 
 
+def higher_rsi(history):
+    """2 RSI - 1 of the last 14 changes."""
+    if len(history) < 15:
+        return np.nan
+    moves = np.diff(history.to_numpy()[-15:])
+    return 0.0 if not moves.any() else moves.sum() / np.abs(moves).sum()
+
+
 def reference(bars, news=None, all_day=(), round_step=1000.0):
     """Values and tolerances, two frames with one column per feature."""
     o, h, lo, c, v = bars.open, bars.high, bars.low, bars.close, bars.volume
@@ -141,7 +149,7 @@ def reference(bars, news=None, all_day=(), round_step=1000.0):
         signs = from_completed(bars, rule, lambda x, fast=fast, slow=slow: sign_of_means(x, fast, slow))
         f[f"{name}_trend"], slack[f"{name}_trend"] = [s for s, _ in signs], [2.0 * tie for _, tie in signs]
     for name, rule in (("h1", "1h"), ("h4", "4h")):
-        f[f"{name}_rsi_norm"] = from_completed(bars, rule, lambda x: 2 * cutler(x).iloc[-1] - 1 if len(x) else np.nan)
+        f[f"{name}_rsi_norm"] = from_completed(bars, rule, higher_rsi)
     f["d1_return"] = from_completed(bars, "1D", lambda x: np.log(x.iloc[-1] / x.iloc[-2]) if len(x) > 1 else np.nan)
 
     d = bars.index + QUARTER
@@ -165,13 +173,12 @@ def calendar(d, news, all_day):
     if news is None:
         never = d.hour * 0
         return {"is_news_near": never, "news_minutes_away": never + 1, "news_count_today": never, "is_news_risk_window": never}
-    events, untimed = (pd.DatetimeIndex(pd.to_datetime(np.asarray(x, "int64"), unit="s", utc=True)) for x in (news, all_day))
     near, away, today, risk = [], [], [], []
-    for now in d:
-        minutes = (events - now).total_seconds() / 60  # > 0: ahead
+    for now in d.as_unit("s").asi8:
+        minutes = (np.asarray(news) - now) / 60  # > 0: ahead
         ahead, behind = minutes[minutes >= 0], -minutes[minutes <= 0]
         near.append((np.abs(minutes) <= 30).any())
         away.append(min([*ahead, 1440]) / 1440)
-        today.append((events.floor("D") == now.floor("D")).sum() + (untimed.floor("D") == now.floor("D")).sum())
+        today.append((np.asarray([*news, *all_day]) // 86_400 == now // 86_400).sum())
         risk.append((ahead <= 60).any() or (behind <= 120).any())
     return {"is_news_near": near, "news_minutes_away": away, "news_count_today": today, "is_news_risk_window": risk}

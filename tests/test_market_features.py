@@ -229,11 +229,12 @@ def test_real_eurusd_rows_live_and_in_training(shared_data):
 
 
 @pytest.mark.oracle
-@pytest.mark.slow
 def test_real_rows_agree_with_the_reference(shared_data):
     for bars, step in ((real_btc(shared_data).iloc[20_000:23_000], 1000.0), (real_eurusd(shared_data).iloc[10_000:13_000], 0.01)):
         news, all_day = real_news(shared_data)
-        want, allowed = reference(bars, news, all_day, round_step=step)
+        first, last = (int(bars.index[i].timestamp()) for i in (0, -1))
+        around = [x[(x > first - 10 * 86_400) & (x < last + 10 * 86_400)] for x in (news, all_day)]  # the reference walks all events
+        want, allowed = reference(bars, *around, round_step=step)
         got = matrix(bars, news, all_day_times=all_day, round_step=step)
         off = np.abs(got - want.to_numpy())[WARMUP:] > allowed.to_numpy()[WARMUP:]
         assert not off.any(), [name for name, bad in zip(FEATURE_NAMES, off.any(axis=0)) if bad]
@@ -268,6 +269,30 @@ def test_a_market_that_never_moves_is_neutral():
     assert {name: x for name, x in last.items() if name not in of_the_clock} == {
         name: middle.get(name, 0.0) for name in FEATURE_NAMES if name not in of_the_clock
     }
+
+
+def test_a_market_that_moves_without_volume_is_neutral_in_volume():
+    bars = walk(2_200, seed=37).assign(volume=0.0)
+    last = matrix(bars)[-1]
+    assert [last[i] for i, f in enumerate(FEATURES) if f.group == "volume"] == [0.0] * 5
+    assert last[FEATURE_NAMES.index("atr_pct")] > 0
+
+
+@pytest.mark.parametrize(
+    ("close", "want"),
+    [(60_000, 0.0), (60_050, 0.5), (59_950, -0.5), (60_499, 4.99), (60_500, -5.0), (61_000, 0.0)],  # half-way looks up
+)
+def test_distance_to_round_prices(close, want):
+    price = np.full(20, float(close))
+    column = FEATURES[FEATURE_NAMES.index("round_number_dist")]
+
+    def at(step, reach):  # bars of a range, and so an ATR, of 2 * reach
+        return feature_matrix(
+            900 * np.arange(20), price, price + reach, price - reach, price, price, None, round_step=step, features=(column,)
+        )[-1, 0]
+
+    assert at(1000.0, 50.0) == pytest.approx(want)
+    assert at(1000.0, 1.0) == pytest.approx(np.clip(50 * want, -10, 10))
 
 
 @pytest.mark.parametrize("rows", [0, 1, 2, 13, 14, 96, WARMUP])

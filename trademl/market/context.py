@@ -235,6 +235,11 @@ class Context(Given):
         return ema(self.close, span)
 
     @kept
+    def volatility(self, bars):
+        """Sample standard deviation of `bars` log returns."""
+        return rolling_std(self.returns(1), bars, ddof=1)
+
+    @kept
     def di(self):
         """(+DI, -DI) over 14 bars, each 0 to 1."""
         return tuple(read_only(x) for x in directional(self.high, self.low, self.close))

@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['INF', 'RANK_BARS', 'VOLATILITY', 'MACD_BARS', 'TREND', 'MOMENTUM', 'PRICE_ACTION', 'VOLUME', 'M30', 'H1', 'H4',
            'HIGHER', 'SESSION', 'NEWS', 'DEFINITIONS_VERSION', 'FEATURES', 'FEATURE_NAMES', 'Feature', 'table',
-           'atr_share', 'atr_rank', 'volatility', 'above_mean', 'ema_stack', 'ema_slope', 'trend_strength',
-           'divergence', 'direction_run', 'range_place', 'day_place', 'below_high', 'wick', 'round_distance',
-           'volume_surge_of', 'volume_trend', 'volume_delta', 'vwap_distance', 'trend_sign', 'higher_rsi',
-           'last_day_return', 'day_angle', 'news_within', 'minutes_away']
+           'atr_share', 'atr_rank', 'above_mean', 'ema_stack', 'ema_slope', 'trend_strength', 'divergence',
+           'direction_run', 'range_place', 'day_place', 'below_high', 'wick', 'round_distance', 'volume_surge_of',
+           'volume_trend', 'volume_delta', 'vwap_distance', 'trend_sign', 'higher_rsi', 'last_day_return', 'day_angle',
+           'news_within', 'minutes_away']
 
 # %% ../../nbs/32b_market_definitions.ipynb #93b8922d
 import math
@@ -29,7 +29,6 @@ from trademl.market.indicators import (
     rolling_mean,
     rolling_min,
     rolling_rank,
-    rolling_std,
     rolling_sum,
     rsi_cutler,
 )
@@ -78,19 +77,14 @@ def atr_rank(c):
     return rolling_rank(atr_share(c), RANK_BARS)
 
 
-def volatility(c, bars):
-    """Sample standard deviation of log returns."""
-    return rolling_std(c.returns(1), bars, ddof=1)
-
-
 VOLATILITY = table(
     "volatility",
     ("atr_pct", "ATR / close", "ratio", 0, INF, 15, atr_share),
     ("atr_expansion", "ATR / SMA(TR, 96)", "ratio", 0, INF, 97, lambda c: ratio(c.atr, rolling_mean(c.tr, 96))),
     ("atr_percentile", "rank of atr_pct in its last 1,920 bars", "rank", 0, 1, RANK_BARS + 14, atr_rank),
     ("tr_norm", "true range / ATR one bar earlier", "ATR", 0, INF, 16, lambda c: ratio(c.tr, lag(c.atr, 1))),
-    ("volatility_20", "standard deviation of 20 log returns", "log return", 0, INF, 21, lambda c: volatility(c, 20)),
-    ("volatility_ratio", "volatility of 20 returns / of 96", "ratio", 0, INF, 97, lambda c: ratio(volatility(c, 20), volatility(c, 96))),
+    ("volatility_20", "standard deviation of 20 log returns", "log return", 0, INF, 21, lambda c: c.volatility(20)),
+    ("volatility_ratio", "volatility of 20 returns / of 96", "ratio", 0, INF, 97, lambda c: ratio(c.volatility(20), c.volatility(96))),
     ("bb_upper", "(SMA20 + 2σ − close) / ATR", "ATR", -INF, INF, 20, lambda c: ratio(c.sma(20) + c.band - c.close, c.atr)),
     ("bb_lower", "(close − SMA20 + 2σ) / ATR", "ATR", -INF, INF, 20, lambda c: ratio(c.close - c.sma(20) + c.band, c.atr)),
     ("bb_width", "4σ / SMA20", "ratio", 0, INF, 20, lambda c: ratio(2 * c.band, c.sma(20))),
