@@ -272,6 +272,28 @@ def test_a_pickle_inside_an_npz_is_refused(tmp_path):
         read_npz((tmp_path / "evil.npz").read_bytes())
 
 
+@pytest.mark.parametrize(
+    "data", [b"", b"PK\x03\x04 nonsense", npz_bytes({"x": np.arange(9)})[:-30], npz_bytes({"x": np.arange(9)})[20:], b"\x93NUMPY"]
+)
+def test_damaged_bytes_are_refused_with_one_kind_of_error(data):
+    with pytest.raises(ValueError):
+        read_npz(data)
+
+
+@settings(max_examples=100, deadline=None)
+@given(at=st.integers(0, 10**6), bit=st.integers(0, 7))
+def test_a_flipped_bit_is_refused_or_changes_no_array(at, bit):
+    arrays = {"x": np.arange(9.0), "y": np.array("text")}
+    data = bytearray(npz_bytes(arrays))
+    data[at % len(data)] ^= 1 << bit
+    try:
+        read = read_npz(bytes(data))
+    except ValueError:
+        return
+    for name in arrays.keys() & read.keys():
+        assert np.array_equal(read[name], arrays[name])
+
+
 def test_the_same_model_gives_the_same_table_at_any_number_of_threads():
     one = RandomForestClassifier(6, max_depth=5, random_state=0, n_jobs=1).fit(Z, Y3)
     two = RandomForestClassifier(6, max_depth=5, random_state=0, n_jobs=2).fit(Z, Y3)

@@ -27,9 +27,12 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 
 def read_npz(data: bytes) -> dict[str, np.ndarray]:
-    """The arrays of an .npz given as bytes. Pickled entries are refused (ValueError)."""
-    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
-        return {name: archive[name] for name in archive.files}
+    """The arrays of an .npz given as bytes. Pickled entries and damaged files are refused (ValueError)."""
+    try:
+        with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    except Exception as refusal:  # zipfile and numpy raise a dozen kinds for damaged bytes
+        raise ValueError(f"not a readable .npz: {refusal}") from refusal
 
 
 def arrays_hash(arrays: Mapping[str, np.ndarray]) -> str:

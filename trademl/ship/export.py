@@ -10,8 +10,6 @@ Equal arguments give equal bytes: node and tensor names are fixed, metadata is s
 Every export must be followed by `check_parity` on all rows: a wrong graph agrees on most of them.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 

@@ -241,7 +241,7 @@ def _look_at_golden(revision: Revision, runners: dict) -> str:
     golden = revision.manifest["golden"]
     try:
         arrays = read_npz(revision.read(golden["file"]))
-    except (ValueError, OSError, EOFError) as refusal:
+    except ValueError as refusal:
         raise RevisionError(f"revision {revision.name}: {golden['file']} is not readable: {refusal}") from refusal
     worst = 0.0
     for model in revision.manifest["models"]:
@@ -369,8 +369,7 @@ class Store:
         record = self.pointer()
         if record is not None and record["manifest_sha256"] == revision.manifest_sha256:
             return State.ACTIVE
-        approved = revision.gate_passed or revision.name in self._state().get("approvals", {})
-        return State.APPROVED if approved else State.CANDIDATE
+        return State.APPROVED if self._is_approved(revision) else State.CANDIDATE
 
     def check_line(self, line: str) -> None:
         """Raises UsageError when this store holds revisions of another line."""
@@ -464,7 +463,7 @@ class Store:
         reason = (reason or "").strip() or None
         if by_gate and not revision.gate_passed:
             raise RevisionError(f"revision {revision.name}: its gate refused it, so only a person may activate it, with a reason")
-        if not by_gate and reason is None and self.state(revision) is State.CANDIDATE:
+        if not by_gate and reason is None and not self._is_approved(revision):
             raise UsageError(
                 f"revision {revision.name} is a candidate (its gate refused it): activating it takes --reason TEXT, which is kept"
             )
@@ -480,6 +479,9 @@ class Store:
         activation = {"at": moment, "by": result.by, "previous": previous, "reason": reason}
         self._replace(POINTER, canonical_json(revision.compat | {"activation": activation}))
         return result
+
+    def _is_approved(self, revision: Revision) -> bool:
+        return revision.gate_passed or revision.name in self._state().get("approvals", {})
 
     def _previous(self) -> str | None:
         try:
@@ -521,10 +523,13 @@ class Store:
 
     def _seal(self, target: Path) -> None:
         """Read-only folders and a durable name; after the rename, because a read-only folder cannot be moved."""
-        for folder in (*_inner_folders(target), target):
-            with contextlib.suppress(PermissionError):  # another user's folder: its owner sealed it
-                folder.chmod(0o555)
-        _sync_folder(self.folder)
+        try:
+            for folder in (*_inner_folders(target), target):
+                with contextlib.suppress(PermissionError):  # another user's folder: its owner sealed it
+                    folder.chmod(0o555)
+            _sync_folder(self.folder)
+        except OSError as refusal:
+            raise RevisionError(f"{target}: written, but not safely on the disk ({refusal}); the pointer was not moved") from refusal
 
     def _replace(self, name: str, data: bytes) -> None:
         staging = None

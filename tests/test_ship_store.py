@@ -1,0 +1,910 @@
+"""The store: whole revisions or none, nothing altered goes unseen, and one pointer that moves last."""
+
+import json
+import multiprocessing
+import os
+import signal
+import stat
+import subprocess
+import sys
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+import make_revision as make
+import numpy as np
+import onnx
+import pytest
+
+from trademl.errors import Exit, LockedError, RevisionError, UsageError
+from trademl.npz import npz_bytes, read_npz
+from trademl.ship import manifest as m
+from trademl.ship.runtime import check_graph
+from trademl.ship.store import State, Store, read_revision
+
+FILES = make.make_files()
+NOW = datetime(2026, 2, 3, tzinfo=UTC)
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Store(tmp_path / "models")
+
+
+def write(store, **changes):
+    return store.write(FILES, make.make_manifest(**changes))
+
+
+def unlock(folder):
+    """Make a sealed folder writable, as somebody with the rights would."""
+    for path in (folder, *folder.rglob("*")):
+        path.chmod(0o755 if path.is_dir() else 0o644)
+
+
+# ---------------------------------------------------------------- what a revision is
+
+
+@pytest.mark.contract
+def test_a_revision_is_written_whole_named_by_its_hash_and_read_only(store):
+    revision = write(store)
+    folder = store.models_dir / "revisions" / revision.name
+    assert revision.folder == folder
+    assert revision.name == m.digest((folder / "manifest.json").read_bytes())[:16]
+    found = {str(path.relative_to(folder)) for path in folder.rglob("*") if path.is_file()}
+    assert found == {*FILES, "manifest.json", "model_compat.json"}
+    for path in (folder, *folder.rglob("*")):
+        assert not path.stat().st_mode & (stat.S_IWUSR | stat.S_IWGRP | stat.S_IWOTH)
+    assert list((store.models_dir / ".staging").iterdir()) == []
+    for name, data in FILES.items():
+        assert revision.read(name) == data
+
+
+@pytest.mark.contract
+def test_model_compat_holds_the_originals_keys(store):
+    revision = write(store)
+    compat = json.loads((revision.folder / "model_compat.json").read_bytes())
+    assert compat["feature_count"] == 3
+    assert compat["features"] == ["alpha", "beta", "gamma"]
+    assert compat["trained_at"] == "2026-01-02T03:04:05Z"
+    assert compat["models"] == ["rf"]
+    assert compat["position_model"] is True
+    assert compat["line"] == "market-btcusd-15min"
+    assert compat["revision"] == revision.name
+    assert compat["manifest_sha256"] == revision.manifest_sha256
+
+
+@pytest.mark.contract
+def test_every_check_is_made_and_named(store):
+    done = write(store).verify()
+    assert [check.name for check in done] == ["manifest", "files", "hashes", "model_compat", "graphs", "trained together", "golden rows"]
+    assert all(check.ok and check.detail for check in done)
+
+
+def test_the_same_revision_twice_is_the_same_folder(store):
+    first = write(store)
+    inode = first.folder.stat().st_ino
+    assert write(store) == first
+    assert first.folder.stat().st_ino == inode
+    assert len(store.revisions()) == 1
+
+
+def test_revisions_come_newest_first_and_open_by_prefix(store):
+    old, new = write(store, trained_at="2026-01-02T00:00:00Z"), write(store, trained_at="2026-01-03T00:00:00Z")
+    assert [r.name for r in store.revisions()] == [new.name, old.name]
+    assert store.open() == new
+    assert store.open(old.name[:8]) == old
+    for rev in ("", "zz", "../" + old.name, old.name + "0", "f" * 16, old.name.upper() + "X"):
+        with pytest.raises(RevisionError, match="revision"):
+            store.open(rev)
+
+
+def test_an_ambiguous_prefix_is_refused(store):
+    write(store)
+    for name in ("abc0" * 4, "abc1" * 4):
+        (store.folder / name).mkdir()
+    with pytest.raises(RevisionError, match="2 revisions named abc"):
+        store.open("abc")
+
+
+def test_an_empty_store_says_what_to_do(store):
+    assert store.revisions() == []
+    assert store.active() is None
+    with pytest.raises(RevisionError, match="trademl retrain"):
+        store.open()
+    assert not store.models_dir.exists()  # reading makes nothing
+
+
+def test_an_unreadable_folder_is_shown_and_never_skipped_over(store):
+    revision = write(store)
+    (store.folder / "feedfeedfeedfeed").mkdir()
+    good, broken = store.scan()
+    assert good == [revision]
+    assert broken[0].folder.name == "feedfeedfeedfeed"
+    with pytest.raises(RevisionError, match="cannot be told"):
+        store.open()
+    assert store.open(revision.name) == revision
+
+
+def test_one_store_holds_one_line(store):
+    write(store)
+    with pytest.raises(UsageError, match="--models-dir") as refusal:
+        write(store, symbol="XAUUSD")
+    assert refusal.value.exit_code == Exit.USAGE
+    with pytest.raises(UsageError, match="market-btcusd-15min"):
+        store.check_line("market-btcusd-1h")
+    store.check_line("market-btcusd-15min")
+
+
+# ---------------------------------------------------------------- the manifest
+
+
+@pytest.mark.contract
+def test_every_field_of_the_manifest_is_required():
+    whole = json.loads(m.canonical_json(complete()))
+    m.check_manifest(whole)
+    for key in m.SHAPE:
+        with pytest.raises(RevisionError, match=key):
+            m.check_manifest({k: v for k, v in whole.items() if k != key})
+    m.check_manifest(whole | {"a_later_addition": 1})
+    for key in m.SHAPE:
+        assert f"`{key}`" in m.field_table()
+
+
+def complete(**changes):
+    files = [{"name": n, "sha256": m.digest(d), "bytes": len(d)} for n, d in sorted(FILES.items())]
+    record = make.make_manifest(**changes) | {"files": files}
+    return record | {"models": [entry | {"sha256": m.digest(FILES[entry["file"]])} for entry in record["models"]]} | changes
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"feature_count": 54},
+        {"feature_count": True},
+        {"feature_count": "3"},
+        {"trained_at": "2026-01-02 03:04:05"},
+        {"line": "market-ethusd-15min"},
+        {"line": "../x"},
+        {"position_model": False},
+        {"trained_together": "short"},
+        {"feature_hash": "A" * 64},
+        {"models": []},
+        {"golden": {"file": "other.npz", "rows": 8, "tolerance": 1e-5}},
+        {"golden": {"file": "golden.npz", "rows": 8}},
+        {"data": {"rows": 1.5, "first": "2025-01-01T00:00:00Z", "last": "2026-01-01T00:00:00Z", "sha256": "d" * 64}},
+        {"gate": {"passed": 1, "reasons": []}},
+        {"libraries": {"numpy": 2}},
+        {"files": []},
+        {"files": [{"name": "../x.json", "sha256": "a" * 64, "bytes": 1}]},
+    ],
+)
+def test_a_manifest_that_contradicts_itself_is_refused(changes):
+    with pytest.raises(RevisionError, match=r"manifest.json|file name"):
+        m.check_manifest(complete(**changes))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b'{"schema":1,"schema":1}',
+        b'{"schema":NaN}',
+        b'{"schema":Infinity}',
+        b'{"schema":1e999}',
+        b"[1]",
+        b'"text"',
+        b"",
+        b"{",
+        b'\xef\xbb\xbf{"schema":1}',
+        b'{"schema":"\xff"}',
+        b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
+        b'{"a":' + b"9" * 10_000 + b"}",
+        b'{"a":"' + b"x" * (300 * 1024) + b'"}',
+        b'{"schema":2}',
+        b'{"schema":1.0}',
+        b'{"schema":true}',
+        b"{}",
+    ],
+    ids=lambda data: data[:24].decode("latin1"),
+)
+def test_bytes_that_are_no_strict_manifest_are_refused(data):
+    with pytest.raises(RevisionError, match=r"manifest\.json"):
+        m.parse_manifest(data)
+
+
+def test_only_the_canonical_bytes_are_the_manifest():
+    record = complete()
+    data = m.canonical_json(record)
+    assert m.parse_manifest(data) == record
+    assert m.canonical_json(dict(reversed(record.items()))) == data
+    for other in (json.dumps(record).encode(), data + b"\n", json.dumps(record, separators=(",", ":")).encode()):
+        with pytest.raises(RevisionError, match="canonical"):
+            m.parse_manifest(other)
+    for value in (float("nan"), {1, 2}, "\ud800"):
+        with pytest.raises(UsageError, match="canonical"):
+            m.canonical_json({"x": value})
+
+
+def test_the_training_run_id_depends_on_its_inputs_and_on_nothing_else():
+    one = m.training_run_id({"bars": "x", "seed": 1})
+    assert one == m.training_run_id({"seed": 1, "bars": "x"})
+    assert one != m.training_run_id({"seed": 2, "bars": "x"})
+    assert len(one) == 16
+
+
+HOSTILE = [
+    "../x.json",
+    "/etc/x.json",
+    "C:/x.json",
+    "a\\b.json",
+    "a\0b.json",
+    "con.json",
+    "native/nul.txt",
+    "Signal.onnx",
+    "a//b.json",
+    "x" * 64 + ".json",
+    ".hidden.json",
+    "a/b/c.json",
+    "native/../x.json",
+    "",
+    "é.json",
+    "e\u0301.json",
+    "a.json ",
+    "a.json.",
+    "model.pkl",
+    "model.joblib",
+    "a\n.json",
+    "~/x.json",
+    "-rf.json",
+    "manifest.json",
+    "manifest.sig",
+    "model_compat.json",
+    "ﬁle.json",
+]
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("name", HOSTILE)
+def test_hostile_file_names_are_refused_in_writing_and_in_a_manifest(store, name):
+    with pytest.raises(RevisionError, match="not allowed"):
+        store.write(FILES | {name: b"x"}, make.make_manifest())
+    with pytest.raises(RevisionError, match=r"not allowed|manifest.json: files"):
+        m.check_manifest(complete() | {"files": [{"name": name, "sha256": "a" * 64, "bytes": 1}]} | {"models": complete()["models"]})
+    assert not store.models_dir.exists()
+
+
+def test_too_many_files_are_refused(store):
+    with pytest.raises(RevisionError, match="at most 64"):
+        store.write(FILES | {f"f{n}.json": b"{}" for n in range(64)}, make.make_manifest())
+
+
+def test_a_manifest_that_names_a_file_nobody_gave_is_refused(store):
+    with pytest.raises(RevisionError, match=r"signal|golden"):
+        store.write({k: v for k, v in FILES.items() if k != "signal.onnx"}, make.make_manifest())
+    with pytest.raises(RevisionError, match="bytes, at most"):
+        store.write(FILES, make.make_manifest(metrics={"x": "y" * 300_000}))
+    assert not store.models_dir.exists()
+
+
+# ---------------------------------------------------------------- tampering
+
+
+def flip(path):
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(data)
+
+
+def as_symlink(path):
+    elsewhere = path.parents[3] / "elsewhere"
+    path.rename(elsewhere)
+    path.symlink_to(elsewhere)
+
+
+def as_folder_link(folder):
+    elsewhere = folder.parents[2] / "elsewhere"
+    (folder / "native").rename(elsewhere)
+    (folder / "native").symlink_to(elsewhere, target_is_directory=True)
+
+
+TAMPER = {
+    "flipped byte in a graph": lambda f: flip(f / "signal.onnx"),
+    "flipped byte in the golden rows": lambda f: flip(f / "golden.npz"),
+    "flipped byte in the manifest": lambda f: flip(f / "manifest.json"),
+    "flipped byte in model_compat": lambda f: flip(f / "model_compat.json"),
+    "cut short": lambda f: (f / "signal.onnx").write_bytes((f / "signal.onnx").read_bytes()[:-1]),
+    "grown": lambda f: (f / "signal.onnx").write_bytes((f / "signal.onnx").read_bytes() + b"x"),
+    "missing file": lambda f: (f / "position.onnx").unlink(),
+    "missing manifest": lambda f: (f / "manifest.json").unlink(),
+    "missing model_compat": lambda f: (f / "model_compat.json").unlink(),
+    "extra pickle": lambda f: (f / "model.pkl").write_bytes(b"x"),
+    "extra pickle inside": lambda f: (f / "native" / "model.pkl").write_bytes(b"x"),
+    "extra folder": lambda f: (f / "more").mkdir(),
+    "deeper folder": lambda f: (f / "native" / "more").mkdir(),
+    "edited manifest": lambda f: (f / "manifest.json").write_bytes((f / "manifest.json").read_bytes().replace(b'"rows":5', b'"rows":6')),
+    "symlink for a file": lambda f: as_symlink(f / "signal.onnx"),
+    "symlink for the manifest": lambda f: as_symlink(f / "manifest.json"),
+    "symlink for a folder": as_folder_link,
+    "hard link from outside": lambda f: os.link(f / "signal.onnx", f.parents[2] / "outside"),
+    "folder for a file": lambda f: ((f / "metrics.json").unlink(), (f / "metrics.json").mkdir()),
+    "pipe for a file": lambda f: ((f / "metrics.json").unlink(), os.mkfifo(f / "metrics.json")),
+    "ten thousand files": lambda f: [(f / f"x{n}.json").touch() for n in range(10_000)],
+}
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("what", TAMPER)
+def test_nothing_altered_goes_unseen(store, what):
+    revision = write(store)
+    store.activate(revision.name, now=NOW)
+    unlock(revision.folder)
+    TAMPER[what](revision.folder)
+    for look in (lambda: store.open(revision.name), store.active, lambda: store.activate(revision.name), revision.verify):
+        with pytest.raises(RevisionError, match=r"revision|manifest"):
+            look()
+
+
+@pytest.mark.fault
+def test_a_folder_under_another_revisions_name_is_refused(store):
+    revision = write(store)
+    other = "f" * 16
+    revision.folder.rename(store.folder / other)
+    with pytest.raises(RevisionError, match="renamed or the manifest altered"):
+        store.open(other)
+    (store.folder / revision.name).symlink_to(store.folder / other)
+    with pytest.raises(RevisionError, match="is a link"):
+        store.open(revision.name)
+
+
+@pytest.mark.fault
+def test_writing_over_a_damaged_revision_says_so(store):
+    revision = write(store)
+    unlock(revision.folder)
+    flip(revision.folder / "signal.onnx")
+    with pytest.raises(RevisionError, match=r"move .* away"):
+        write(store)
+
+
+@pytest.mark.fault
+def test_reading_a_file_checks_the_bytes_that_are_handed_out(store):
+    revision = store.open(write(store).name)
+    unlock(revision.folder)
+    flip(revision.folder / "signal.onnx")
+    with pytest.raises(RevisionError, match="sha256 differs"):
+        revision.read("signal.onnx")
+    with pytest.raises(RevisionError, match="holds no file"):
+        revision.read("../manifest.json")
+
+
+# ---------------------------------------------------------------- graphs that do not belong
+
+
+def with_external_data(data):
+    model = onnx.load_from_string(data)
+    model.graph.initializer[0].data_location = onnx.TensorProto.EXTERNAL
+    model.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
+    return model.SerializeToString()
+
+
+def with_hidden_external_data(data):
+    """Inside an attribute of a constant, inside a branch of an if."""
+    model = onnx.load_from_string(data)
+    tensor = onnx.numpy_helper.from_array(np.zeros(3, np.float32), "w")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="w.bin")
+    inner = onnx.helper.make_graph(
+        [onnx.helper.make_node("Constant", [], ["c"], value=tensor)], "branch", [], [onnx.helper.make_tensor_value_info("c", 1, [3])]
+    )
+    model.graph.node.append(onnx.helper.make_node("If", ["x"], ["y"], then_branch=inner, else_branch=inner))
+    return model.SerializeToString()
+
+
+def with_domain(data):
+    model = onnx.load_from_string(data)
+    model.opset_import.add(domain="com.evil", version=1)
+    return model.SerializeToString()
+
+
+def with_node_of_a_domain(data):
+    model = onnx.load_from_string(data)
+    model.graph.node.append(onnx.helper.make_node("Anything", ["label"], ["z2"], domain="com.microsoft"))
+    return model.SerializeToString()
+
+
+def with_function(data):
+    model = onnx.load_from_string(data)
+    model.functions.add(name="f", domain="")
+    return model.SerializeToString()
+
+
+ALIEN = {
+    "external data": (with_external_data, "outside the file"),
+    "external data in a branch": (with_hidden_external_data, "outside the file"),
+    "a custom domain": (with_domain, "com.evil"),
+    "a node of another domain": (with_node_of_a_domain, "com.microsoft"),
+    "a function": (with_function, "functions"),
+    "no ONNX": (lambda _: b"\x07\x07", "no readable ONNX"),
+    "cut short": (lambda d: d[:-20], "no readable ONNX"),
+}
+
+
+@pytest.mark.parametrize("what", ALIEN)
+def test_a_graph_that_reaches_outside_itself_is_refused_before_it_is_opened(store, what):
+    change, says = ALIEN[what]
+    data = change(FILES["signal.onnx"])
+    with pytest.raises(RevisionError, match=says):
+        check_graph(data)
+    revision = store.write(FILES | {"signal.onnx": data}, make.make_manifest())
+    with pytest.raises(RevisionError, match=says):
+        revision.verify()
+    with pytest.raises(RevisionError, match=says):
+        store.activate(revision.name)
+    assert store.active() is None
+    check_graph(FILES["signal.onnx"])
+
+
+STRANGE = {
+    "another run's position": ({"position.onnx": make.graph("position", run="f" * 16)}, {}, "not trained together"),
+    "classes permuted": ({"signal.onnx": make.graph("signal", classes=["BUY", "SELL", "HOLD"])}, {}, "orders classes"),
+    "54 of 55 features": ({"signal.onnx": make.graph("signal", width=2)}, {}, "takes"),
+    "two classes": ({"signal.onnx": make.graph("signal", classes=["SELL", "BUY"])}, {}, "expected probabilities of 3"),
+    "another model than the golden rows": ({"signal.onnx": make.graph("signal", cut=-2.0)}, {}, "misses its golden rows"),
+    "golden rows gone": ({"golden.npz": npz_bytes({"signal_x": np.zeros((1, 3))})}, {}, "no golden rows"),
+    "golden rows of another shape": (
+        {"golden.npz": npz_bytes({"signal_x": np.zeros((1, 3)), "signal_probabilities": np.zeros((1, 2))})},
+        {},
+        "misses its golden rows by inf",
+    ),
+    "golden rows unreadable": ({"golden.npz": b"PK\x03\x04 nonsense"}, {}, "not readable"),
+    "manifest of another width": (
+        {},
+        {"models": [*make.make_manifest()["models"][1:], make.model("signal", "signal", ["SELL", "BUY", "HOLD"], 4)]},
+        "takes",
+    ),
+    "not ONNX": ({"risk_p1.onnx": b""}, {}, "does not load"),
+}
+
+
+@pytest.mark.parametrize("what", STRANGE)
+def test_models_that_do_not_fit_together_are_refused(store, what):
+    files, changes, says = STRANGE[what]
+    revision = store.write(FILES | files, make.make_manifest(**changes))
+    with pytest.raises(RevisionError, match=says):
+        revision.verify()
+    assert [check.ok for check in revision.checks()][-1] is False
+
+
+def test_golden_rows_off_by_a_thousandth_are_refused(store):
+    arrays = read_npz(FILES["golden.npz"])
+    arrays["position_probabilities"] = arrays["position_probabilities"] + np.float32(1e-3)
+    revision = store.write(FILES | {"golden.npz": npz_bytes(arrays)}, make.make_manifest())
+    with pytest.raises(RevisionError, match=r"position\.onnx misses its golden rows by 0\.001"):
+        revision.verify()
+
+
+# ---------------------------------------------------------------- the pointer
+
+
+@pytest.mark.contract
+def test_the_gate_moves_the_pointer_only_to_what_it_passed(store):
+    good, bad = write(store), write(store, passed=False)
+    done = store.activate(good.name, by_gate=True, now=NOW)
+    assert (done.previous, done.by, done.moved) == (None, "gate", True)
+    assert store.active() == good
+    with pytest.raises(RevisionError, match="only a person"):
+        store.activate(bad.name, by_gate=True)
+    assert store.active() == good
+    assert store.state(good) is State.ACTIVE
+    assert store.state(bad) is State.CANDIDATE
+
+
+@pytest.mark.contract
+def test_a_candidate_goes_active_by_hand_with_a_reason_that_is_kept(store):
+    good, bad = write(store), write(store, passed=False)
+    for reason in (None, "", "  "):
+        with pytest.raises(UsageError, match="--reason"):
+            store.activate(bad.name, reason)
+    store.activate(bad.name, "paper account only", now=NOW)
+    pointer = json.loads((store.models_dir / "model_compat.json").read_bytes())
+    assert pointer["activation"] == {"at": "2026-02-03T00:00:00Z", "by": "hand", "previous": None, "reason": "paper account only"}
+    assert {k: v for k, v in pointer.items() if k != "activation"} == bad.compat
+    assert store.active() == bad
+    store.activate(good.name, now=NOW)
+    assert store.pointer()["activation"]["previous"] == bad.name
+    assert store.state(bad) is State.APPROVED  # a person approved it, and that outlives the pointer
+    store.activate(bad.name, now=NOW)
+    assert store.active() == bad
+
+
+def test_other_keys_of_the_state_file_survive(store):
+    bad = write(store, passed=False)
+    (store.models_dir / "state.json").write_text('{"channels":{"approved":{"seq":7}}}')
+    store.activate(bad.name, "because", now=NOW)
+    state = json.loads((store.models_dir / "state.json").read_bytes())
+    assert state["channels"] == {"approved": {"seq": 7}}
+    assert state["approvals"][bad.name]["reason"] == "because"
+
+
+def test_a_dry_run_checks_everything_and_moves_nothing(store):
+    good = write(store)
+    before = sorted(store.models_dir.rglob("*"))
+    assert store.activate(good.name, dry_run=True).moved is False
+    assert store.active() is None
+    assert sorted(store.models_dir.rglob("*")) == before
+    with pytest.raises(UsageError, match="--reason"):
+        store.activate(write(store, passed=False).name, dry_run=True)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda r: r | {"revision": "f" * 16},
+        lambda r: r | {"manifest_sha256": "f" * 64},
+        lambda r: r | {"feature_count": 54},
+        lambda r: r | {"features": r["features"][::-1]},
+        lambda r: {k: v for k, v in r.items() if k != "revision"},
+        lambda r: {k: v for k, v in r.items() if k != "label_spec_hash"},
+        lambda r: r | {"revision": "../../../etc"},
+        lambda r: r | {"extra": 1},
+    ],
+)
+def test_an_edited_pointer_is_refused(store, change):
+    revision = write(store)
+    store.activate(revision.name, now=NOW)
+    path = store.models_dir / "model_compat.json"
+    path.write_bytes(m.canonical_json(change(json.loads(path.read_bytes()))))
+    with pytest.raises(RevisionError):
+        store.active()
+    store.activate(revision.name, now=NOW)  # and activating mends it
+    assert store.active() == revision
+
+
+@pytest.mark.fault
+def test_a_linked_or_torn_pointer_is_refused(store):
+    revision = write(store)
+    store.activate(revision.name, now=NOW)
+    path = store.models_dir / "model_compat.json"
+    data = path.read_bytes()
+    path.write_bytes(data[:-5])
+    with pytest.raises(RevisionError, match="strict JSON"):
+        store.active()
+    path.unlink()
+    (store.models_dir / "other.json").write_bytes(data)
+    path.symlink_to("other.json")
+    with pytest.raises(RevisionError, match="link"):
+        store.active()
+    path.unlink()
+    path.symlink_to("nowhere")
+    with pytest.raises(RevisionError, match="link"):
+        store.active()
+
+
+# ---------------------------------------------------------------- locks, left-overs, full disks
+
+
+def test_a_second_run_is_told_at_once(store):
+    with store.lock():
+        code = f"from trademl.ship.store import Store\nwith Store({str(store.models_dir)!r}).lock(): pass"
+        child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert "LockedError" in child.stderr
+        assert "another run holds the lock" in child.stderr
+    assert LockedError.exit_code == 5
+    with store.lock():
+        pass
+
+
+@pytest.mark.fault
+def test_the_lock_is_free_after_its_holder_is_killed(store):
+    code = (
+        f"import time\nfrom trademl.ship.store import Store\nwith Store({str(store.models_dir)!r}).lock():\n"
+        "    print('held', flush=True)\n    time.sleep(60)"
+    )
+    child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "held\n"
+    with pytest.raises(LockedError), store.lock():
+        pass
+    child.kill()
+    child.wait()
+    child.stdout.close()
+    with store.lock():
+        pass
+
+
+@pytest.mark.fault
+def test_the_sweep_takes_what_the_dead_left_and_never_a_live_runs(store):
+    write(store)
+    staging = store.models_dir / ".staging"
+    host = os.uname().nodename
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    ended.wait()
+    dead, live, foreign, old = (
+        staging / name for name in (f"{host}~{ended.pid}~a", f"{host}~{os.getpid()}~b", "elsewhere~1~c", "elsewhere~1~d")
+    )
+    for path in (dead, live, foreign, old):
+        (path / "native").mkdir(parents=True)
+        (path / "native" / "x").touch()
+    (staging / f"{host}~{ended.pid}~file").touch()
+    outside = store.models_dir / "outside"
+    outside.mkdir()
+    (staging / f"{host}~{ended.pid}~link").symlink_to(outside)
+    os.utime(old, (time.time() - 90_000,) * 2)
+    with store.lock():
+        assert sorted(path.name for path in staging.iterdir()) == sorted([live.name, foreign.name])
+    assert outside.is_dir()
+
+
+@pytest.mark.fault
+def test_two_writers_without_a_lock_do_each_other_no_harm(store):
+    """flock may be a no-op: both write the same revision and their own, and both pointers are whole."""
+    context = multiprocessing.get_context("spawn")
+    children = [context.Process(target=write_many, args=(str(store.models_dir), number)) for number in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(60)
+        assert child.exitcode == 0
+    assert len(store.revisions()) == 1 + 2 * 4
+    for revision in store.revisions():
+        revision.verify(graphs=False)
+    assert store.active() is not None
+    assert list((store.models_dir / ".staging").iterdir()) == []
+
+
+def write_many(folder, number):
+    store = Store(folder)
+    for turn in range(4):
+        write(store)  # the same one, by both
+        mine = write(store, trained_at=f"2026-01-0{turn + 1}T00:00:0{number}Z")
+        store.activate(mine.name)
+
+
+@pytest.mark.fault
+def test_a_full_disk_leaves_the_old_and_an_empty_staging(tmp_path):
+    mount = tmp_path / "small"
+    mount.mkdir()
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", str(mount)], capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"no right to mount a small tmpfs: {done.stderr.strip()}")
+    try:
+        store = Store(mount / "models")
+        old = write(store)
+        store.activate(old.name, now=NOW)
+        with pytest.raises(RevisionError, match="nothing was changed"):
+            store.write(FILES | {"big.npz": bytes(2 << 20)}, make.make_manifest())
+        assert store.active() == old
+        assert len(store.revisions()) == 1
+        assert list((store.models_dir / ".staging").iterdir()) == []
+    finally:
+        subprocess.run(["umount", str(mount)], check=True)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    "error", [OSError(28, "No space left on device"), PermissionError(13, "Permission denied")], ids=["full", "permission"]
+)
+def test_a_disk_that_fails_at_any_sync_leaves_the_old(store, monkeypatch, error):
+    old = write(store)
+    store.activate(old.name, now=NOW)
+    real = os.fsync
+    for at in range(40):
+        calls = iter(range(1_000))
+
+        def fsync(handle, at=at, calls=calls):
+            if next(calls) == at:
+                raise error
+            real(handle)
+
+        monkeypatch.setattr(os, "fsync", fsync)
+        new, told = old, error.strerror
+        try:
+            new = write(store, trained_at=f"2026-03-01T00:00:{at:02}Z")
+            store.activate(new.name, now=NOW)
+        except RevisionError as refusal:
+            told = str(refusal)
+        monkeypatch.setattr(os, "fsync", real)
+        assert error.strerror in told
+        assert store.active().name in (old.name, new.name)
+        assert list((store.models_dir / ".staging").iterdir()) == []
+        for revision in store.revisions():
+            revision.verify(graphs=False)
+        if next(calls) <= at:
+            break
+    assert at > 8  # every sync of a write and an activation had its turn
+
+
+READ_ONLY = """
+import os, sys
+import filelock  # an unprivileged user may not read the interpreter
+sys.path[:0] = {path!r}
+import make_revision as make
+from trademl.ship.store import Store
+from trademl.errors import RevisionError
+files, manifest = make.make_files(), make.make_manifest(trained_at="2026-05-01T00:00:00Z")
+store = Store({folder!r})
+old = store.active()
+old.verify()  # loads whatever the interpreter loads late, while it still may
+if os.getuid() == 0:
+    os.setgid(65534), os.setuid(65534)
+for act in (lambda: store.write(files, manifest), lambda: store.activate(old.name), lambda: store.lock().__enter__()):
+    try:
+        act()
+        print("done")
+    except RevisionError as refusal:
+        print("refused", "written" in str(refusal))
+print(Store({folder!r}).active() == old)
+"""
+
+
+@pytest.mark.fault
+def test_a_read_only_store_can_be_read_and_says_that_it_cannot_be_written(store):
+    old = write(store)
+    store.activate(old.name, now=NOW)
+    for path in [store.models_dir, *store.models_dir.rglob("*")]:
+        path.chmod(0o555 if path.is_dir() else 0o444)
+    for parent in store.models_dir.parents:
+        if parent.stat().st_uid == os.getuid() and parent.stat().st_mode & 0o005 != 0o005:
+            parent.chmod(parent.stat().st_mode | 0o005)
+    code = READ_ONLY.format(path=[str(Path(__file__).parent)], folder=str(store.models_dir))
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert child.stdout.split("\n")[:4] == ["refused True"] * 3 + ["True"], child.stderr
+    unlock(store.models_dir)
+
+
+# ---------------------------------------------------------------- kill -9
+
+
+CHILD = """
+import os, signal, sys
+sys.path[:0] = {path!r}
+import make_revision as make
+from pathlib import Path
+from trademl.ship import store as module
+
+def die(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+count = -1
+def failpoint(name, before=False):
+    "Kill at the n-th call of a primitive, before or after it."
+    owner, attribute = {{"write": (module, "_write_file"), "sync": (module, "_sync_folder"), "rename": (Path, "rename"),
+                        "replace": (Path, "replace"), "chmod": (Path, "chmod")}}[name]
+    real = getattr(owner, attribute)
+    def wrapped(*args, **kwargs):
+        global count
+        count += 1
+        if before and count == {at}:
+            die()
+        result = real(*args, **kwargs)
+        if not before and count == {at}:
+            die()
+        return result
+    setattr(owner, attribute, wrapped)
+
+store = module.Store({folder!r})
+with store.lock():
+    files, manifest = make.make_files(), make.make_manifest(trained_at="2026-06-01T00:00:00Z")
+    if {phase!r} == "write":
+        failpoint({name!r}, {before!r})
+    revision = store.write(files, manifest)
+    if {phase!r} == "activate":
+        failpoint({name!r}, {before!r})
+    store.activate(revision.name)
+print("survived", revision.name)
+"""
+
+STEPS = [
+    *(("write", "write", at, False) for at in range(len(FILES) + 2)),  # after each file; the manifest and model_compat come last
+    ("write", "sync", 0, True),
+    ("write", "sync", 0, False),  # native/
+    ("write", "sync", 1, False),  # the whole folder
+    ("write", "rename", 0, True),
+    ("write", "rename", 0, False),
+    ("write", "chmod", 0, False),
+    ("write", "chmod", 1, False),
+    ("write", "sync", 2, True),  # revisions/
+    ("write", "sync", 2, False),
+    ("activate", "write", 0, False),  # the pointer's temporary file stands
+    ("activate", "replace", 0, True),
+    ("activate", "replace", 0, False),
+    ("activate", "sync", 0, False),
+]
+
+
+def run_child(folder, phase="none", name="write", at=-1, before=False):
+    code = CHILD.format(path=[str(Path(__file__).parent)], folder=str(folder), phase=phase, name=name, at=at, before=before)
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory):
+    """What an undisturbed run leaves."""
+    store = Store(tmp_path_factory.mktemp("reference"))
+    revision = store.write(FILES, make.make_manifest(trained_at="2026-06-01T00:00:00Z"))
+    return revision.name
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(("phase", "name", "at", "before"), STEPS, ids=lambda v: str(v))
+def test_killed_at_any_step_a_reader_sees_the_old_or_the_new_and_a_rerun_ends_well(store, reference, phase, name, at, before):
+    old = write(store)
+    store.activate(old.name, now=NOW)
+    killed = run_child(store.models_dir, phase, name, at, before)
+    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    good, broken = store.scan()
+    assert broken == []
+    assert {revision.name for revision in good} <= {old.name, reference}
+    for revision in good:
+        revision.verify()
+    pointed = store.active().name
+    replaced = phase == "activate" and (name == "sync" or (name == "replace" and not before))
+    assert pointed == (reference if replaced else old.name)
+    with store.lock():
+        store.activate(store.write(FILES, make.make_manifest(trained_at="2026-06-01T00:00:00Z")).name, now=NOW)
+    assert list((store.models_dir / ".staging").iterdir()) == []
+    assert store.active().name == reference
+
+
+LOOP = """
+import sys, itertools
+sys.path[:0] = {path!r}
+import make_revision as make
+from trademl.ship.store import Store
+store, files = Store({folder!r}), make.make_files()
+print("ready", flush=True)
+for n in itertools.count({start}):
+    stamp = f"2026-01-{{1 + n // 86400:02}}T{{n // 3600 % 24:02}}:{{n // 60 % 60:02}}:{{n % 60:02}}Z"
+    with store.lock():
+        store.activate(store.write(files, make.make_manifest(trained_at=stamp)).name, by_gate=True)
+    print(n, flush=True)
+"""
+
+
+@pytest.mark.fault
+def test_random_kills_under_a_reader_never_show_a_broken_store(store):
+    rng = np.random.default_rng(7)
+    first = write(store)
+    store.activate(first.name, now=NOW)
+    reads = written = 0
+    for _ in range(5):
+        code = LOOP.format(path=[str(Path(__file__).parent)], folder=str(store.models_dir), start=written)
+        child = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+        assert child.stdout.readline() == "ready\n"
+        end = time.monotonic() + rng.uniform(0.05, 0.5)
+        while time.monotonic() < end or written == 0:
+            assert store.active() is not None
+            reads += 1
+            written = max(written, len(store.revisions()) - 1)
+        child.kill()
+        child.communicate()
+        good, broken = store.scan()
+        assert broken == []
+        for revision in good:
+            revision.verify(graphs=False)
+        assert store.active() in good
+    assert reads > 5
+    assert written > 1
+    with store.lock():
+        assert list((store.models_dir / ".staging").iterdir()) == []
+
+
+# ---------------------------------------------------------------- what a bot may import
+
+
+@pytest.mark.contract
+def test_reading_needs_nothing_but_numpy():
+    code = (
+        "import sys\nfrom trademl.ship.store import Store\n"
+        "heavy = {'numba', 'pandas', 'onnx', 'onnxruntime', 'sklearn', 'xgboost', 'lightgbm', 'filelock', 'scipy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert child.stdout.strip() == "[]"
+
+
+def test_a_revision_reads_from_a_plain_copy(store, tmp_path):
+    import shutil
+
+    revision = write(store)
+    copy = tmp_path / revision.name
+    shutil.copytree(revision.folder, copy)
+    assert read_revision(copy).verify()
