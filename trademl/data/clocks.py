@@ -5,11 +5,11 @@
 # %% auto #0
 __all__ = ['NAT', 'SECOND', 'MINUTE', 'HOUR', 'DAY', 'FORMS', 'NAMED', 'MONTHS', 'STAMP', 'UNITS', 'COMMON', 'FIXED',
            'NEW_YORK_CLOSE', 'distinct', 'Zone', 'zone', 'offset_name', 'Localised', 'localise', 'second_pass',
-           'Stamps', 'tidy', 'parse_text', 'joined', 'whole', 'half_days', 'offsets', 'first_filled', 'day_of', 'civil',
-           'parse_numbers', 'spelt_dates', 'parse_stamps', 'as_text', 'clock_text', 'spread_digits', 'Witness',
+           'Stamps', 'tidy', 'parse_text', 'read_fields', 'whole', 'half_days', 'offsets', 'first_filled', 'day_of',
+           'civil', 'parse_numbers', 'spelt_dates', 'parse_stamps', 'as_text', 'clock_text', 'spread_digits', 'Witness',
            'market_closes', 'new_york_time_of_day', 'witness', 'witnesses', 'clock_advice']
 
-# %% ../../nbs/10a_data_clocks.ipynb #f974f18e
+# %% ../../nbs/10a_data_clocks.ipynb #d97a9c12
 import re
 from dataclasses import dataclass
 from functools import lru_cache
@@ -23,7 +23,7 @@ import pyarrow.compute as pc
 from .tables import Column, Table
 from ..errors import BadDataError, UsageError
 
-# %% ../../nbs/10a_data_clocks.ipynb #eb4c9e0e
+# %% ../../nbs/10a_data_clocks.ipynb #7ebdfbdd
 NAT = np.iinfo(np.int64).min  # no stamp; what numpy and pandas use
 SECOND = 1_000_000_000  # nanoseconds
 MINUTE = 60 * SECOND
@@ -38,7 +38,7 @@ def distinct(values: np.ndarray) -> np.ndarray:
     values = np.sort(values)
     return values[np.r_[True, values[1:] != values[:-1]]]
 
-# %% ../../nbs/10a_data_clocks.ipynb #523f31ed
+# %% ../../nbs/10a_data_clocks.ipynb #d6e35606
 FORMS = (
     "UTC, broker-eu or broker-us (GMT+2/+3 with European or American daylight saving),"
     " an IANA name such as Europe/Berlin, or an offset such as +02:00"
@@ -78,7 +78,7 @@ def offset_name(seconds: int) -> str:
     minutes = abs(seconds) // 60
     return f"{'-' if seconds < 0 else '+'}{minutes // 60:02}:{minutes % 60:02}" if seconds else "UTC"
 
-# %% ../../nbs/10a_data_clocks.ipynb #ee863949
+# %% ../../nbs/10a_data_clocks.ipynb #3a1ff7f9
 @dataclass(frozen=True)
 class Localised:
     """UTC times of wall-clock digits."""
@@ -115,7 +115,7 @@ def second_pass(wall: np.ndarray, twice: np.ndarray) -> tuple[np.ndarray, np.nda
         unresolved[block] = not later.any()
     return second, unresolved
 
-# %% ../../nbs/10a_data_clocks.ipynb #c45a86e8
+# %% ../../nbs/10a_data_clocks.ipynb #43ae7a11
 @dataclass(frozen=True)
 class Stamps:
     """A column of time stamps, parsed and not yet localised."""
@@ -135,7 +135,7 @@ class Stamps:
         offsets = pd.unique(self.offset[self.wall != NAT] // SECOND)
         return ", ".join(offset_name(int(s)) for s in offsets[:3]) or "UTC"
 
-# %% ../../nbs/10a_data_clocks.ipynb #65f81651
+# %% ../../nbs/10a_data_clocks.ipynb #6619348c
 MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
 STAMP = (
     r"^(?:[A-Za-z]{2,9},?\s+)?(?P<a>\d{1,4})[-./ ]\s*(?P<b>\d{1,2})[-./ ,]\s*(?P<c>\d{1,4})"
@@ -164,10 +164,9 @@ def tidy(text: pa.ChunkedArray) -> pa.ChunkedArray:
 def parse_text(text: pa.ChunkedArray) -> Stamps:
     """Stamps of a text column. BadDataError when day and month cannot be told apart, or some rows have a zone and some not."""
     text = tidy(text if isinstance(text, pa.ChunkedArray) else pa.chunked_array([text], pa.string()))
-    parts = [pc.extract_regex(chunk, STAMP) for chunk in text.chunks]
-    fields = {n: joined([whole(p, n) for p in parts]) for n in ("a", "b", "c", "h", "mi", "s", "f")}
-    noon = joined([half_days(p) for p in parts])
-    offset = joined([offsets(p) for p in parts])
+    parts = [read_fields(chunk) for chunk in text.chunks] or [read_fields(pa.array([], pa.string()))]
+    fields = {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+    noon, offset = fields.pop("noon"), fields.pop("offset")
     wall = day_of(fields, dots=bool(re.match(r"\d{1,2}\.", first_filled(text))))
     hour = np.where(noon < 0, fields["h"], fields["h"] % 12 + 12 * noon)
     good = (wall != NAT) & (hour < 24) & (fields["mi"] < 60) & (fields["s"] < 60)
@@ -182,9 +181,12 @@ def parse_text(text: pa.ChunkedArray) -> Stamps:
         )
     return Stamps(wall, np.where(offset == NAT, 0, offset) if labelled.any() else None, "text")
 
-# %% ../../nbs/10a_data_clocks.ipynb #88528e18
-def joined(parts: list[np.ndarray]) -> np.ndarray:
-    return np.concatenate(parts) if parts else np.empty(0, np.int64)
+# %% ../../nbs/10a_data_clocks.ipynb #e1e5e7bf
+def read_fields(chunk: pa.Array) -> dict[str, np.ndarray]:
+    """The groups of the pattern, as numbers, for one chunk of text."""
+    part = pc.extract_regex(chunk, STAMP)
+    fields = {name: whole(part, name) for name in ("a", "b", "c", "h", "mi", "s", "f")}
+    return fields | {"noon": half_days(part), "offset": offsets(part)}
 
 
 def whole(part: pa.StructArray, name: str) -> np.ndarray:
@@ -248,7 +250,7 @@ def civil(year, month, day) -> np.ndarray:
     fits &= date.astype("M8[M]") == months.astype("M8[M]")
     return np.where(fits, date.astype("M8[ns]").astype(np.int64), NAT)
 
-# %% ../../nbs/10a_data_clocks.ipynb #27345b0b
+# %% ../../nbs/10a_data_clocks.ipynb #e6a6471b
 UNITS = (("s", 1e8, 1e11, SECOND), ("ms", 1e11, 1e14, 1_000_000), ("µs", 1e14, 1e17, 1_000), ("ns", 1e17, 9e18, 1))
 
 
@@ -279,7 +281,7 @@ def spelt_dates(numbers: np.ndarray) -> np.ndarray | None:
             return wall if (wall[np.isfinite(numbers)] != NAT).mean() > 0.5 else None
     return None
 
-# %% ../../nbs/10a_data_clocks.ipynb #b91e267c
+# %% ../../nbs/10a_data_clocks.ipynb #7c55e72b
 def parse_stamps(table: Table, column: Column, time_column: Column | None = None) -> Stamps:
     """Stamps of a table's time column, or of its date and time-of-day columns together."""
     if column.stamps is not None and time_column is None:
@@ -318,7 +320,7 @@ def spread_digits(text: pa.ChunkedArray) -> pa.ChunkedArray:
     text = pc.replace_substring_regex(text, r"^(\d{2})(\d{2})(\d{2})$", r"\1:\2:\3")
     return pc.replace_substring_regex(text, r"^(\d{2})(\d{2})$", r"\1:\2")
 
-# %% ../../nbs/10a_data_clocks.ipynb #f0ccb0df
+# %% ../../nbs/10a_data_clocks.ipynb #640d30fd
 COMMON = ("UTC", "broker-eu", "broker-us", "Europe/London", "Europe/Berlin", "America/New_York")
 FIXED = tuple(offset_name(h * 3600) for h in range(-12, 15) if h)
 NEW_YORK_CLOSE = 17 * HOUR

@@ -5,14 +5,14 @@
 # %% auto #0
 __all__ = ['RULES', 'SEVERITY', 'Severity', 'Rule', 'rules_table', 'Issue', 'Source', 'Findings', 'refuse', 'no_such_choice']
 
-# %% ../../nbs/10b_data_findings.ipynb #0d4060de
+# %% ../../nbs/10b_data_findings.ipynb #2e1ef831
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
 from ..errors import BadDataError, UsageError
 
-# %% ../../nbs/10b_data_findings.ipynb #0bdf55a8
+# %% ../../nbs/10b_data_findings.ipynb #34d5e25d
 class Severity(StrEnum):
     """How much a finding matters."""
 
@@ -63,6 +63,7 @@ RULES = tuple(
         ("spread_unknown", "warning", "spread in points and no way to tell the point", "spread not read; give --point"),
         ("not_verified", "warning", "the calendar has no payroll row to verify its clock with", "kept as told"),
         ("currency_unknown", "warning", "a country or currency that is not known", "kept as written"),
+        ("relabelled", "warning", "the zone in the calendar fails the payroll check and --tz passes it", "--tz is used"),
         ("quiet", "warning", "weeks without a single event inside the calendar", "kept"),
         ("junk_inside", "error", "lines between the rows that are no rows", "left out"),
         ("text", "error", "a price, volume or spread that is not a number", "row left out"),
@@ -74,6 +75,7 @@ RULES = tuple(
         ("off_grid", "error", "a stamp that is no full quarter of an hour", "row left out"),
         ("duplicate_differs", "error", "rows with one time and different values", "last one kept"),
         ("wrong_year", "error", "January rows that carry the year before: the future, seen a year early", "rows left out"),
+        ("impact_shifted", "error", "payrolls that are not of high impact: the scale is another one", "kept as written"),
         ("impact_unknown", "error", "an impact that is none of high, medium, low, holiday", "row left out"),
     )
 )
@@ -85,7 +87,7 @@ def rules_table() -> str:
     lines = ["| kind | severity | meaning | what reading does |", "|---|---|---|---|"]
     return "\n".join(lines + [f"| `{r.kind}` | {r.severity} | {r.meaning} | {r.action} |" for r in RULES])
 
-# %% ../../nbs/10b_data_findings.ipynb #2a152be7
+# %% ../../nbs/10b_data_findings.ipynb #88e60eef
 @dataclass(frozen=True)
 class Issue:
     """One finding."""
@@ -128,7 +130,7 @@ class Findings:
         order = (Severity.ERROR, Severity.WARNING, Severity.INFO)
         return tuple(sorted(self.issues, key=lambda issue: order.index(issue.severity)))
 
-# %% ../../nbs/10b_data_findings.ipynb #068dbee7
+# %% ../../nbs/10b_data_findings.ipynb #a38dae91
 def refuse(path, issues, *severities: Severity, because: str, remedy: str) -> None:
     """BadDataError that lists the issues of the given severities; nothing happens when there are none."""
     found = [issue for issue in issues if issue.severity in severities]

@@ -5,10 +5,11 @@
 # %% auto #0
 __all__ = ['VALUE', 'WHOLE_COMMA', 'DECIMAL_COMMA', 'NUMBER', 'WORDS', 'MAX_FAULTS', 'Column', 'JunkLine', 'Table', 'file_format',
            'open_bytes', 'text_encoding', 'Dialect', 'split', 'choose_delimiter', 'sniff', 'value_rows', 'column_names',
-           'number_style', 'plain', 'is_numeric', 'to_numbers', 'Gather', 'read_text', 'fill', 'read_columnar',
-           'typed_column', 'float_decimals', 'read_table', 'replacing', 'write_table']
+           'number_style', 'plain', 'is_numeric', 'to_numbers', 'Gather', 'sniff_file', 'read_text', 'fill',
+           'read_names', 'existing', 'read_columnar', 'typed_column', 'float_decimals', 'read_table', 'replacing',
+           'write_table']
 
-# %% ../../nbs/10_data_tables.ipynb #cf02876f
+# %% ../../nbs/10_data_tables.ipynb #37c268ff
 import codecs
 import csv
 import gzip
@@ -33,7 +34,7 @@ import pyarrow.parquet
 
 from ..errors import BadDataError, UsageError
 
-# %% ../../nbs/10_data_tables.ipynb #991dcc37
+# %% ../../nbs/10_data_tables.ipynb #62b94ffa
 @dataclass(frozen=True)
 class Column:
     """One column. Exactly one of `numbers`, `text`, `stamps` is set."""
@@ -93,7 +94,7 @@ class Table:
         where = f"line {self.line_of(row):,} (row {row + 1:,})" if self.is_text else f"row {row + 1:,}"
         return f"{self.path.name} {where}"
 
-# %% ../../nbs/10_data_tables.ipynb #93d56adb
+# %% ../../nbs/10_data_tables.ipynb #3edd681c
 def file_format(path: Path) -> str:
     """`csv`, `csv.gz`, `csv.zip`, `parquet` or `feather`, by the file's first bytes."""
     with path.open("rb") as file:
@@ -135,7 +136,7 @@ def text_encoding(head: bytes) -> str:
         return "cp1252"
     return "utf-8"
 
-# %% ../../nbs/10_data_tables.ipynb #d8b47a29
+# %% ../../nbs/10_data_tables.ipynb #39d35ebe
 VALUE = re.compile(r'\s*"?[+-]?[.,]?\d')
 WHOLE_COMMA = re.compile(r"[+-]?\d{1,3}(,\d{3})+$")
 DECIMAL_COMMA = re.compile(r"[+-]?\d[\d.]*,\d+$")
@@ -177,7 +178,7 @@ def choose_delimiter(lines: list[str]) -> tuple[str, int]:
             best, best_score = (delimiter, width), score
     return best
 
-# %% ../../nbs/10_data_tables.ipynb #f4d4d37e
+# %% ../../nbs/10_data_tables.ipynb #0865b23c
 def sniff(text: str, name: str) -> Dialect:
     """Learn the dialect from the first lines. BadDataError when they are no table."""
     lines = re.split(r"\r\n|\n|\r", text)
@@ -235,7 +236,7 @@ def number_style(sample, delimiter: str) -> tuple[str, str]:
         return ".", ","
     return (",", "") if commas else (".", "")
 
-# %% ../../nbs/10_data_tables.ipynb #944bf35e
+# %% ../../nbs/10_data_tables.ipynb #69837aa3
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 WORDS = {"": np.nan, "nan": np.nan, "null": np.nan, "none": np.nan, "na": np.nan, "n/a": np.nan, "-": np.nan} | {
     sign + word: float(sign + "inf") for sign in ("", "+", "-") for word in ("inf", "infinity")
@@ -278,7 +279,7 @@ def to_numbers(cells: pa.Array, decimal: str = ".", thousands: str = "") -> tupl
             faults[int(i)] = cell
     return numbers, faults
 
-# %% ../../nbs/10_data_tables.ipynb #fcc4d3c3
+# %% ../../nbs/10_data_tables.ipynb #6978ba28
 class Gather:
     """Collects the columns of a text file, block by block."""
 
@@ -339,15 +340,20 @@ class Gather:
                 made.append(Column(name, text=pa.chunked_array(self.parts[i], pa.string())))
         return tuple(made)
 
-# %% ../../nbs/10_data_tables.ipynb #85f8daad
-def read_text(path: Path, kind: str, sha256: str) -> Table:
-    """A text file as a Table."""
+# %% ../../nbs/10_data_tables.ipynb #5cc391e6
+def sniff_file(path: Path, kind: str) -> tuple[Dialect, str]:
+    """Dialect and encoding, from the first 64 KiB."""
     with open_bytes(path, kind) as file:
         head = file.read(1 << 16)
     encoding = text_encoding(head)
-    cut = len(head) == 1 << 16
     text = codecs.getincrementaldecoder(encoding)(errors="replace").decode(head)
-    dialect = sniff(text[: text.rfind("\n") + 1] if cut and "\n" in text else text, path.name)
+    cut = len(head) == 1 << 16 and "\n" in text
+    return sniff(text[: text.rfind("\n") + 1] if cut else text, path.name), encoding
+
+
+def read_text(path: Path, kind: str, sha256: str) -> Table:
+    """A text file as a Table."""
+    dialect, encoding = sniff_file(path, kind)
     gather = Gather(dialect)
     try:
         fill(gather, path, kind, encoding)
@@ -391,7 +397,27 @@ def fill(gather: Gather, path: Path, kind: str, encoding: str) -> None:
         for batch in reader:
             gather.add(batch)
 
-# %% ../../nbs/10_data_tables.ipynb #7627f0fe
+
+def read_names(path: str | os.PathLike) -> tuple[str, ...]:
+    """Column names of a file, without its rows; empty where it has no header."""
+    path = existing(path)
+    kind = file_format(path)
+    if kind == "parquet":
+        return tuple(pa.parquet.read_schema(path).names)
+    if kind == "feather":
+        with pa.ipc.open_file(str(path)) as reader:
+            return tuple(reader.schema.names)
+    return sniff_file(path, kind)[0].names
+
+
+def existing(path: str | os.PathLike) -> Path:
+    """The path, if a file is there."""
+    path = Path(path)
+    if not path.is_file():
+        raise BadDataError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}; check the path")
+    return path
+
+# %% ../../nbs/10_data_tables.ipynb #2ea9b529
 def read_columnar(path: Path, kind: str, sha256: str) -> Table:
     """A Parquet or Feather file as a Table."""
     try:
@@ -427,16 +453,14 @@ def float_decimals(numbers: np.ndarray) -> int:
     sample = numbers[:500][np.isfinite(numbers[:500])]
     return next((d for d in range(1, 15) if np.array_equal(np.round(sample, d), sample)), 15)
 
-# %% ../../nbs/10_data_tables.ipynb #f2aa6fb9
+# %% ../../nbs/10_data_tables.ipynb #9450f763
 def read_table(path: str | os.PathLike) -> Table:
     """Read a CSV (plain, gzip, zip with one file), Parquet or Feather file as raw columns.
 
     Finds encoding, separator, decimal mark and header by itself. Lines that are no rows are listed in `junk`.
     Raises BadDataError for a file that is missing, empty, cut short, or no table.
     """
-    path = Path(path)
-    if not path.is_file():
-        raise BadDataError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}; check the path")
+    path = existing(path)
     kind = file_format(path)
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
@@ -447,7 +471,7 @@ def read_table(path: str | os.PathLike) -> Table:
     except (EOFError, OSError, zipfile.BadZipFile, zlib.error) as problem:
         raise BadDataError(f"{path.name}: the packed file is damaged or cut short ({problem}); download it again") from None
 
-# %% ../../nbs/10_data_tables.ipynb #8308897d
+# %% ../../nbs/10_data_tables.ipynb #0e0eb74b
 @contextmanager
 def replacing(path: str | os.PathLike):
     """A binary file that takes `path`'s place when the block ends well, and leaves nothing behind when it does not."""
