@@ -511,7 +511,7 @@ def test_a_candidate_goes_active_by_hand_with_a_reason_that_is_kept(store):
     store.activate(good.name, now=NOW)
     assert store.pointer()["activation"]["previous"] == bad.name
     assert store.state(bad) is State.APPROVED  # a person approved it, and that outlives the pointer
-    store.activate(bad.name, now=NOW)
+    assert store.activate(bad.name, now=NOW).reason == "paper account only"
     assert store.active() == bad
 
 
@@ -577,6 +577,22 @@ def test_a_linked_or_torn_pointer_is_refused(store):
     path.symlink_to("nowhere")
     with pytest.raises(RevisionError, match="link"):
         store.active()
+
+
+@pytest.mark.fault
+def test_a_pointer_replaced_while_it_is_read_is_read_whole(store, monkeypatch):
+    one, other = write(store), write(store, trained_at="2026-01-09T00:00:00Z")
+    store.activate(one.name, now=NOW)
+    real = os.fstat
+
+    def replaced_first(handle):
+        monkeypatch.setattr(os, "fstat", real)
+        store.activate(other.name, now=NOW)
+        return real(handle)
+
+    monkeypatch.setattr(os, "fstat", replaced_first)
+    assert store.pointer()["revision"] == one.name
+    assert store.pointer()["revision"] == other.name
 
 
 # ---------------------------------------------------------------- locks, left-overs, full disks

@@ -369,7 +369,8 @@ class Store:
         record = self.pointer()
         if record is not None and record["manifest_sha256"] == revision.manifest_sha256:
             return State.ACTIVE
-        return State.APPROVED if self._is_approved(revision) else State.CANDIDATE
+        approved = revision.gate_passed or revision.name in self._approvals()
+        return State.APPROVED if approved else State.CANDIDATE
 
     def check_line(self, line: str) -> None:
         """Raises UsageError when this store holds revisions of another line."""
@@ -463,25 +464,27 @@ class Store:
         reason = (reason or "").strip() or None
         if by_gate and not revision.gate_passed:
             raise RevisionError(f"revision {revision.name}: its gate refused it, so only a person may activate it, with a reason")
-        if not by_gate and reason is None and not self._is_approved(revision):
-            raise UsageError(
-                f"revision {revision.name} is a candidate (its gate refused it): activating it takes --reason TEXT, which is kept"
-            )
+        if not by_gate and reason is None and not revision.gate_passed:
+            reason = self._approvals().get(revision.name, {}).get("reason")
+            if reason is None:
+                raise UsageError(
+                    f"revision {revision.name} is a candidate (its gate refused it): activating it takes --reason TEXT, which is kept"
+                )
         previous = self._previous()
         result = Activation(revision.name, previous, "gate" if by_gate else "hand", reason, moved=not dry_run)
         if dry_run:
             return result
         moment = iso_z(now or utc_now())
         if not by_gate and reason is not None:
-            state = self._state()
-            approvals = state.get("approvals", {}) | {revision.name: {"reason": reason, "at": moment}}
-            self._replace("state.json", canonical_json(state | {"approvals": approvals}))
+            approvals = self._approvals() | {revision.name: {"reason": reason, "at": moment}}
+            self._replace("state.json", canonical_json(self._state() | {"approvals": approvals}))
         activation = {"at": moment, "by": result.by, "previous": previous, "reason": reason}
         self._replace(POINTER, canonical_json(revision.compat | {"activation": activation}))
         return result
 
-    def _is_approved(self, revision: Revision) -> bool:
-        return revision.gate_passed or revision.name in self._state().get("approvals", {})
+    def _approvals(self) -> dict:
+        """revision -> {reason, at}: what a person approved."""
+        return self._state().get("approvals", {})
 
     def _previous(self) -> str | None:
         try:
@@ -617,7 +620,7 @@ def _read_regular(path: Path, limit: int, what: str) -> bytes:
         raise RevisionError(f"{what}: cannot be read ({refusal.strerror}); missing, or a link") from refusal
     with os.fdopen(handle, "rb") as stream:
         about = os.fstat(stream.fileno())
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink != 1:
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:  # 0 links: replaced since it was opened, and still whole
             raise RevisionError(f"{what}: is no plain file of its own (a link, a folder or a device)")
         data = stream.read(limit + 1)
     if len(data) > limit:
