@@ -102,7 +102,7 @@ def reread_evidence(
         seed=settings.run.seed,
         null_runs=settings.backtest.null_runs,
         bootstrap_draws=settings.backtest.bootstrap_draws,
-        window=tuple(span),
+        window=(span["start_s"], span["end_s"]),
     )
 
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from trademl.clock import iso_z, utc_now
+from trademl.clock import epoch_seconds, iso_z, utc_now
 from trademl.data.bars import bars_hash, inspect_bars, read_bars
 from trademl.data.news import check_coverage, high_impact_usd, news_covers_until, news_hash, read_news
 from trademl.data.synthetic import synthetic_market
@@ -27,6 +27,14 @@ class Inputs:
     bars_sha256: str
     news_sha256: str | None
     news_covers_until: str | None
+
+    def overview(self) -> pd.DataFrame:
+        """What came in and what was found, one line each."""
+        span = f"{iso_z(epoch_seconds(self.bars.index[:1])[0])} to {iso_z(epoch_seconds(self.bars.index[-1:])[0])}"
+        calendar = "none (--no-news)" if self.events is None else f"{len(self.events):,} events, until {self.news_covers_until}"
+        rows = [("bars", f"{len(self.bars):,}", span), ("calendar", "", calendar), ("bars sha256", "", self.bars_sha256)]
+        rows += [(issue.kind, f"{issue.count:,}", issue.message) for issue in self.issues]
+        return pd.DataFrame(rows, columns=["what", "count", "found"])
 
 
 def load_inputs(settings: Settings, choice: MarketChoice, *, tz=None, stamp=None, strict=False, now=None) -> Inputs:

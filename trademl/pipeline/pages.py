@@ -4,10 +4,12 @@ import json
 from dataclasses import dataclass
 from functools import cached_property
 
+import numpy as np
 import pandas as pd
 
 from trademl import report
 from trademl.clock import epoch_seconds, iso_z
+from trademl.evidence.figures import Figure
 from trademl.evidence.honesty import Evidence
 from trademl.market.labeling import Labels, label_bars
 from trademl.market.oos import OutOfSample
@@ -15,6 +17,27 @@ from trademl.market.specs import CLASSES, Entry, ExitReason
 from trademl.pipeline.evidence import out_of_sample
 from trademl.settings import Settings
 from trademl.ship.store import Revision
+
+TRADE_ROWS = {
+    "trades": "trades",
+    "expectancy_net_r": "expectancy, R net of cost",
+    "win_rate": "win rate",
+    "profit_factor_r": "profit factor, in R",
+    "profit_factor": "profit factor, in money",
+    "net_pnl": "net result, account currency",
+    "return_pct": "return, %",
+    "max_drawdown_equity_pct": "deepest drawdown of equity, %",
+    "sharpe": "Sharpe, annualised from daily returns",
+}
+
+
+def _shown(value) -> str:
+    if not isinstance(value, Figure):
+        return f"{value:,}"
+    if value.value is None:
+        return "none"
+    interval = "" if value.low is None else f" [{value.low:,.3g}, {value.high:,.3g}]"
+    return f"{value.value:,.4g}{interval}"
 
 
 @dataclass(frozen=True)
@@ -76,32 +99,41 @@ class Pages:
         return report.windows_timeline(spans, refits=split["refits"], gaps=gaps)
 
     def equity(self):
-        """Equity and drawdown of the final window, with the band of random entries."""
+        """Equity and drawdown of the final window, with the band of random entries (5 to 95 %)."""
         curve = self.evidence.curve
         return report.equity_and_drawdown(
-            curve.time_s,
-            curve.equity,
-            band_low=curve.null_low,
-            band_high=curve.null_high,
-            null_median=curve.null_median,
-            trades=self.evidence.model.trades,
+            curve["time_utc"],
+            curve["equity"],
+            band_low=curve["null_low"] or None,
+            band_high=curve["null_high"] or None,
+            null_median=curve["null_median"] or None,
+            trades=self.evidence.strategy.trades,
         )
 
     def cost_curve(self):
         """Expectancy at several spreads."""
-        points = self.evidence.costs.points
+        points = self.evidence.cost_curve
+        worth = [point.expectancy_net_r for point in points]
         return report.cost_curve(
-            [p.spread_multiple for p in points],
-            [p.expectancy_r.value for p in points],
-            low=[p.expectancy_r.low for p in points],
-            high=[p.expectancy_r.high for p in points],
+            [point.multiple for point in points],
+            [np.nan if w.value is None else w.value for w in worth],
+            low=[np.nan if w.low is None else w.low for w in worth],
+            high=[np.nan if w.high is None else w.high for w in worth],
             spread=self.evidence.costs.spread,
-            trades=self.evidence.model.trades,
+            trades=self.evidence.strategy.trades,
         )
 
     def trades_table(self) -> pd.DataFrame:
-        """The figures of the final window beside random entries, always-long and the constant class."""
-        return self.evidence.table()
+        """The figures of the final window beside random entries, always-long and always-short."""
+        luck = self.evidence.random_entries
+        columns = {"these decisions": self.evidence.strategy, **self.evidence.baselines}
+        rows = {}
+        for name, meaning in TRADE_ROWS.items():
+            row = {column: _shown(getattr(figures, name)) for column, figures in columns.items()}
+            band = getattr(luck, name, None)
+            row["random entries, 5 to 95 %"] = "" if band is None or band.low is None else f"{band.low:,.3g} to {band.high:,.3g}"
+            rows[meaning] = row
+        return pd.DataFrame(rows).T
 
     def calibration(self):
         """Reliability on final of the probabilities that were calibrated on select."""

@@ -33,7 +33,7 @@ class Proven:
     golden: bytes  # a few rows with their answers, replayed wherever the revision is loaded
 
 
-def run_id_of(inputs: Inputs, rows: MarketRows, recipe: Recipe, settings: Settings, parent: str | None) -> str:
+def run_id_of(inputs: Inputs, rows: MarketRows, recipe: Recipe, settings: Settings, parent: str | None = None) -> str:
     """`training_run_id`: 16 hex over data, settings, seed, contracts, parent and code version. Nothing random, no clock."""
     return training_run_id(
         {
