@@ -64,7 +64,7 @@ EMA_TAIL = 1e-8  # the weight that an EMA's window leaves out
 
 
 def rolling_mean(x, window, decay=1.0):
-    """Mean of the last `window` values, each bar of age weighing `decay` times the next; NaN until the window is full."""
+    """Mean of the last `window` values, each weighing `decay` times the one after it; NaN until the window is full."""
 
     def share(older, newer):  # of the newer block in the weight of both
         return newer / (older + newer) if decay == 1.0 else (1 - decay**newer) / (1 - decay ** (older + newer))
