@@ -6,7 +6,7 @@
 __all__ = ['TIMEFRAMES', 'LAST_INSTANT', 'find_rows', 'stamp_text', 'check_timeframe', 'read_clock', 'contradiction', 'doubt',
            'read_opens', 'stamp_evidence']
 
-# %% ../../nbs/10e_data_opens.ipynb #0f8ae0fa
+# %% ../../nbs/10e_data_opens.ipynb #00aa8ea9
 import numpy as np
 
 from .checks import BAR, when
@@ -16,7 +16,7 @@ from .layout import Layout
 from .tables import Table
 from ..errors import BadDataError
 
-# %% ../../nbs/10e_data_opens.ipynb #35dae0a1
+# %% ../../nbs/10e_data_opens.ipynb #d7df5e43
 def find_rows(table: Table, layout: Layout, stamps: Stamps, findings: Findings) -> np.ndarray:
     """Rows (0-based) that have a time, oldest first as far as the file goes. Reports `junk`, `junk_inside`, `newest_first`."""
     known = stamps.wall != NAT
@@ -56,7 +56,7 @@ def stamp_text(layout: Layout, row: int) -> str:
     """The time cell, or both of them, as the file has them."""
     return " ".join(c.cell(row) for c in (layout.time, layout.clock) if c is not None)
 
-# %% ../../nbs/10e_data_opens.ipynb #a4768bba
+# %% ../../nbs/10e_data_opens.ipynb #4d84aed1
 TIMEFRAMES = {60: "M1", 180: "M3", 300: "M5", 600: "M10", 1200: "M20", 1800: "M30", 3600: "H1", 7200: "H2", 14400: "H4", 86400: "D1"}
 
 
@@ -81,7 +81,7 @@ def check_timeframe(time: np.ndarray, table: Table, findings: Findings) -> None:
         f" export the M15 chart ({way})"
     )
 
-# %% ../../nbs/10e_data_opens.ipynb #aafe8060
+# %% ../../nbs/10e_data_opens.ipynb #f5772317
 def read_clock(table: Table, layout: Layout, stamps: Stamps, rows: np.ndarray, tz: str | None, findings: Findings):
     """UTC (int64 ns) of `rows` and the name of their clock. BadDataError names the --tz that would do."""
     forced = tz is not None and tz.startswith("wall:")
@@ -99,7 +99,7 @@ def read_clock(table: Table, layout: Layout, stamps: Stamps, rows: np.ndarray, t
     if clock is None:
         raise BadDataError(
             f"{table.path.name}: the stamps ({stamp_text(layout, int(rows[0]))!r}) carry no zone, and a wrong clock shifts every bar"
-            f" against the news and the sessions; {clock_advice(wall, BAR)}"
+            f" against the news and the sessions; {clock_advice(wall, BAR)}. `trademl data import {table.path.name} --tz ...` stores UTC"
         )
     read = localise(wall, clock)
     if read.skipped.any():
@@ -141,7 +141,7 @@ def doubt(table: Table, wall: np.ndarray, name: str, findings: Findings, labelle
         )
         findings.add("clock_doubtful", text, count=said.of - said.closes, value=name, remedy=f"if so, read it with {flag}")
 
-# %% ../../nbs/10e_data_opens.ipynb #3630c655
+# %% ../../nbs/10e_data_opens.ipynb #c3a9fb25
 LAST_INSTANT = {SECOND: "59 s", 1_000_000: "59.999 s", 1_000: "59.999999 s", 1: "59.999999999 s"}
 
 

@@ -9,7 +9,7 @@ __all__ = ['VALUE', 'WHOLE_COMMA', 'DECIMAL_COMMA', 'NUMBER', 'WORDS', 'MAX_FAUL
            'read_names', 'existing', 'read_columnar', 'typed_column', 'float_decimals', 'read_table', 'replacing',
            'write_table']
 
-# %% ../../nbs/10_data_tables.ipynb #37c268ff
+# %% ../../nbs/10_data_tables.ipynb #8399d542
 import codecs
 import csv
 import gzip
@@ -34,7 +34,7 @@ import pyarrow.parquet
 
 from ..errors import BadDataError, UsageError
 
-# %% ../../nbs/10_data_tables.ipynb #62b94ffa
+# %% ../../nbs/10_data_tables.ipynb #174ba015
 @dataclass(frozen=True)
 class Column:
     """One column. Exactly one of `numbers`, `text`, `stamps` is set."""
@@ -94,7 +94,7 @@ class Table:
         where = f"line {self.line_of(row):,} (row {row + 1:,})" if self.is_text else f"row {row + 1:,}"
         return f"{self.path.name} {where}"
 
-# %% ../../nbs/10_data_tables.ipynb #3edd681c
+# %% ../../nbs/10_data_tables.ipynb #26c48db1
 def file_format(path: Path) -> str:
     """`csv`, `csv.gz`, `csv.zip`, `parquet` or `feather`, by the file's first bytes."""
     with path.open("rb") as file:
@@ -136,7 +136,7 @@ def text_encoding(head: bytes) -> str:
         return "cp1252"
     return "utf-8"
 
-# %% ../../nbs/10_data_tables.ipynb #39d35ebe
+# %% ../../nbs/10_data_tables.ipynb #8e9c5785
 VALUE = re.compile(r'\s*"?[+-]?[.,]?\d')
 WHOLE_COMMA = re.compile(r"[+-]?\d{1,3}(,\d{3})+$")
 DECIMAL_COMMA = re.compile(r"[+-]?\d[\d.]*,\d+$")
@@ -178,7 +178,7 @@ def choose_delimiter(lines: list[str]) -> tuple[str, int]:
             best, best_score = (delimiter, width), score
     return best
 
-# %% ../../nbs/10_data_tables.ipynb #0865b23c
+# %% ../../nbs/10_data_tables.ipynb #dbccaf83
 def sniff(text: str, name: str) -> Dialect:
     """Learn the dialect from the first lines. BadDataError when they are no table."""
     lines = re.split(r"\r\n|\n|\r", text)
@@ -195,10 +195,8 @@ def sniff(text: str, name: str) -> Dialect:
     above = [i for i in range(rows[0] if rows else len(lines)) if fields[i]]
     header = None
     for i in reversed(above) if rows else above:
-        if width - 1 <= len(fields[i]) <= width + 1 and not any(VALUE.match(f) for f in fields[i]):
+        if max(width - 1, 2) <= len(fields[i]) <= width + 1 and not any(VALUE.match(f) for f in fields[i]):
             header = i
-            break
-        if rows:
             break
     sample = tuple(fields[i] for i in rows[:500])
     first = header + 1 if header is not None else rows[0] if rows else len(lines)
@@ -236,7 +234,7 @@ def number_style(sample, delimiter: str) -> tuple[str, str]:
         return ".", ","
     return (",", "") if commas else (".", "")
 
-# %% ../../nbs/10_data_tables.ipynb #69837aa3
+# %% ../../nbs/10_data_tables.ipynb #eeca5285
 NUMBER = r"^[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?$"
 WORDS = {"": np.nan, "nan": np.nan, "null": np.nan, "none": np.nan, "na": np.nan, "n/a": np.nan, "-": np.nan} | {
     sign + word: float(sign + "inf") for sign in ("", "+", "-") for word in ("inf", "infinity")
@@ -279,7 +277,7 @@ def to_numbers(cells: pa.Array, decimal: str = ".", thousands: str = "") -> tupl
             faults[int(i)] = cell
     return numbers, faults
 
-# %% ../../nbs/10_data_tables.ipynb #6978ba28
+# %% ../../nbs/10_data_tables.ipynb #de5f82da
 class Gather:
     """Collects the columns of a text file, block by block."""
 
@@ -296,14 +294,14 @@ class Gather:
         self.faults: list[dict[int, str]] = [{} for _ in cells]
 
     def wrong_row(self, row) -> str:
-        if "\n" in row.text.strip("\r\n"):
-            raise BadDataError(f"line {row.number:,}: a quote opens and never closes: {row.text[:60]!r}; mend that line and read again")
         self.wrong.append((row.number, row.text.strip()))
         return "skip"
 
     def add(self, batch: pa.RecordBatch) -> None:
         """Take one block."""
         lines = self.next_lines(batch.num_rows)
+        if self.dialect.quoted:
+            self.refuse_open_quotes(batch, lines)
         first = batch.column(0)
         suspects = np.flatnonzero(pc.equal(pc.binary_length(first), 0).to_numpy(zero_copy_only=False))
         blank = [i for i in suspects if all((c[int(i)].as_py() or "").strip() == "" for c in batch.columns)]
@@ -321,6 +319,16 @@ class Gather:
             room = MAX_FAULTS - len(self.faults[i])
             self.faults[i] |= {self.rows + k: v for k, v in list(faults.items())[:room]}
         self.rows += batch.num_rows
+
+    def refuse_open_quotes(self, batch: pa.RecordBatch, lines: np.ndarray) -> None:
+        """A quote that never closes swallows the lines behind it."""
+        swallowed = [(line, text) for line, text in self.wrong if "\n" in text]
+        for cells in batch.columns:
+            rows = np.flatnonzero(pc.match_substring(cells, "\n").to_numpy(zero_copy_only=False))
+            swallowed += [(int(lines[i]), cells[int(i)].as_py()) for i in rows[:1]]
+        if swallowed:
+            line, text = min(swallowed)
+            raise BadDataError(f"line {line:,}: a quote opens and never closes: {text[:60]!r}; mend that line and read again")
 
     def next_lines(self, count: int) -> np.ndarray:
         """Lines of the next `count` rows, blank ones included: the lines that follow, without the wrong ones."""
@@ -340,7 +348,7 @@ class Gather:
                 made.append(Column(name, text=pa.chunked_array(self.parts[i], pa.string())))
         return tuple(made)
 
-# %% ../../nbs/10_data_tables.ipynb #5cc391e6
+# %% ../../nbs/10_data_tables.ipynb #ab0aa0d8
 def sniff_file(path: Path, kind: str) -> tuple[Dialect, str]:
     """Dialect and encoding, from the first 64 KiB."""
     with open_bytes(path, kind) as file:
@@ -357,6 +365,8 @@ def read_text(path: Path, kind: str, sha256: str) -> Table:
     gather = Gather(dialect)
     try:
         fill(gather, path, kind, encoding)
+    except BadDataError as problem:
+        raise BadDataError(f"{path.name} {problem}") from None
     except pa.ArrowInvalid as problem:
         if "UTF8" not in str(problem):
             raise BadDataError(f"{path.name}: {problem}") from None
@@ -365,8 +375,8 @@ def read_text(path: Path, kind: str, sha256: str) -> Table:
         fill(gather, path, kind, encoding)
     skipped = np.array(sorted([line for line, _ in gather.wrong] + gather.blank), np.int64)
     table = Table(path, gather.columns(), gather.rows, kind, sha256, dialect.has_header, dialect.first_line, skipped)
-    last = table.line_of(gather.rows - 1) if gather.rows else 0
-    seen = [JunkLine(line, text, "tail" if line > last else "inside") for line, text in gather.wrong]
+    first, last = (table.line_of(0), table.line_of(gather.rows - 1)) if gather.rows else (0, 0)
+    seen = [JunkLine(line, text, "head" if line < first else "tail" if line > last else "inside") for line, text in gather.wrong]
     extras = {"junk": (*dialect.head, *seen), "encoding": encoding, "delimiter": dialect.delimiter, "decimal": dialect.decimal}
     return replace(table, **extras)
 
@@ -417,7 +427,7 @@ def existing(path: str | os.PathLike) -> Path:
         raise BadDataError(f"{path}: {'is a folder, not a file' if path.is_dir() else 'no such file'}; check the path")
     return path
 
-# %% ../../nbs/10_data_tables.ipynb #2ea9b529
+# %% ../../nbs/10_data_tables.ipynb #736c8ca1
 def read_columnar(path: Path, kind: str, sha256: str) -> Table:
     """A Parquet or Feather file as a Table."""
     try:
@@ -453,7 +463,7 @@ def float_decimals(numbers: np.ndarray) -> int:
     sample = numbers[:500][np.isfinite(numbers[:500])]
     return next((d for d in range(1, 15) if np.array_equal(np.round(sample, d), sample)), 15)
 
-# %% ../../nbs/10_data_tables.ipynb #9450f763
+# %% ../../nbs/10_data_tables.ipynb #a4a0ea11
 def read_table(path: str | os.PathLike) -> Table:
     """Read a CSV (plain, gzip, zip with one file), Parquet or Feather file as raw columns.
 
@@ -471,7 +481,7 @@ def read_table(path: str | os.PathLike) -> Table:
     except (EOFError, OSError, zipfile.BadZipFile, zlib.error) as problem:
         raise BadDataError(f"{path.name}: the packed file is damaged or cut short ({problem}); download it again") from None
 
-# %% ../../nbs/10_data_tables.ipynb #0e0eb74b
+# %% ../../nbs/10_data_tables.ipynb #67cf4a4d
 @contextmanager
 def replacing(path: str | os.PathLike):
     """A binary file that takes `path`'s place when the block ends well, and leaves nothing behind when it does not."""
