@@ -6,7 +6,9 @@ from pathlib import Path
 
 from trademl import pipeline
 from trademl.clock import utc_now
+from trademl.errors import UsageError
 from trademl.evidence.ledger import append_look, look_at, read_ledger
+from trademl.pipeline.pages import Pages
 from trademl.report import write_report
 from trademl.runs import JobResult, RunFolder, RunStatus, run_job, write_json
 from trademl.settings import Settings, load_settings
@@ -36,9 +38,9 @@ def run_retrain(overrides: Mapping[str, object], where: Mapping[str, object], *,
     with store.lock(), RunFolder.create(settings.paths.reports, "retrain", parameters, seed=settings.run.seed) as run:
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES)
         revision = store.open(result.summary["revision"])
-        summary = _finish(run, result, revision, settings)
-        _look(settings, revision, run.run_id, summary)
-    return summary | {"report": str(run.path / "report.html")}
+        looks = _look(settings, revision, run.run_id, result.summary["backtest"], "retrain")
+        summary = _finish(run, result, revision)
+    return summary | {"looks": looks, "report": str(run.path / "report.html")}
 
 
 def run_report(overrides: Mapping[str, object], revision: str | None, *, symbol=None, models_dir=None) -> dict:
@@ -48,15 +50,71 @@ def run_report(overrides: Mapping[str, object], revision: str | None, *, symbol=
     parameters = _given({"revision": stored.name, "symbol": symbol, "models_dir": models_dir, "overrides": _given(overrides)})
     with RunFolder.create(settings.paths.reports, "report", parameters, seed=settings.run.seed) as run:
         result = run_job("report", parameters, run=run)
-        summary = _finish(run, result, stored, settings)
+        summary = _finish(run, result, stored)
     return summary | {"report": str(run.path / "report.html")}
+
+
+def run_backtest_job(
+    overrides: Mapping[str, object],
+    where: Mapping[str, object],
+    given: Mapping[str, Mapping[str, object]],  # "costs" and "account": what the flags said
+    revision: str | None,
+    *,
+    oos_only: bool,
+    in_sample: bool,
+    rule: str | None,
+    chart: bool,
+) -> dict:
+    """`trademl backtest`: the final window of a stored revision, or other bars, under any account, cost or profile."""
+    settings = load_settings(overrides)
+    if oos_only and (in_sample or where["bars"]):
+        raise UsageError("--oos-only replays the stored final window: it takes neither --bars nor --in-sample")
+    stored = pipeline.open_store(settings, symbol=where["symbol"], models_dir=where["models_dir"]).open(revision)
+    symbol, profile = stored.manifest["symbol"], settings.account.profile
+    options = {
+        "profile": profile,
+        "costs": pipeline.cost_spec(settings, symbol, **given["costs"]),
+        "account": pipeline.account_spec(settings, symbol, profile, **given["account"]),
+        "rule": rule,
+    }
+    if oos_only:
+        evidence, watermark = pipeline.reread_evidence(stored, settings, **options), ""
+    else:
+        choice = pipeline.choose_market(settings, **(dict(where) | {"models_dir": str(stored.folder.parents[1])}))
+        inputs = pipeline.load_inputs(settings, choice)
+        evidence, watermark = pipeline.shipped_evidence(stored, inputs, settings, in_sample=in_sample, **options)
+    pages = Pages(stored, evidence, settings, profile)
+    flags = {k: v for part in given.values() for k, v in part.items() if v is not None}
+    parameters = _given({**where, **flags, "revision": stored.name, "oos_only": oos_only, "in_sample": in_sample, "rule": rule})
+    with RunFolder.create(settings.paths.reports, "backtest", parameters, seed=settings.run.seed) as run:
+        write_json(run.path / "backtest_report.json", evidence.to_json() | {"watermark": watermark})
+        varied = ", ".join(f"{key} {value}" for key, value in flags.items()) or f"profile {profile}"
+        looks = _look(settings, stored, run.run_id, evidence.to_json(), f"backtest: {varied}") if oos_only else None
+        headline = f"revision {stored.name}, {evidence.window['start_utc'][:10]} to {evidence.window['end_utc'][:10]}: {evidence.sentence}"
+        if chart:
+            write_report(run.path / "report.html", pages.backtest(), headline=headline, watermark=watermark, facts={"run": run.run_id})
+        folder = run.finish(message=headline)
+    return {
+        "run_id": run.run_id,
+        "revision": stored.name,
+        "status": "done",
+        "exit": 0,
+        "look": looks,
+        "watermark": watermark,
+        "headline": headline,
+        "sentence": f"{f'{watermark}. ' if watermark else ''}{evidence.sentence}" + (f" Look {looks} at this window." if looks else ""),
+        "table": pages.trade_rows(),
+        "backtest_report": str(folder / "backtest_report.json"),
+        "report": str(folder / "report.html") if chart else None,
+        "metrics": evidence.to_json()["strategy"],
+    }
 
 
 def _given(values: Mapping[str, object]) -> dict:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _finish(run: RunFolder, result: JobResult, revision: Revision, settings: Settings) -> dict:
+def _finish(run: RunFolder, result: JobResult, revision: Revision) -> dict:
     """Write the run's files and page, close the folder, and return what the command prints."""
     summary = dict(result.summary)
     write_json(run.path / "backtest_report.json", summary.pop("backtest"))
@@ -86,11 +144,13 @@ def _finish(run: RunFolder, result: JobResult, revision: Revision, settings: Set
     return summary | {"run_id": run.run_id, "seconds": result.stages, "total_seconds": result.seconds}
 
 
-def _look(settings: Settings, revision: Revision, run_id: str, summary: Mapping) -> int:
+def _look(settings: Settings, revision: Revision, run_id: str, evidence: Mapping, varied: str) -> int:
     """One line in the ledger for this look at the final window; returns how many there are now."""
     ledger = Path(settings.paths.reports) / "ledger.jsonl"
     span, manifest = revision.manifest["split"]["windows"]["final"], revision.manifest
-    figures = {"gate_passed": summary["gate"]["passed"]}
-    look = look_at(utc_now(), manifest["line"], manifest["data"]["sha256"], span["start_s"], span["end_s"], run_id=run_id, figures=figures)
+    strategy = evidence["strategy"]
+    figures = {"trades": strategy["trades"]} | {name: strategy[name]["value"] for name in ("expectancy_net_r", "win_rate", "return_pct")}
+    more = {"run_id": run_id, "revision": revision.name, "varied": varied, "figures": figures}
+    look = look_at(utc_now(), manifest["line"], manifest["data"]["sha256"], span["start_s"], span["end_s"], **more)
     append_look(ledger, look)
     return read_ledger(ledger).looks(look.window_hash)

@@ -2,7 +2,7 @@
 
 from trademl.market.recipe import windows_of
 from trademl.market.walkforward import judge, ship
-from trademl.pipeline.evidence import reread_evidence, weigh
+from trademl.pipeline.evidence import reread_evidence, shipped_evidence, weigh
 from trademl.pipeline.inputs import load_inputs, make_features, make_rows
 from trademl.pipeline.market import account_spec, choose_market, cost_spec, label_spec, open_store, recipe_of
 from trademl.pipeline.proof import prove, run_id_of
@@ -23,6 +23,7 @@ __all__ = [
     "reread_evidence",
     "run_id_of",
     "ship",
+    "shipped_evidence",
     "store_revision",
     "summary_of",
     "weigh",

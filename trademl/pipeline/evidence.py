@@ -5,18 +5,26 @@ from dataclasses import asdict
 
 import numpy as np
 
+from trademl.clock import epoch_seconds, iso_z
+from trademl.errors import RevisionError, UsageError
 from trademl.evidence.gate import GateVerdict, gate_expectancy
 from trademl.evidence.honesty import Evidence
 from trademl.evidence.honesty import judge as judge_trades
-from trademl.market.decision import DecisionRule, Rule
+from trademl.market.backtest import Decisions
+from trademl.market.decision import DecisionRule, Rule, decide
 from trademl.market.ensemble import MODELS
+from trademl.market.features import feature_hash
+from trademl.market.labeling import label_bars
 from trademl.market.oos import OutOfSample, read_oos
+from trademl.market.position import EXIT, first_exit, held_rows
 from trademl.market.recipe import MarketRows, Recipe, trades_in
 from trademl.market.specs import CLASSES, AccountSpec, CostSpec, LabelSpec
 from trademl.market.walkforward import Judged
+from trademl.pipeline.inputs import Inputs, make_features
 from trademl.pipeline.market import account_spec
 from trademl.risk.profiles import profile as profile_of
 from trademl.settings import Settings
+from trademl.ship.runtime import predict_onnx
 from trademl.ship.store import Revision
 from trademl.validate.calibration import reliability
 from trademl.validate.metrics import accuracy, class_prior, confusion, log_loss, log_loss_difference, prior_log_loss
@@ -111,13 +119,84 @@ def symbol_of(revision: Revision) -> str:
     return revision.manifest["symbol"]
 
 
+def contract_of(revision: Revision) -> LabelSpec:
+    """The contract that a revision was made under."""
+    return LabelSpec(**{k: v for k, v in revision.manifest["label_spec"].items() if k in LabelSpec.__dataclass_fields__})
+
+
 def out_of_sample(revision: Revision) -> OutOfSample:
     """A revision's out-of-sample table, under its own contract."""
-    fields = {k: v for k, v in revision.manifest["label_spec"].items() if k in LabelSpec.__dataclass_fields__}
-    return read_oos(revision.read("oos.parquet"), LabelSpec(**fields))
+    return read_oos(revision.read("oos.parquet"), contract_of(revision))
 
 
 def stored_rule(decision: Mapping, profile: int) -> DecisionRule:
     """A profile's rule out of a manifest's `decision` record."""
     margin = decision["margins"][str(profile)]["margin_r"]
     return DecisionRule(np.array(decision["worth"]), margin, Rule(decision["rule"]), profile_of(profile).confidence, decision["votes_gap"])
+
+
+# ---------------------------------------------------------------- the shipped models, on bars that they have not seen
+
+
+def shipped_evidence(
+    revision: Revision,
+    inputs: Inputs,
+    settings: Settings,
+    *,
+    profile: int,
+    costs: CostSpec,
+    account: AccountSpec,
+    rule: str | None = None,
+    in_sample: bool = False,
+) -> tuple[Evidence, str]:
+    """The honest page of the shipped models on bars after everything that they saw, and a watermark.
+
+    Earlier bars serve as history only. Without a later bar, or on all bars with `in_sample`: refused, or watermarked.
+    """
+    manifest = revision.manifest
+    step = settings.symbol(manifest["symbol"]).round_step
+    if feature_hash(round_step=step) != manifest["feature_hash"]:
+        raise RevisionError(
+            f"revision {revision.name} was trained on features {manifest['feature_hash'][:16]}, this code and round_step = {step:g} "
+            f"make {feature_hash(round_step=step)[:16]}; use the trademl and the settings that trained it, or retrain"
+        )
+    spec, bars = contract_of(revision), inputs.bars
+    decided = epoch_seconds(bars.index) + spec.bar_seconds
+    unseen_from = manifest["split"]["train_cutoff"]["shipped"] + manifest["split"]["embargo"]
+    unseen = np.flatnonzero(decided >= unseen_from)
+    if not len(unseen) and not in_sample:
+        raise UsageError(
+            f"the shipped models saw labels up to {iso_z(manifest['split']['train_cutoff']['shipped'])} and the bars end at "
+            f"{iso_z(decided[-1])}: nothing here is out of sample. Use --oos-only for the probabilities that were given at the time, "
+            f"give --bars that go on after {iso_z(unseen_from)}, or --in-sample for figures that prove nothing"
+        )
+    span = (int(decided[0]), int(decided[-1]) + 1) if in_sample else (int(decided[unseen[0]]), int(decided[-1]) + 1)
+    decision = manifest["decision"] | {"worth": manifest["decision"]["worth_shipped"]} | ({"rule": rule} if rule else {})
+    decisions = shipped_decisions(revision, inputs, settings, stored_rule(decision, profile), spec, costs)
+    options = {"seed": settings.run.seed, "null_runs": settings.backtest.null_runs, "bootstrap_draws": settings.backtest.bootstrap_draws}
+    return judge_trades(bars, decisions, spec, costs, account, window=span, **options), IN_SAMPLE if in_sample else ""
+
+
+IN_SAMPLE = "In-sample: the models have seen these bars, and the figures prove nothing"
+
+
+def shipped_decisions(revision, inputs: Inputs, settings: Settings, rule: DecisionRule, spec: LabelSpec, costs: CostSpec) -> Decisions:
+    """What the shipped graphs decide at each bar, with the position model's exits if they are on."""
+    bars, x = inputs.bars, make_features(inputs, settings)
+    complete = np.isfinite(x).all(axis=1)
+    p, by_model = np.full((len(bars), 3), np.nan), np.full((len(bars), 9), np.nan)
+    if complete.any():
+        answer = predict_onnx(revision.read("signal.onnx"), x[complete])
+        p[complete], by_model[complete] = answer["probabilities"], answer["model_probabilities"]
+    labels = label_bars(bars, spec)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        cost_r = np.where(labels.atr > 0, costs.in_r(spec.sl_atr * labels.atr), np.inf)
+    side = decide(rule, p, cost_r, by_model.reshape(len(bars), len(MODELS), 3))
+    if not revision.manifest["decision"]["exits_on"]:
+        return Decisions(side)
+    entry = np.flatnonzero((side != 0) & (labels.label >= 0))
+    held = held_rows(bars["open"].to_numpy(), bars["close"].to_numpy(), labels, entry, side[entry])
+    leave = predict_onnx(revision.read("position.onnx"), np.column_stack([x[held.bar], held.state]))["probabilities"][:, EXIT]
+    exit_bar = np.full(len(bars), -1, np.int64)
+    exit_bar[entry] = first_exit(held, leave, len(entry), revision.manifest["decision"]["exit_probability"])
+    return Decisions(side, exit_bar)

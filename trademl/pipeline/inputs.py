@@ -32,9 +32,9 @@ class Inputs:
         """What came in and what was found, one line each."""
         span = f"{iso_z(epoch_seconds(self.bars.index[:1])[0])} to {iso_z(epoch_seconds(self.bars.index[-1:])[0])}"
         calendar = "none (--no-news)" if self.events is None else f"{len(self.events):,} events, until {self.news_covers_until}"
-        rows = [("bars", f"{len(self.bars):,}", span), ("calendar", "", calendar), ("bars sha256", "", self.bars_sha256)]
+        rows = [("bars", f"{len(self.bars):,}", span), ("calendar", "", calendar), ("bars sha256", "", self.bars_sha256[:16])]
         rows += [(issue.kind, f"{issue.count:,}", issue.message) for issue in self.issues]
-        return pd.DataFrame(rows, columns=["what", "count", "found"])
+        return pd.DataFrame(rows, columns=["what", "count", "found"]).set_index("what")
 
 
 def load_inputs(settings: Settings, choice: MarketChoice, *, tz=None, stamp=None, strict=False, now=None) -> Inputs:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 
 from trademl import report
-from trademl.clock import epoch_seconds, iso_z
 from trademl.evidence.figures import Figure
 from trademl.evidence.honesty import Evidence
 from trademl.market.labeling import Labels, label_bars
@@ -17,6 +16,7 @@ from trademl.market.specs import CLASSES, Entry, ExitReason
 from trademl.pipeline.evidence import out_of_sample
 from trademl.settings import Settings
 from trademl.ship.store import Revision
+from trademl.validate.splits import Window
 
 TRADE_ROWS = {
     "trades": "trades",
@@ -36,8 +36,12 @@ def _shown(value) -> str:
         return f"{value:,}"
     if value.value is None:
         return "none"
-    interval = "" if value.low is None else f" [{value.low:,.3g}, {value.high:,.3g}]"
-    return f"{value.value:,.4g}{interval}"
+    interval = "" if value.low is None else f" [{_short(value.low)}, {_short(value.high)}]"
+    return f"{_short(value.value)}{interval}"
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 1_000 else f"{number:.3g}"
 
 
 @dataclass(frozen=True)
@@ -93,9 +97,8 @@ class Pages:
     def windows(self):
         """Train, tune, select and final, with the purged gaps and the refits."""
         split = self.revision.manifest["split"]
-        spans = {name: {"start": span["start_s"], "end": span["end_s"]} for name, span in split["windows"].items()}
-        gap = split["embargo"]
-        gaps = [(span["start"] - gap, span["start"]) for span in list(spans.values())[1:]]
+        spans = {w.value: {"start": split["windows"][w]["start_s"], "end": split["windows"][w]["end_s"]} for w in Window}
+        gaps = [(spans[w]["start"] - split["embargo"], spans[w]["start"]) for w in list(Window)[1:]]
         return report.windows_timeline(spans, refits=split["refits"], gaps=gaps)
 
     def equity(self):
@@ -107,6 +110,8 @@ class Pages:
             band_low=curve["null_low"] or None,
             band_high=curve["null_high"] or None,
             null_median=curve["null_median"] or None,
+            band_name="random entries, 5 to 95 %",
+            deepest_pct=self.evidence.strategy.max_drawdown_equity_pct.value,
             trades=self.evidence.strategy.trades,
         )
 
@@ -123,17 +128,32 @@ class Pages:
             trades=self.evidence.strategy.trades,
         )
 
+    def trade_rows(self) -> list[tuple]:
+        """(meaning, value) of the judged decisions, for a terminal."""
+        return [(meaning, _shown(getattr(self.evidence.strategy, name))) for name, meaning in TRADE_ROWS.items()]
+
     def trades_table(self) -> pd.DataFrame:
         """The figures of the final window beside random entries, always-long and always-short."""
         luck = self.evidence.random_entries
-        columns = {"these decisions": self.evidence.strategy, **self.evidence.baselines}
+        columns = {"these decisions": self.evidence.strategy}
+        columns |= {name.replace("_", " "): figures for name, figures in self.evidence.baselines.items()}
         rows = {}
         for name, meaning in TRADE_ROWS.items():
             row = {column: _shown(getattr(figures, name)) for column, figures in columns.items()}
             band = getattr(luck, name, None)
-            row["random entries, 5 to 95 %"] = "" if band is None or band.low is None else f"{band.low:,.3g} to {band.high:,.3g}"
+            row["random entries, 5 to 95 %"] = "" if band is None or band.low is None else f"{_short(band.low)} to {_short(band.high)}"
             rows[meaning] = row
-        return pd.DataFrame(rows).T
+        order = ["these decisions", "random entries, 5 to 95 %", *list(columns)[1:]]
+        return pd.DataFrame(rows).T[order]
+
+    def backtest(self) -> dict:
+        """The page of `trademl backtest`: the trades under another account or cost."""
+        parts = [
+            (f"# Backtest\n\n> {self.evidence.sentence}", [self.trades_table()]),
+            ("## Equity", [self.equity()]),
+            ("## What the spread does", [self.cost_curve()]),
+        ]
+        return report.notebook_of(parts)
 
     def calibration(self):
         """Reliability on final of the probabilities that were calibrated on select."""
@@ -169,8 +189,3 @@ class Pages:
     def features(self):
         """Coverage and spread of every feature."""
         return report.feature_coverage(self.metrics["features"], self.revision.manifest["data"]["rows"])
-
-    def span(self) -> str:
-        """First and last judged bar, in words."""
-        times = epoch_seconds(self.oos.bars.index)[self.oos.rows("final")]
-        return f"{iso_z(times[0])} to {iso_z(times[-1])}"

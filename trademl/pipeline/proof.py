@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import pandas as pd
 
 from trademl import __version__
 from trademl.errors import ParityError
@@ -31,6 +32,10 @@ class Proven:
     graphs: Mapping[str, bytes]  # "signal.onnx", "position.onnx"
     parity: Mapping[str, dict]  # rows, max_abs, flips of each role
     golden: bytes  # a few rows with their answers, replayed wherever the revision is loaded
+
+    def table(self) -> pd.DataFrame:
+        """Rows compared, largest difference and flipped classes of each graph."""
+        return pd.DataFrame(self.parity).T
 
 
 def run_id_of(inputs: Inputs, rows: MarketRows, recipe: Recipe, settings: Settings, parent: str | None = None) -> str:

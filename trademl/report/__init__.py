@@ -13,7 +13,7 @@ from .figures import (
     thin,
     windows_timeline,
 )
-from .page import render, write_report
+from .page import notebook_of, render, write_report
 
 __all__ = [
     "calibration",
@@ -24,6 +24,7 @@ __all__ = [
     "importance",
     "label_distribution",
     "label_on_path",
+    "notebook_of",
     "render",
     "risk_histogram",
     "thin",

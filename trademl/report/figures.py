@@ -239,13 +239,15 @@ def equity_and_drawdown(
     time: Any,  # (n,)
     equity: Any,  # (n,) marked to market, account currency
     *,
-    band_low: Any = None,  # (n,) lower edge of the bootstrap's 95 % band
+    band_low: Any = None,  # (n,) edges of a band around what is expected
     band_high: Any = None,
+    band_name: str = "95 % band",
     null_median: Any = None,  # (n,) median of random entries at the same frequency
     trades: int | None = None,
+    deepest_pct: float | None = None,  # deepest drawdown over all bars, when the series given is thinned; None: that of the series
     currency: str = "USD",
 ) -> go.Figure:
-    """Equity with its uncertainty and its null above, drawdown from the peak below."""
+    """Equity with its null above, drawdown from the peak below. Equity that grows tenfold is drawn on a logarithmic axis."""
     moments, equity = times(time), np.asarray(equity, dtype=np.float64)
     fig = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
     if band_low is not None and band_high is not None:
@@ -253,7 +255,7 @@ def equity_and_drawdown(
         keep = np.union1d(thin(low, MAX_POINTS // 2), thin(high, MAX_POINTS // 2))
         edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
         fig.add_scatter(x=moments[keep], y=high[keep], showlegend=False, **edge, row=1, col=1)
-        fig.add_scatter(x=moments[keep], y=low[keep], name="95 % band", fill="tonexty", fillcolor=BAND, **edge, row=1, col=1)
+        fig.add_scatter(x=moments[keep], y=low[keep], name=band_name, fill="tonexty", fillcolor=BAND, **edge, row=1, col=1)
     if null_median is not None:
         null = np.asarray(null_median, dtype=np.float64)
         keep, line = thin(null), {"color": QUIET, "width": 1.4, "dash": "dot"}
@@ -270,8 +272,11 @@ def equity_and_drawdown(
     fig.update_yaxes(title_text=f"equity, {currency}", row=1, col=1)
     fig.update_yaxes(title_text="drawdown, %", row=2, col=1)
     fig.update_xaxes(showline=False, ticks="", row=1, col=1)
+    if equity.min(initial=1.0) > 0 and equity.max(initial=1.0) > 10 * equity.min(initial=1.0):
+        fig.update_yaxes(type="log", row=1, col=1)
     count = f"{trades:,} trades, " if trades is not None else ""
-    text = f"{count}{len(equity):,} bars marked to market; deepest drawdown {-fall.min(initial=0.0):.1f} %"
+    deepest = -fall.min(initial=0.0) if deepest_pct is None else deepest_pct
+    text = f"{count}marked to market; deepest drawdown {deepest:.1f} %"
     return _finish(fig, "Equity and drawdown", text, height=520, hovermode="x")
 
 

@@ -10,7 +10,7 @@ import json
 import math
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
 from importlib import resources
 from pathlib import Path
@@ -33,7 +33,7 @@ _STATES = {"done": "good", "passed": "good", "refused": "warn", "failed": "bad",
 
 
 def render(
-    notebook_path: Path | str,  # executed notebook
+    notebook_path: Path | str | Mapping,  # executed notebook: its file, or its content (see `notebook_of`)
     *,
     headline: str,  # first visible line: revision, dates, what the gate said and why
     subtitle: str = "",  # a second, quieter line
@@ -42,7 +42,7 @@ def render(
     watermark: str = "",  # e.g. "in-sample: not evidence"; printed large and faint behind the page
 ) -> str:
     """The whole page as text."""
-    notebook = json.loads(Path(notebook_path).read_text("utf-8"))
+    notebook = notebook_path if isinstance(notebook_path, Mapping) else json.loads(Path(notebook_path).read_text("utf-8"))
     page = _Page()
     for cell in notebook["cells"]:
         page.cell(cell)
@@ -62,7 +62,20 @@ def render(
     )
 
 
-def write_report(path: Path | str, notebook_path: Path | str, **page: Any) -> Path:
+def notebook_of(parts: Sequence[tuple[str, Sequence[Any]]]) -> dict:
+    """A page without a notebook run: each part is a text (markdown) and the figures and frames that follow it."""
+    cells = []
+    for text, shown in parts:
+        cells.append({"cell_type": "markdown", "metadata": {}, "source": text})
+        for thing in shown:
+            figure = hasattr(thing, "to_plotly_json")
+            data = {PLOTLY: json.loads(thing.to_json())} if figure else {"text/html": thing.to_html()}
+            output = {"output_type": "display_data", "metadata": {}, "data": data}
+            cells.append({"cell_type": "code", "metadata": {}, "source": "# drawn by trademl backtest", "outputs": [output]})
+    return {"cells": cells}
+
+
+def write_report(path: Path | str, notebook_path: Path | str | Mapping, **page: Any) -> Path:
     """`render` into a file that is whole or not there at all."""
     path = Path(path)
     partial = path.with_name(f".{path.name}.partial")
