@@ -6,7 +6,7 @@
 __all__ = ['TIMEFRAMES', 'LAST_INSTANT', 'find_rows', 'stamp_text', 'check_timeframe', 'read_clock', 'contradiction', 'doubt',
            'read_opens', 'stamp_evidence']
 
-# %% ../../nbs/10e_data_opens.ipynb #00aa8ea9
+# %% ../../nbs/10e_data_opens.ipynb #c5011834
 import numpy as np
 
 from .checks import BAR, when
@@ -16,7 +16,7 @@ from .layout import Layout
 from .tables import Table
 from ..errors import BadDataError
 
-# %% ../../nbs/10e_data_opens.ipynb #d7df5e43
+# %% ../../nbs/10e_data_opens.ipynb #8abef985
 def find_rows(table: Table, layout: Layout, stamps: Stamps, findings: Findings) -> np.ndarray:
     """Rows (0-based) that have a time, oldest first as far as the file goes. Reports `junk`, `junk_inside`, `newest_first`."""
     known = stamps.wall != NAT
@@ -27,14 +27,14 @@ def find_rows(table: Table, layout: Layout, stamps: Stamps, findings: Findings) 
             f"{table.place(row)}: time {stamp_text(layout, row)!r} is no date and no epoch in s, ms, µs or ns, and neither are"
             f" {table.rows - len(rows):,} of {table.rows:,} rows; write times as 2024-01-31T15:30:00Z"
         )
-    lines = [(j.line, j.text, j.place == "inside") for j in table.junk]
-    bad = np.flatnonzero(~known)
-    lines += [(table.line_of(int(r)), stamp_text(layout, int(r)), bool(rows[0] < r < rows[-1])) for r in bad]
+    lines = [(j.line, j.text) for j in table.junk]
+    lines += [(table.line_of(int(r)), stamp_text(layout, int(r))) for r in np.flatnonzero(~known)]
+    first, last = table.line_of(int(rows[0])), table.line_of(int(rows[-1]))
     for kind, inside, remedy in (
         ("junk", False, ""),
         ("junk_inside", True, "mend the lines, or leave them out with `trademl data repair`"),
     ):
-        found = sorted((line, text) for line, text, within in lines if within == inside)
+        found = sorted((line, text) for line, text in lines if (first < line < last) == inside)
         if found:
             line, text = found[0]
             said = f"{table.path.name} line {line:,}: {text[:60]!r} is no row ({len(found):,} such {'lines' if len(found) > 1 else 'line'})"
@@ -56,7 +56,7 @@ def stamp_text(layout: Layout, row: int) -> str:
     """The time cell, or both of them, as the file has them."""
     return " ".join(c.cell(row) for c in (layout.time, layout.clock) if c is not None)
 
-# %% ../../nbs/10e_data_opens.ipynb #4d84aed1
+# %% ../../nbs/10e_data_opens.ipynb #d5d7ba55
 TIMEFRAMES = {60: "M1", 180: "M3", 300: "M5", 600: "M10", 1200: "M20", 1800: "M30", 3600: "H1", 7200: "H2", 14400: "H4", 86400: "D1"}
 
 
@@ -81,7 +81,7 @@ def check_timeframe(time: np.ndarray, table: Table, findings: Findings) -> None:
         f" export the M15 chart ({way})"
     )
 
-# %% ../../nbs/10e_data_opens.ipynb #f5772317
+# %% ../../nbs/10e_data_opens.ipynb #ad1f62cc
 def read_clock(table: Table, layout: Layout, stamps: Stamps, rows: np.ndarray, tz: str | None, findings: Findings):
     """UTC (int64 ns) of `rows` and the name of their clock. BadDataError names the --tz that would do."""
     forced = tz is not None and tz.startswith("wall:")
@@ -141,7 +141,7 @@ def doubt(table: Table, wall: np.ndarray, name: str, findings: Findings, labelle
         )
         findings.add("clock_doubtful", text, count=said.of - said.closes, value=name, remedy=f"if so, read it with {flag}")
 
-# %% ../../nbs/10e_data_opens.ipynb #c3a9fb25
+# %% ../../nbs/10e_data_opens.ipynb #14e95f15
 LAST_INSTANT = {SECOND: "59 s", 1_000_000: "59.999 s", 1_000: "59.999999 s", 1: "59.999999999 s"}
 
 
