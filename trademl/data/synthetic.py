@@ -164,7 +164,7 @@ def informed_flow(truth: np.ndarray, edge: float, rng) -> np.ndarray:
 def coded_volume(code: np.ndarray, log_volatility: np.ndarray, rng) -> np.ndarray:
     """Volume (n,) that stands at LEVELS[code] of the mean of the 96 bars before it, and follows volatility slowly."""
     level = (LEVELS[code] * (1.0 + JITTER * (rng.random(len(code)) - 0.5))).tolist()
-    base = (BASE_VOLUME * np.exp(log_volatility)).tolist()
+    base = np.round(BASE_VOLUME * np.exp(log_volatility), 3).tolist()  # rounded before it is fed back: exp differs between CPUs
     volumes = [base[0]] * VOLUME_BARS
     total = sum(volumes)
     for t in range(len(level)):
