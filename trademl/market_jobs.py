@@ -46,8 +46,8 @@ def run_retrain(overrides: Mapping[str, object], where: Mapping[str, object], *,
 def run_report(overrides: Mapping[str, object], revision: str | None, *, symbol=None, models_dir=None) -> dict:
     """`trademl report`: the pages of a stored revision, drawn again."""
     settings = load_settings(overrides)
-    stored = pipeline.open_store(settings, symbol=symbol, models_dir=models_dir).open(revision)
-    parameters = _given({"revision": stored.name, "symbol": symbol, "models_dir": models_dir, "overrides": _given(overrides)})
+    stored = pipeline.open_store(settings, symbol=symbol, models_dir=models_dir, revision=revision).open(revision)
+    parameters = {"revision": stored.name, "models_dir": str(stored.folder.parents[1]), "overrides": _given(overrides)}
     with RunFolder.create(settings.paths.reports, "report", parameters, seed=settings.run.seed) as run:
         result = run_job("report", parameters, run=run)
         summary = _finish(run, result, stored)
@@ -69,7 +69,7 @@ def run_backtest_job(
     settings = load_settings(overrides)
     if oos_only and (in_sample or where["bars"]):
         raise UsageError("--oos-only replays the stored final window: it takes neither --bars nor --in-sample")
-    stored = pipeline.open_store(settings, symbol=where["symbol"], models_dir=where["models_dir"]).open(revision)
+    stored = pipeline.open_store(settings, symbol=where["symbol"], models_dir=where["models_dir"], revision=revision).open(revision)
     symbol, profile = stored.manifest["symbol"], settings.account.profile
     options = {
         "profile": profile,

@@ -38,7 +38,7 @@ def list_revisions(symbol: Symbol = None, models_dir: ModelsDir = None, json: Js
 @app.command()
 def show(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = None, json: Json = False) -> None:
     """What a revision is: its manifest, and what it may be used for."""
-    store = _store(symbol, models_dir)
+    store = _store(symbol, models_dir, revision)
     found = store.open(revision)
     if json:
         return common.emit(_line_of(store, found) | {"folder": str(found.folder), "manifest": found.manifest})
@@ -67,7 +67,7 @@ def show(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = N
 @app.command()
 def verify(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = None, json: Json = False) -> None:
     """Prove a revision: manifest, files, hashes, graphs, trained together, golden rows. Exit 1 when anything is wrong."""
-    store = _store(symbol, models_dir)
+    store = _store(symbol, models_dir, revision)
     found = store.locate(revision)
     done = found.checks()
     whole = done[-1].ok
@@ -95,7 +95,7 @@ def activate(
     json: Json = False,
 ) -> None:
     """Prove a revision and let the pointer name it: what a bot on this machine loads next."""
-    store = _store(symbol, models_dir)
+    store = _store(symbol, models_dir, revision)
     if dry_run:
         done = store.activate(revision, reason, dry_run=True)
     else:
@@ -118,7 +118,7 @@ def diff(
     """Where two manifests differ."""
     from trademl.ship.manifest import differences
 
-    store = _store(symbol, models_dir)
+    store = _store(symbol, models_dir, one)
     left, right = store.open(one), store.open(other)
     found = differences(left.manifest, right.manifest)
     if json:
@@ -128,16 +128,12 @@ def diff(
     return common.table([(key, _short(a), _short(b)) for key, a, b in found], ("key", left.name, right.name))
 
 
-def _store(symbol: str | None, models_dir: str | None):
-    """The store that `retrain` would use."""
-    from trademl.ship.store import Store
-
-    if models_dir is not None:
-        return Store(models_dir)
-    from trademl.pipeline import choose_market
+def _store(symbol: str | None, models_dir: str | None, revision: str | None = None):
+    """The store that is meant, by the rule of every command."""
+    from trademl.pipeline.market import open_store
     from trademl.settings import load_settings
 
-    return Store(choose_market(load_settings({}), symbol=symbol).models_dir)
+    return open_store(load_settings(), symbol=symbol, models_dir=models_dir, revision=revision)
 
 
 def _line_of(store, revision) -> dict:

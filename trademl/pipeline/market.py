@@ -140,10 +140,18 @@ def recipe_of(settings: Settings) -> Recipe:
     )
 
 
-def open_store(settings: Settings, *, symbol: str | None = None, models_dir: str | None = None) -> Store:
-    """The store that a command means, by the same rule as `retrain`."""
-    if models_dir is None and symbol is None and not Path(settings.market.bars).exists():
-        models_dir = f"{settings.paths.models}/synthetic"
-    if models_dir is None and symbol == SYNTHETIC:
-        models_dir = f"{settings.paths.models}/synthetic"
-    return Store(models_dir or settings.paths.models)
+def open_store(settings: Settings, *, symbol: str | None = None, models_dir: str | None = None, revision: str | None = None) -> Store:
+    """The store that a command means: the one named, else that of the market a plain `retrain` would train on.
+
+    When a plain `retrain` would take the embedded market only for want of files, both its store and the configured market's
+    come into question: then the one that holds `revision`, or the newest revision of all, is meant.
+    """
+    own, embedded = Store(settings.paths.models), Store(f"{settings.paths.models}/synthetic")
+    if models_dir is not None:
+        return Store(models_dir)
+    if symbol is not None:
+        return embedded if symbol == SYNTHETIC else own
+    if Path(settings.market.bars).exists():
+        return own
+    found = [(r.trained_at, r.name, store) for store in (own, embedded) for r in store.revisions() if r.name.startswith(revision or "")]
+    return max(found, key=lambda one: one[:2])[2] if found else embedded
