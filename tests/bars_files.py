@@ -19,7 +19,7 @@ def market(rows=300, start="2024-01-08", seed=3, decimals=2, price=42_000.0, ste
     )
     frame["high"] += 10.0**-decimals  # no candle without a range
     frame = frame.round(decimals)
-    frame["volume"] = np.round(rng.lognormal(4, 1, rows), 3) + 0.001
+    frame["volume"] = np.round(rng.lognormal(4, 1, rows) + 0.001, 3)
     return frame
 
 
@@ -37,7 +37,7 @@ def lines(frame, stamps=None, sep=",", header="time,open,high,low,close,volume",
         stamps = "%Y-%m-%dT%H:%M:%SZ"
     times = frame.index.strftime(stamps) if isinstance(stamps, str) else stamps
     rows = [
-        sep.join([t, *(f"{v:.{decimals}f}" for v in row[:4]), f"{row[4]:g}"])
+        sep.join([t, *(f"{v:.{decimals}f}" for v in row[:4]), f"{row[4]:.15g}"])
         for t, row in zip(times, frame[list(COLUMNS)].itertuples(index=False), strict=True)
     ]
     return ([header.replace(",", sep)] if header else []) + rows

@@ -20,7 +20,7 @@ from trademl.errors import BadDataError, UsageError
 def same(report: BarsReport, frame: pd.DataFrame, spread=False):
     """The report's bars are `frame`, to the last bit."""
     wanted = frame[[*COLUMNS, *(["spread"] if spread else [])]].astype(float)
-    pd.testing.assert_frame_equal(report.bars, wanted, check_freq=False)
+    pd.testing.assert_frame_equal(report.bars, wanted, check_freq=False, check_exact=True)
 
 
 def changed(frame, row, **cells):

@@ -1,0 +1,151 @@
+"""`trademl data`: exit codes, JSON in every case, nothing half-written."""
+
+import json
+import sys
+
+import pytest
+from bars_files import lines, market, weekly, write
+
+from trademl.cli import main
+from trademl.data.bars import bars_hash, read_bars
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch, capsys):
+    """Runs `trademl data ...` in an empty folder: exit code, standard output, standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["trademl", "data", *map(str, words)])
+        with pytest.raises(SystemExit) as end:
+            main()
+        out, err = capsys.readouterr()
+        return int(end.value.code or 0), out, err
+
+    return call
+
+
+@pytest.fixture
+def good(tmp_path):
+    return write(tmp_path / "btc.csv", lines(market()))
+
+
+@pytest.fixture
+def bad(tmp_path):
+    rows = lines(market())
+    rows[9] = rows[9].rsplit(",", 1)[0] + ",nan"
+    return write(tmp_path / "bad.csv", rows)
+
+
+@pytest.fixture
+def naive(tmp_path):
+    return write(tmp_path / "eurusd.csv", lines(weekly(), stamps="%Y.%m.%d,%H:%M", header="", decimals=5))
+
+
+def test_check_says_what_was_found(run, good, bad, naive):
+    code, out, _ = run("check", good)
+    assert code == 0
+    assert "300 bars" in out
+    assert bars_hash(market()) in out
+    code, out, _ = run("check", bad)
+    assert code == 4
+    assert "bad.csv line 10 (row 9)" in out
+    assert "trademl data repair" in out
+    code, out, err = run("check", naive)
+    assert (code, out) == (4, "")
+    assert "--tz UTC" in err
+    assert "Traceback" not in err
+    assert run("check", naive, "--tz", "UTC")[0] == 0
+
+
+def test_every_command_answers_in_json_whatever_happens(run, good, bad, tmp_path):
+    code, out, _ = run("check", good, "--json")
+    record = json.loads(out)
+    assert (code, record["exit"], record["status"], record["kind"], record["rows"]) == (0, 0, "done", "bars", 300)
+    for words, wanted in (
+        (("check", bad, "--json"), 4),
+        (("check", tmp_path / "none.csv", "--json"), 4),
+        (("import", bad, "--json"), 4),
+        (("check", good, "--tz", "Mars", "--json"), 2),
+        (("check", good, "--kind", "jam", "--json"), 2),
+    ):
+        code, out, _ = run(*words)
+        assert (code, json.loads(out)["exit"]) == (wanted, wanted)
+
+
+def test_strict(run, tmp_path):
+    frame = market()
+    file = write(tmp_path / "gap.csv", lines(frame.drop(frame.index[40])))
+    assert run("check", file)[0] == 0
+    code, _, err = run("check", file, "--strict")
+    assert code == 4
+    assert "gap" in err
+
+
+def test_import_writes_the_canonical_file_once(run, good, tmp_path):
+    code, out, _ = run("import", good, "--symbol", "BTCUSD")
+    assert code == 0
+    stored = tmp_path / "datasets" / "btcusd_m15.parquet"
+    assert str(stored.relative_to(tmp_path)) in out
+    assert read_bars(stored).sha256 == bars_hash(market())
+    first = stored.read_bytes()
+    assert "already in" in run("import", good, "--symbol", "BTCUSD")[1]
+    assert stored.read_bytes() == first
+
+
+def test_import_does_not_replace_other_bars(run, good, tmp_path):
+    run("import", good)
+    other = write(tmp_path / "other.csv", lines(market(seed=9)))
+    code, _, err = run("import", other, "--output", "datasets/btc.parquet")
+    assert code == 2
+    assert "--replace" in err
+    assert read_bars("datasets/btc.parquet").sha256 == bars_hash(market())
+    assert run("import", other, "--output", "datasets/btc.parquet", "--replace")[0] == 0
+    assert read_bars("datasets/btc.parquet").sha256 == bars_hash(market(seed=9))
+
+
+def test_dry_runs_write_nothing(run, good, bad, tmp_path):
+    before = sorted(tmp_path.iterdir())
+    for words in (("import", good), ("repair", bad), ("sample", "--bars", "50", "--output", "s.csv")):
+        code, out, _ = run(*words, "--dry-run")
+        assert code == 0
+        assert "would write" in out
+    assert sorted(tmp_path.iterdir()) == before
+
+
+def test_import_refuses_what_repair_mends(run, bad, tmp_path):
+    code, _, err = run("import", bad)
+    assert code == 4
+    assert "trademl data repair" in err
+    assert not (tmp_path / "datasets").exists()
+    code, out, _ = run("repair", bad)
+    assert code == 0
+    assert "line 10" in out
+    assert len(read_bars("datasets/bad.parquet").bars) == 299
+    assert read_bars("datasets/bad.parquet").is_clean
+
+
+def test_samples_can_be_read_back_and_are_calendars_and_bars(run):
+    assert run("sample", "--bars", "4000", "--edge", "1", "--seed", "3", "--output", "s.csv.gz")[0] == 0
+    code, out, _ = run("check", "s.csv.gz", "--json")
+    assert (code, json.loads(out)["rows"]) == (0, 4000)
+    code, out, _ = run("check", "s_news.csv.gz", "--json")
+    assert (code, json.loads(out)["kind"]) == (0, "news")
+    again = json.loads(run("sample", "--bars", "4000", "--edge", "1", "--seed", "3", "--output", "t.parquet", "--json")[1])
+    assert again["sha256"] == read_bars("s.csv.gz").sha256 == read_bars("t.parquet").sha256
+
+
+def test_a_sample_that_cannot_be(run):
+    assert run("sample", "--bars", "10", "--edge", "2", "--output", "s.csv")[0] == 2
+    assert run("sample", "--bars", "10", "--output", "s.xls")[0] == 2
+
+
+def test_the_real_mt4_file_is_imported_by_the_remedy_that_its_refusal_names(run, shared_data):
+    file = shared_data / "import/mt4_eurusd_m15_eet_junk_tail.csv.gz"
+    code, _, err = run("import", file)
+    assert code == 4
+    assert "--tz broker-eu" in err
+    code, out, _ = run("import", file, "--tz", "broker-eu", "--symbol", "EURUSD", "--json")
+    assert code == 0
+    assert json.loads(out)["rows"] == 65_534
+    assert read_bars("datasets/eurusd_m15.parquet").sha256 == json.loads(out)["sha256"]
