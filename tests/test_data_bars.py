@@ -1,6 +1,8 @@
 """Bars of any broker: the awkward inputs of the specification, each with its count and its first row."""
 
 import itertools
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import numpy as np
@@ -818,3 +820,34 @@ def test_the_real_exchange_file_agrees_with_an_independent_copy(shared_data):
     assert len(both) == 25_341
     for name in ("open", "high", "low", "close"):
         assert (report.bars.loc[both, name] == truth.bars.loc[both, name]).mean() > 0.999
+
+
+def test_a_price_behind_the_close_is_no_volume(tmp_path):
+    rows = [f"{r.rsplit(',', 1)[0]},{r.split(',')[4]},{r.rsplit(',', 1)[1]},17" for r in lines(market(), header="")]
+    with pytest.raises(BadDataError, match="such as VWAP"):
+        read_bars(write(tmp_path / "a.csv", rows))
+
+
+@pytest.mark.slow
+def test_memory_grows_with_the_numbers_and_not_with_the_text(tmp_path):
+    """Two million rows (130 MB of text) in a process of their own: peak below 1 GiB, so ten million fit in 5."""
+    script = """
+import resource, sys
+import numpy as np, pyarrow as pa, pyarrow.csv
+n = 2_000_000
+time = np.datetime64("1985-01-01T00:00:00", "s") + np.arange(n) * np.timedelta64(900, "s")
+price = 100 + np.round(np.sin(np.arange(n) / 1e4), 2)
+names = dict(time=np.char.add(np.datetime_as_string(time), "Z"), open=price, high=price + 1, low=price - 1, close=price, volume=price)
+if sys.argv[1] == "write":
+    pa.csv.write_csv(pa.table(names), sys.argv[2])
+else:
+    del time, price, names
+    from trademl.data.bars import read_bars
+    print(len(read_bars(sys.argv[2]).bars), resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+    script = script.replace("names = dict", "names = {} if sys.argv[1] == 'read' else dict")
+    for job in ("write", "read"):
+        done = subprocess.run([sys.executable, "-c", script, job, str(tmp_path / "a.csv")], capture_output=True, text=True, check=True)
+    rows, kilobytes = map(int, done.stdout.split())
+    assert rows == 2_000_000
+    assert kilobytes < 1 << 20

@@ -7,7 +7,7 @@ __all__ = ['ALIASES', 'VOLUMES', 'NOT_PRICES', 'NOT_VOLUMES', 'UNNAMED', 'TIME_W
            'tidy_name', 'find_price', 'find_volumes', 'Layout', 'says_stamp', 'looks_like_time', 'looks_like_clock',
            'has_time_of_day', 'find_time', 'missing', 'find_layout', 'named_layout', 'bare_layout', 'choose_volume']
 
-# %% ../../nbs/10c_data_layout.ipynb #84648cf7
+# %% ../../nbs/10c_data_layout.ipynb #44ead498
 import re
 from dataclasses import dataclass
 
@@ -17,7 +17,7 @@ from .clocks import NAT, parse_numbers, parse_text
 from .tables import Column, Table
 from ..errors import BadDataError
 
-# %% ../../nbs/10c_data_layout.ipynb #e06cb40c
+# %% ../../nbs/10c_data_layout.ipynb #90e08545
 ALIASES = {
     "open": ("open", "o", "open_price", "price_open", "opening_price", "open_bid", "bid_open"),
     "high": ("high", "h", "high_price", "price_high", "max", "high_bid", "bid_high"),
@@ -69,7 +69,7 @@ def find_volumes(names: list[str], table: Table) -> list[int]:
     seen = exact + [i for i in loose if i not in exact]
     return [i for i in seen if table.columns[i].numbers is not None] or seen
 
-# %% ../../nbs/10c_data_layout.ipynb #60447e5b
+# %% ../../nbs/10c_data_layout.ipynb #8581ee0b
 @dataclass(frozen=True)
 class Layout:
     """The roles of a table's columns."""
@@ -152,7 +152,7 @@ def missing(table: Table, role: str) -> BadDataError:
         f" Export it too, or rename the column that is meant"
     )
 
-# %% ../../nbs/10c_data_layout.ipynb #4dfe925c
+# %% ../../nbs/10c_data_layout.ipynb #229429ae
 def find_layout(table: Table, stamp: str | None = None) -> Layout:
     """The roles of a table of bars. BadDataError names what is missing or cannot be told."""
     return named_layout(table, stamp) if table.has_header else bare_layout(table)
@@ -208,12 +208,17 @@ def bare_layout(table: Table) -> Layout:
             f"{table.path.name}: no header, and the columns do not stand in the order open, high, low, close"
             f" (true in {sane.mean():.0%} of the rows); add a header line that names them"
         )
+    if len(rest) > 1 and len(o) > 1 and ((rest[0].numbers >= low) & (rest[0].numbers <= h)).mean() > 0.95:
+        raise BadDataError(
+            f"{table.path.name}: no header, and the column behind the close lies between low and high: a price such as VWAP and no volume;"
+            " add a header line that names the columns"
+        )
     metatrader = clock is not None and len(rest) == 3  # tick volume, real volume, spread
     volumes = (rest[1], rest[0]) if metatrader else (rest[0],)
     unused = () if metatrader else tuple(f"column {i + 1}" for i, c in enumerate(columns) if any(c is r for r in rest[1:]))
     return Layout(columns[time], clock, None, False, prices, volumes, rest[2] if metatrader else None, unused)
 
-# %% ../../nbs/10c_data_layout.ipynb #2a3bfee0
+# %% ../../nbs/10c_data_layout.ipynb #776a2f37
 def choose_volume(layout: Layout) -> tuple[Column, str]:
     """The first candidate that is not zero throughout, and a sentence about the choice ("" when there was none)."""
     candidates = layout.volumes
