@@ -6,7 +6,7 @@
 __all__ = ['FIELDS', 'news_hash', 'NewsReport', 'news_covers_until', 'high_impact_usd', 'read_news', 'read_rows', 'report_junk',
            'report_words', 'settle_events', 'check_coverage', 'write_news']
 
-# %% ../../nbs/12_data_news.ipynb #4c52ac37
+# %% ../../nbs/12_data_news.ipynb #1911971a
 import hashlib
 import json
 import os
@@ -38,7 +38,7 @@ from .findings import Findings, Issue, Severity, Source, refuse
 from .tables import Table, read_table, write_table
 from ..errors import BadDataError
 
-# %% ../../nbs/12_data_news.ipynb #ecee20fb
+# %% ../../nbs/12_data_news.ipynb #d60dd8fb
 FIELDS = ("currency", "impact", "event", "time_kind")
 
 
@@ -107,7 +107,7 @@ def high_impact_usd(events) -> tuple[np.ndarray, np.ndarray]:
     timed = (wanted["time_kind"] == "scheduled").to_numpy(bool)
     return np.sort(seconds[timed]), np.sort(seconds[~timed])
 
-# %% ../../nbs/12_data_news.ipynb #1941164b
+# %% ../../nbs/12_data_news.ipynb #884c4048
 def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = False) -> NewsReport:
     """Read an economic calendar (CSV, CSV.gz, Parquet, Feather).
 
@@ -151,7 +151,7 @@ def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = 
         )
     return report
 
-# %% ../../nbs/12_data_news.ipynb #803c0f69
+# %% ../../nbs/12_data_news.ipynb #7302c79f
 def read_rows(table: Table, layout: NewsLayout, stamps: Stamps, impact: np.ndarray, findings: Findings) -> np.ndarray:
     """Mask of rows that have a time and a known impact. Reports the others."""
     known = stamps.wall != NAT
@@ -202,7 +202,7 @@ def report_words(table: Table, rows, currency, impact, payroll, kinds, findings:
     if len(loose):
         findings.add("unscheduled", f"{len(loose):,} all-day or tentative events", count=len(loose), row=table.line_of(int(loose[0])))
 
-
+# %% ../../nbs/12_data_news.ipynb #e1926657
 def settle_events(table: Table, events: pd.DataFrame, findings: Findings) -> pd.DataFrame:
     """Sorted by time, each event once. Reports `out_of_order`, the two kinds of duplicate, `quiet` and `coverage`."""
     time = events["time"].to_numpy("M8[ns]").view(np.int64)
@@ -245,7 +245,7 @@ def settle_events(table: Table, events: pd.DataFrame, findings: Findings) -> pd.
         findings.add("coverage", f"{len(events):,} events from {iso_z(first)} to {iso_z(last)}", count=len(events), value=iso_z(last))
     return events.drop(columns="row").reset_index(drop=True)
 
-# %% ../../nbs/12_data_news.ipynb #d0df97ac
+# %% ../../nbs/12_data_news.ipynb #436824ff
 def check_coverage(bars: pd.DataFrame, events) -> None:
     """BadDataError when bars lie outside the calendar: before its first event - 24 h, or after its last event."""
     frame = events.events if isinstance(events, NewsReport) else events
@@ -264,7 +264,7 @@ def check_coverage(bars: pd.DataFrame, events) -> None:
             " silence would be taught as 'no news'. Extend the calendar, shorten the bars, or say --no-news"
         )
 
-# %% ../../nbs/12_data_news.ipynb #283c4ed9
+# %% ../../nbs/12_data_news.ipynb #e85fbf89
 def write_news(events: pd.DataFrame, path: str | os.PathLike, source: Source | None = None, **more) -> str:
     """Write canonical events atomically (.parquet .feather .csv .csv.gz); their sha256."""
     sha256 = news_hash(events)
