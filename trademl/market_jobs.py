@@ -18,8 +18,9 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
     "data": 0.03,
     "features": 0.02,
     "labels": 0.02,
-    "judge signal": 0.45,
+    "judge signal": 0.40,
     "judge position": 0.20,
+    "risk": 0.05,
     "evidence": 0.06,
     "ship": 0.14,
     "prove": 0.05,
@@ -27,20 +28,32 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
 }
 
 
-def run_retrain(overrides: Mapping[str, object], where: Mapping[str, object], *, tz=None, stamp=None, strict=False) -> dict:
+def run_retrain(overrides: Mapping[str, object], where: Mapping[str, object], *, tz=None, stamp=None, strict=False, risk=True) -> dict:
     """`trademl retrain`: the job, its report, its look at the final window. Raises what the job raised."""
     settings = load_settings(overrides)
     pipeline.label_spec(settings)  # a contract that cannot be meant is refused before anything is written
     choice = pipeline.choose_market(settings, **where)
     store = Store(choice.models_dir)
     store.check_line(choice.line)
-    parameters = _given({**where, "tz": tz, "stamp": stamp, "strict": strict, "overrides": _given(overrides)})
+    parameters = _given({**where, "tz": tz, "stamp": stamp, "strict": strict, "risk": risk, "overrides": _given(overrides)})
     with store.lock(), RunFolder.create(settings.paths.reports, "retrain", parameters, seed=settings.run.seed) as run:
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES)
         revision = store.open(result.summary["revision"])
         looks = _look(settings, revision, run.run_id, result.summary["backtest"], "retrain")
         summary = _finish(run, result, revision)
     return summary | {"looks": looks, "report": str(run.path / "report.html")}
+
+
+def run_risk(overrides: Mapping[str, object], *, symbol=None, models_dir=None) -> dict:
+    """`trademl retrain --risk` alone: new heads beside the newest signal and position."""
+    settings = load_settings(overrides)
+    store = pipeline.open_store(settings, symbol=symbol, models_dir=models_dir)
+    parent = store.open()
+    parameters = {"revision": parent.name, "models_dir": str(store.models_dir), "overrides": _given(overrides)}
+    with store.lock(), RunFolder.create(settings.paths.reports, "risk", parameters, seed=settings.run.seed) as run:
+        result = run_job("risk", parameters, run=run)
+        summary = _finish(run, result, store.open(result.summary["revision"]))
+    return summary | {"report": str(run.path / "report.html")}
 
 
 def run_report(overrides: Mapping[str, object], revision: str | None, *, symbol=None, models_dir=None) -> dict:

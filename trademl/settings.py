@@ -111,6 +111,12 @@ class Decision:
 
 
 @dataclass(frozen=True)
+class RiskModel:
+    enabled: bool
+    objective: str
+
+
+@dataclass(frozen=True)
 class Account:
     profile: int
     balance: float
@@ -163,6 +169,7 @@ SECTIONS = {
     "ensemble": Ensemble,
     "position": Position,
     "decision": Decision,
+    "risk_model": RiskModel,
     "account": Account,
     "backtest": Backtest,
     "gate": Gate,
@@ -184,6 +191,7 @@ class Settings:
     ensemble: Ensemble
     position: Position
     decision: Decision
+    risk_model: RiskModel
     account: Account
     backtest: Backtest
     gate: Gate

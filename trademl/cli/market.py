@@ -23,6 +23,7 @@ RevisionName = Annotated[str | None, typer.Option("--revision", help="a stored r
 def retrain(
     ensemble: Annotated[bool, typer.Option("--ensemble", help="train the signal ensemble (only together with --position)")] = False,
     position: Annotated[bool, typer.Option("--position", help="train the position model (only together with --ensemble)")] = False,
+    risk: Annotated[bool, typer.Option("--risk", help="train the risk heads; alone: beside the newest signal and position")] = False,
     no_warmstart: Annotated[bool, typer.Option("--no-warmstart", help="train from nothing (today the only way)")] = False,
     bars: Bars = None,
     news: News = None,
@@ -43,11 +44,14 @@ def retrain(
             "--ensemble and --position are trained together, always: they share one scaler and one run, and a position model beside a "
             "signal that it was not trained with is how the original lost money. Give both, or neither (which means both)"
         )
-    from trademl.market_jobs import run_retrain
+    from trademl.market_jobs import run_retrain, run_risk
 
     overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge}
     where = {"bars": bars, "news": news, "no_news": no_news, "symbol": symbol, "models_dir": models_dir}
-    summary = run_retrain(overrides, where, tz=tz, stamp=stamp, strict=strict)
+    if risk and not ensemble:
+        summary = run_risk(overrides, symbol=symbol, models_dir=models_dir)
+    else:
+        summary = run_retrain(overrides, where, tz=tz, stamp=stamp, strict=strict, risk=risk or not ensemble)
     if json:
         common.emit(summary)
     else:

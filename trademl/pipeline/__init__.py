@@ -6,7 +6,8 @@ from trademl.pipeline.evidence import reread_evidence, shipped_evidence, weigh
 from trademl.pipeline.inputs import load_inputs, make_features, make_rows
 from trademl.pipeline.market import account_spec, choose_market, cost_spec, label_spec, open_store, recipe_of
 from trademl.pipeline.proof import prove, run_id_of
-from trademl.pipeline.revision import store_revision, summary_of
+from trademl.pipeline.revision import store_revision, store_risk, summary_of
+from trademl.pipeline.risk import risk_trades, train_risk
 
 __all__ = [
     "account_spec",
@@ -21,11 +22,14 @@ __all__ = [
     "prove",
     "recipe_of",
     "reread_evidence",
+    "risk_trades",
     "run_id_of",
     "ship",
     "shipped_evidence",
     "store_revision",
+    "store_risk",
     "summary_of",
+    "train_risk",
     "weigh",
     "windows_of",
 ]

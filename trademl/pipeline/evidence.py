@@ -10,18 +10,19 @@ from trademl.errors import RevisionError, UsageError
 from trademl.evidence.gate import GateVerdict, gate_expectancy
 from trademl.evidence.honesty import Evidence
 from trademl.evidence.honesty import judge as judge_trades
-from trademl.market.backtest import Decisions
+from trademl.market.backtest import Decisions, run_backtest
 from trademl.market.decision import DecisionRule, Rule, decide
 from trademl.market.ensemble import MODELS
 from trademl.market.features import feature_hash
 from trademl.market.labeling import label_bars
 from trademl.market.oos import OutOfSample, read_oos
 from trademl.market.position import EXIT, first_exit, held_rows
-from trademl.market.recipe import MarketRows, Recipe, trades_in
+from trademl.market.recipe import EVIDENCE_ACCOUNT, MarketRows, Recipe, trades_in
 from trademl.market.specs import CLASSES, AccountSpec, CostSpec, LabelSpec
 from trademl.market.walkforward import Judged
 from trademl.pipeline.inputs import Inputs, make_features
 from trademl.pipeline.market import account_spec
+from trademl.pipeline.risk import RiskTrained, head_of_model, head_of_revision, sized
 from trademl.risk.profiles import profile as profile_of
 from trademl.settings import Settings
 from trademl.ship.runtime import predict_onnx
@@ -57,10 +58,22 @@ def score_signal(rows: MarketRows, judged: Judged, settings: Settings) -> dict:
     return scores | {"prior": prior.tolist()}
 
 
-def weigh(rows: MarketRows, judged: Judged, recipe: Recipe, settings: Settings, symbol: str, profile: int) -> tuple[Evidence, GateVerdict]:
+def weigh(
+    rows: MarketRows,
+    judged: Judged,
+    recipe: Recipe,
+    settings: Settings,
+    symbol: str,
+    profile: int,
+    risk: RiskTrained | None = None,
+) -> tuple[Evidence, GateVerdict]:
     """The honest page of the final window under the account, and the gate over every decision of it."""
     decisions = judged.decisions(rows, recipe, profile)
     final = judged.windows.bars("final")
+    trades = trades_in(rows, decisions.side, final, decisions.exit_bar)
+    ask = None if risk is None else head_of_model(risk.model, profile, settings)
+    if ask is not None:
+        decisions = sized(rows.bars, decisions, trades, ask, profile)
     span = judged.windows.span("final")
     evidence = judge_trades(
         rows.bars,
@@ -73,7 +86,6 @@ def weigh(rows: MarketRows, judged: Judged, recipe: Recipe, settings: Settings, 
         bootstrap_draws=recipe.bootstrap_draws,
         window=(span.start_s, span.end_s),
     )
-    trades = trades_in(rows, decisions.side, final, decisions.exit_bar)
     verdict = gate_expectancy(
         trades.net_r.to_numpy(),
         trades.entry_time,
@@ -100,6 +112,10 @@ def reread_evidence(
     costs = costs or CostSpec(**manifest["costs"])
     decision = manifest["decision"] | ({"rule": rule} if rule else {})
     decisions = oos.decisions(stored_rule(decision, profile), costs, "final", exits_on=decision["exits_on"])
+    ask = head_of_revision(revision, profile, settings)
+    if ask is not None:
+        trades = run_backtest(oos.bars, decisions, oos.spec, costs, EVIDENCE_ACCOUNT).trades
+        decisions = sized(oos.bars, decisions, trades, ask, profile)
     span = manifest["split"]["windows"]["final"]
     return judge_trades(
         oos.bars,

@@ -44,9 +44,11 @@ def load_inputs(settings: Settings, choice: MarketChoice, *, tz=None, stamp=None
         bars, events, issues = made.bars, made.events, tuple(inspect_bars(made.bars))
     else:
         report = read_bars(choice.bars, tz=tz, stamp=stamp, strict=strict, now=now or utc_now())
+        report.require_clean()
         bars, events, issues = report.bars, None, report.issues
         if not choice.no_news:
-            news = read_news(choice.news, tz=None, strict=strict)
+            news = read_news(choice.news, tz=tz, strict=strict)
+            news.require_clean()
             events, issues = news.events, (*issues, *news.issues)
             check_coverage(bars, events)
     return Inputs(

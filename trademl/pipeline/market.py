@@ -3,6 +3,7 @@
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from trademl.device import resolve_models
 from trademl.errors import UsageError
 from trademl.market.decision import Rule
 from trademl.market.recipe import Recipe
@@ -137,6 +138,7 @@ def recipe_of(settings: Settings) -> Recipe:
         bootstrap_draws=settings.backtest.bootstrap_draws,
         seed=settings.run.seed,
         threads=settings.run.threads,
+        devices=resolve_models(settings.run.device),
     )
 
 

@@ -14,6 +14,7 @@ from trademl.market.labeling import Labels, label_bars
 from trademl.market.oos import OutOfSample
 from trademl.market.specs import CLASSES, Entry, ExitReason
 from trademl.pipeline.evidence import out_of_sample
+from trademl.pipeline.risk import METADATA_FILE
 from trademl.settings import Settings
 from trademl.ship.store import Revision
 from trademl.validate.splits import Window
@@ -185,6 +186,39 @@ class Pages:
                 "to": gain["high"],
             }
         return pd.DataFrame(rows).T.round(4)
+
+    @cached_property
+    def _risk(self) -> dict | None:
+        names = {entry["name"] for entry in self.revision.manifest["files"]}
+        return json.loads(self.revision.read(METADATA_FILE)) if METADATA_FILE in names else None
+
+    def risk_histogram(self):
+        """Which multiplier each profile's replay chose, under both objectives."""
+        if self._risk is None:
+            return "This revision was made without risk heads: every trade is sized at the profile's base risk."
+        counts = {
+            number: {objective: figures["histogram"] for objective, figures in profile["labels"].items()}
+            for number, profile in self._risk["profiles"].items()
+            if profile["labels"]
+        }
+        if not counts:
+            return "Too few trades to replay: no profile has labels, and every multiplier is 1.0."
+        return report.risk_histogram(counts, self._risk["candidates"])
+
+    def risk_table(self) -> pd.DataFrame:
+        """Verdict of each head, with the label entropy and the share of labels at the grid's edges."""
+        rows = {}
+        for number, profile in (self._risk or {"profiles": {}})["profiles"].items():
+            labels = profile["labels"].get(self._risk["objective"], {})
+            rows[f"profile {number}"] = {
+                "base risk, %": profile["base_risk_pct"],
+                "halt, %": profile["max_total_drawdown_pct"],
+                "multiplier": profile["multiplier"],
+                "label entropy": labels.get("entropy"),
+                "at the grid's edge": labels.get("edge_share"),
+                "verdict": profile["sentence"],
+            }
+        return pd.DataFrame(rows).T
 
     def features(self):
         """Coverage and spread of every feature."""

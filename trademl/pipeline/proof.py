@@ -56,8 +56,10 @@ def run_id_of(inputs: Inputs, rows: MarketRows, recipe: Recipe, settings: Settin
 
 
 def recipe_facts(recipe: Recipe) -> dict:
-    """What of a recipe changes its models (the number of threads does not)."""
-    return {k: v for k, v in asdict(recipe).items() if k != "threads"}
+    """What of a recipe changes its models: neither the number of threads nor what was asked of a machine without a GPU."""
+    facts = {k: v for k, v in asdict(recipe).items() if k not in ("threads", "devices")}
+    elsewhere = {model: where.resolved for model, where in recipe.devices.items() if where.resolved != "cpu"}
+    return facts | ({"devices": elsewhere} if elsewhere else {})
 
 
 def prove(rows: MarketRows, judged: Judged, shipped: Shipped, run_id: str) -> Proven:

@@ -1,19 +1,21 @@
 """What a revision holds: graphs, native files, out-of-sample table, golden rows, metrics, and the manifest that names them all."""
 
 import hashlib
+import io
 import json
 import platform
 import subprocess
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from trademl import __version__
 from trademl.clock import epoch_seconds, iso_z, utc_now
-from trademl.errors import Exit
+from trademl.errors import Exit, UsageError
 from trademl.evidence.gate import GateVerdict
 from trademl.evidence.honesty import Evidence
 from trademl.market.ensemble import MODELS, native_files
@@ -21,12 +23,14 @@ from trademl.market.features import FEATURES, feature_hash
 from trademl.market.oos import oos_bytes, oos_frame
 from trademl.market.position import POSITION_CLASSES, STATE_FEATURES
 from trademl.market.recipe import MarketRows, Recipe
-from trademl.market.specs import CLASSES
+from trademl.market.specs import CLASSES, CostSpec
 from trademl.market.walkforward import Judged, Shipped
 from trademl.npz import npz_bytes
 from trademl.pipeline.evidence import score_signal
 from trademl.pipeline.inputs import Inputs, describe_features, describe_labels
+from trademl.pipeline.market import account_spec
 from trademl.pipeline.proof import GOLDEN_ROWS, Proven
+from trademl.pipeline.risk import CLAMP, METADATA_FILE, TRADES_FILE, RiskTrained, risk_files, risk_verdicts, train_risk
 from trademl.risk.profiles import PROFILES
 from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
 from trademl.runs import jsonable
@@ -34,12 +38,15 @@ from trademl.settings import Settings
 from trademl.ship.export import INPUT, OPSET, TOLERANCE
 from trademl.ship.manifest import digest
 from trademl.ship.store import Revision, Store
+from trademl.validate.lineage import Lineage
 
 LIBRARIES = ("numpy", "scikit-learn", "xgboost", "lightgbm", "onnx", "onnxruntime", "numba", "pandas")
 
 
-def revision_files(rows: MarketRows, judged: Judged, shipped: Shipped, proven: Proven, metrics: Mapping) -> dict[str, bytes]:
-    """Every file of the revision but the manifest, by name."""
+def revision_files(
+    rows: MarketRows, judged: Judged, shipped: Shipped, proven: Proven, metrics: Mapping, risk: Mapping[str, bytes]
+) -> dict[str, bytes]:
+    """Every file of the revision but the manifest, by name; `risk` are the files of the heads."""
     scaler = judged.frozen.scaler
     return {
         **proven.graphs,
@@ -49,6 +56,7 @@ def revision_files(rows: MarketRows, judged: Judged, shipped: Shipped, proven: P
         "oos.parquet": oos_bytes(oos_frame(rows, judged)),
         "golden.npz": proven.golden,
         "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
+        **risk,
     }
 
 
@@ -87,6 +95,7 @@ def build_manifest(
         "models": [
             _model("signal", files, len(FEATURES), CLASSES),
             _model("position", files, len(FEATURES) + len(STATE_FEATURES), POSITION_CLASSES),
+            *risk_models(files),
         ],
         "position_model": True,
         "trained_together": run_id,
@@ -126,11 +135,7 @@ def build_manifest(
             "exit_probability": recipe.position.exit_probability,
             "exit_gain": asdict(frozen.exit_gain),
         },
-        "profiles": [
-            {"profile": p.number, "max_total_drawdown_pct": p.max_total_drawdown_pct, "verdict": "no risk head was trained: 1.0"}
-            for p in PROFILES
-        ],
-        "risk": {"multiplier_min": 0.10, "multiplier_max": 1.25, "features": list(RISK_FEATURES)},
+        **risk_record(files),
         "seed": recipe.seed,
         "metrics": {key: metrics[key] for key in ("headline", "signal_summary", "trades_summary")} | {"parity": proven.parity},
         "gate": {"passed": verdict.passed, "reasons": list(verdict.reasons), "sentence": verdict.sentence, "checks": verdict.checks},
@@ -153,6 +158,35 @@ def _model(role: str, files: Mapping[str, bytes], width: int, classes) -> dict:
         "classes": list(classes),
         "members": list(MODELS),
     }
+
+
+def risk_models(files: Mapping[str, bytes]) -> list[dict]:
+    """The manifest's entries of the risk graphs among `files`."""
+    heads = sorted(name for name in files if name.startswith("risk_p") and name.endswith(".onnx"))
+    return [
+        {
+            "name": name.removesuffix(".onnx"),
+            "role": "risk",
+            "file": name,
+            "format": "onnx",
+            "opset": OPSET,
+            "sha256": digest(files[name]),
+            "input": {"name": INPUT, "dtype": "float64", "shape": ["N", len(RISK_FEATURES)]},
+            "classes": None,
+            "members": ["lgb"],
+        }
+        for name in heads
+    ]
+
+
+def risk_record(files: Mapping[str, bytes]) -> dict:
+    """`profiles` and `risk` of the manifest, from the heads' metadata among `files`."""
+    if METADATA_FILE in files:
+        profiles = risk_verdicts(json.loads(files[METADATA_FILE]))
+    else:
+        said = {"published": False, "verdict": "no risk head was trained: 1.0"}
+        profiles = [{"profile": p.number, "max_total_drawdown_pct": p.max_total_drawdown_pct, **said} for p in PROFILES]
+    return {"profiles": profiles, "risk": {"multiplier_min": CLAMP[0], "multiplier_max": CLAMP[1], "features": list(RISK_FEATURES)}}
 
 
 def _scaler_hash(scaler) -> str:
@@ -183,13 +217,18 @@ def store_revision(
     evidence: Evidence,
     verdict: GateVerdict,
     run_id: str,
+    risk: RiskTrained | None = None,
 ) -> Revision:
     """Write the revision whole, and move the pointer to it if the gate passed."""
     store = Store(inputs.choice.models_dir)
     metrics = describe(inputs, rows, judged, shipped, settings, evidence, verdict)
-    files = revision_files(rows, judged, shipped, proven, metrics)
+    trained_at = iso_z(utc_now())
+    if risk is not None:
+        shipped = replace(shipped, lineage=shipped.lineage.add(risk.fit()))
+    heads = {} if risk is None else risk_files(risk, run_id, trained_at)
+    files = revision_files(rows, judged, shipped, proven, metrics, heads)
     manifest = build_manifest(
-        inputs, rows, recipe, settings, judged, shipped, proven, verdict, metrics, files, run_id=run_id, trained_at=iso_z(utc_now())
+        inputs, rows, recipe, settings, judged, shipped, proven, verdict, metrics, files, run_id=run_id, trained_at=trained_at
     )
     revision = store.write(files, manifest)
     revision.verify()
@@ -232,16 +271,44 @@ def headline(line: str, final, gate_sentence: str, found: bool) -> str:
     return f"{line}, judged {span}: {'' if found else 'no edge found; '}{gate_sentence}"
 
 
-def summary_of(revision: Revision, evidence: Evidence, verdict: GateVerdict | None = None) -> dict:
-    """What a run hands back: revision, gate, headline, figures, exit code."""
+def summary_of(revision: Revision, evidence: Evidence, *, gated: bool = False) -> dict:
+    """What a run hands back: revision, gate, headline, figures, exit code (3 when the run is `gated` and the gate refused)."""
     gate = revision.manifest["gate"]
+    refused = gated and not gate["passed"]
     return {
         "revision": revision.name,
         "line": revision.manifest["line"],
         "headline": f"revision {revision.name}, {revision.manifest['metrics']['headline']}",
         "gate": {"passed": gate["passed"], "reasons": gate["reasons"]},
-        "status": "done" if gate["passed"] or verdict is None else "refused",
-        "exit": int(Exit.DONE if gate["passed"] or verdict is None else Exit.GATE_REFUSED),
+        "status": "refused" if refused else "done",
+        "exit": int(Exit.GATE_REFUSED if refused else Exit.DONE),
         "metrics": revision.manifest["metrics"],
         "backtest": evidence.to_json(),
     }
+
+
+def store_risk(parent: Revision, settings: Settings) -> Revision:
+    """`retrain --risk` alone: new heads on the trades that the parent kept, beside its signal and position, as a new revision."""
+    kept = {entry["name"] for entry in parent.manifest["files"]}
+    if TRADES_FILE not in kept:
+        raise UsageError(f"revision {parent.name} holds no {TRADES_FILE}: it was made without risk heads; run a plain `trademl retrain`")
+    trades = pd.read_parquet(io.BytesIO(parent.read(TRADES_FILE)))
+    costs = CostSpec(**parent.manifest["costs"])
+    trained = train_risk(trades, costs, account_spec(settings, parent.manifest["symbol"], settings.account.profile), settings)
+    trained_at = iso_z(utc_now())
+    files = {name: parent.read(name) for name in kept if "risk_" not in name}
+    files |= risk_files(trained, parent.manifest["trained_together"], trained_at)
+    lineage = [fit for fit in parent.manifest["lineage"] if fit["kind"] != "risk_labels"]
+    manifest = {k: v for k, v in parent.manifest.items() if k != "files"} | risk_record(files)
+    manifest |= {"trained_at": trained_at, "parent": parent.name, "lineage": [*lineage, *_fits(trained)]}
+    manifest["models"] = [model for model in manifest["models"] if model["role"] != "risk"] + risk_models(files)
+    store = Store(parent.folder.parents[1])
+    revision = store.write(files, manifest)
+    revision.verify()
+    if revision.gate_passed:
+        store.activate(revision.name, by_gate=True)
+    return revision
+
+
+def _fits(trained: RiskTrained) -> list[dict]:
+    return json.loads(Lineage((trained.fit(),)).to_json())
