@@ -7,13 +7,17 @@ import os
 import platform
 import subprocess
 import sys
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import metadata
+from pathlib import Path
+from typing import TypeVar
 
 from trademl.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
+LIBRARY_OF = {"rf": "scikit-learn", "xgb": "xgboost", "lgb": "lightgbm"}  # model -> what trains it
 LIBRARIES = ("numpy", "pandas", "numba", "scikit-learn", "xgboost", "lightgbm", "onnx", "onnxruntime", "papermill", "jupyterlab", "plotly")
 
 _PROBES = {
@@ -41,6 +45,10 @@ class Resolved:
     reason: str
 
 
+CPU = Resolved("cpu", "cpu", "as asked")
+Fitted = TypeVar("Fitted")
+
+
 @cache
 def probe(library: str, timeout_s: float = 60.0) -> tuple[str, str]:
     """("cuda" or "cpu", why): the device on which a tiny fit of this library really ran when it was asked for CUDA."""
@@ -57,16 +65,67 @@ def probe(library: str, timeout_s: float = 60.0) -> tuple[str, str]:
     return "cpu", last[0][:160]
 
 
+def has_accelerator() -> bool:
+    """Whether the system shows an accelerator at all (NVIDIA, AMD ROCm, WSL). Says no only where that is certain: on Linux and macOS."""
+    if platform.system() == "Linux":
+        return any(Path("/dev").glob("nvidia[0-9]*")) or Path("/dev/kfd").exists() or Path("/dev/dxg").exists()
+    return platform.system() != "Darwin"
+
+
 def resolve(library: str, requested: str = "auto") -> Resolved:
-    """Where `library` will train. Asking for cuda where there is none resolves to cpu and says so."""
+    """Where `library` will train. Asking for cuda where there is none resolves to cpu and says so.
+
+    A ROCm build of a library answers to the name cuda too.
+    """
     if requested not in DEVICES:
         raise UsageError(f"device {requested!r} is not one of {', '.join(DEVICES)}")
     if requested == "cpu":
-        return Resolved(requested, "cpu", "as asked")
+        return CPU
     if library not in _PROBES:
         return Resolved(requested, "cpu", "the library has no GPU path")
+    if requested == "auto" and not has_accelerator():
+        return Resolved(requested, "cpu", "no accelerator on this machine")
     device, reason = probe(library)
     return Resolved(requested, device, reason)
+
+
+def resolve_models(requested: str = "auto") -> dict[str, Resolved]:
+    """Where each kind of model will train: rf, xgb, lgb."""
+    return {model: resolve(library, requested) for model, library in LIBRARY_OF.items()}
+
+
+def fit_on(
+    where: Resolved,
+    fit: Callable[[str], Fitted],  # fit("cuda") or fit("cpu")
+    trained_on: Callable[[Fitted], str],  # reads the device back from what was fitted
+    errors: type[Exception] | tuple[type[Exception], ...],  # what the library raises when its device fails
+) -> tuple[Fitted, Resolved]:
+    """Fit where `where` says; once more on the CPU when the accelerator fails in mid-fit. Returns where it really trained, too."""
+    if where.resolved == "cpu":
+        return fit("cpu"), where
+    try:
+        fitted = fit(where.resolved)
+    except errors as failure:
+        why = " ".join(str(failure).split())[:160] or type(failure).__name__
+        return fit("cpu"), Resolved(where.requested, "cpu", f"{where.resolved} failed in mid-fit ({why}); fitted again on the CPU")
+    found = trained_on(fitted)
+    if not found.startswith(where.resolved):
+        return fitted, Resolved(where.requested, "cpu", f"asked for {where.resolved}, the library trained on {found}")
+    return fitted, where
+
+
+def notes(devices: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
+    """Sentences for what did not train where it was asked to; `devices`: role -> model -> a Resolved as a dict.
+
+    A forest is never meant: there is no GPU path for it.
+    """
+    said = {}
+    for models in devices.values():
+        for model, one in models.items():
+            fell = one["requested"] == "cuda" or "mid-fit" in one["reason"]
+            if one["resolved"] == "cpu" and fell and LIBRARY_OF[model] in _PROBES:
+                said[f"{LIBRARY_OF[model]} was asked for {one['requested']} and trained on the CPU: {one['reason']}"] = None
+    return list(said)
 
 
 @dataclass(frozen=True)
@@ -96,7 +155,7 @@ def examine() -> Machine:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed (pip install 'trademl[lab]')"
-    devices = {name: resolve(name) for name in ("xgboost", "lightgbm", "scikit-learn")}
+    devices = {name: resolve(name, "cuda") for name in ("xgboost", "lightgbm", "scikit-learn")}
     return Machine(platform.python_version(), platform.platform(), os.cpu_count() or 1, _memory_gib(), versions, devices)
 
 

@@ -4,11 +4,14 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'Scaler', 'fit_scaler', 'sample_weights', 'Rounds', 'FittedEnsemble', 'check_classes', 'fit_forest',
-           'xgb_parameters', 'lgb_parameters', 'fit_xgboost', 'fit_lightgbm', 'fit_ensemble', 'native_probabilities',
-           'lightgbm_text', 'native_files', 'Blend', 'choose_blend']
+           'xgb_parameters', 'lgb_parameters', 'fit_xgboost', 'fit_lightgbm', 'xgb_device', 'lgb_device',
+           'fit_ensemble', 'assembled', 'native_probabilities', 'lightgbm_text', 'native_files', 'Blend',
+           'choose_blend']
 
 # %% ../../nbs/34_market_ensemble.ipynb #5f55288d
+import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import lightgbm as lgb
@@ -16,6 +19,7 @@ import numpy as np
 import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier
 
+from ..device import CPU, Resolved, fit_on
 from ..errors import BadDataError, ParityError, UsageError
 from .trees import from_forest, from_lightgbm, from_xgboost
 from .treetable import TreeTable, predict
@@ -81,6 +85,7 @@ class FittedEnsemble:
     by_lgb: lgb.Booster = field(repr=False)
     rounds: Rounds
     n_classes: int
+    devices: Mapping[str, Resolved] = field(default_factory=dict)  # model -> where it really trained
 
     def model_probabilities(self, z: np.ndarray) -> np.ndarray:
         """float64 (n, 3 models, n_classes) for float32 z (n, n_features)."""
@@ -156,9 +161,9 @@ def lgb_parameters(params: EnsembleParams, n_classes: int, *, seed: int, threads
     }
 
 # %% ../../nbs/34_market_ensemble.ipynb #abcacddd
-def fit_xgboost(z, y, weight, params, n_classes, *, seed, threads, rounds=None, stop=None):
+def fit_xgboost(z, y, weight, params, n_classes, *, seed, threads, rounds=None, stop=None, device="cpu", callbacks=()):
     """A booster of `rounds`, or of as many as early stopping on `stop` = (z, y, weight) finds."""
-    options = xgb_parameters(params, n_classes, seed=seed, threads=threads)
+    options = xgb_parameters(params, n_classes, seed=seed, threads=threads) | ({} if device == "cpu" else {"device": device})
     data = xgb.QuantileDMatrix(z, label=y, weight=weight, max_bin=params.xgb_max_bin, nthread=threads or 0)
     if rounds is not None:
         return xgb.train(options, data, num_boost_round=rounds)
@@ -170,21 +175,35 @@ def fit_xgboost(z, y, weight, params, n_classes, *, seed, threads, rounds=None, 
         evals=[(held_out, "stop")],
         early_stopping_rounds=params.early_stopping_rounds,
         verbose_eval=False,
+        callbacks=[*callbacks],  # a study watches the loss and may give up
     )
     return grown[: grown.best_iteration + 1]
 
 
-def fit_lightgbm(z, y, weight, params, n_classes, *, seed, threads, rounds=None, stop=None):
+def fit_lightgbm(z, y, weight, params, n_classes, *, seed, threads, rounds=None, stop=None, device="cpu", callbacks=()):
     """As `fit_xgboost`. LightGBM sees the float32 matrix as float64 values of it: the numeric contract."""
     options = lgb_parameters(params, n_classes, seed=seed, threads=threads)
+    if device != "cpu":
+        options = {key: value for key, value in options.items() if key != "force_row_wise"} | {"device_type": device}
     options["min_data_in_leaf"] = min(params.lgb_min_data_in_leaf, max(1, len(z) // 50))
     data = lgb.Dataset(z, label=y, weight=weight, free_raw_data=True, params=options)
     if rounds is not None:
         return lgb.train(options, data, num_boost_round=rounds)
     held_out = lgb.Dataset(stop[0], label=stop[1], weight=stop[2], reference=data, params=options)
     quiet = [lgb.early_stopping(params.early_stopping_rounds, verbose=False)]
-    grown = lgb.train(options, data, num_boost_round=params.lgb_max_rounds, valid_sets=[held_out], callbacks=quiet)
+    grown = lgb.train(options, data, num_boost_round=params.lgb_max_rounds, valid_sets=[held_out], callbacks=[*quiet, *callbacks])
     return lgb.Booster(model_str=grown.model_to_string(num_iteration=grown.best_iteration))
+
+
+def xgb_device(booster: xgb.Booster) -> str:
+    """The device that a booster is configured for, as XGBoost itself tells: cpu, cuda:0."""
+    return json.loads(booster.save_config())["learner"]["generic_param"]["device"]
+
+
+def lgb_device(booster: lgb.Booster) -> str:
+    """The device that a booster was trained on, out of its text."""
+    found = re.search(r"\[device_type: (\w+)\]", booster.model_to_string(num_iteration=1))
+    return found[1] if found else "cpu"
 
 
 def fit_ensemble(
@@ -199,17 +218,36 @@ def fit_ensemble(
     rounds: Rounds | None = None,  # boosting rounds; None = early stopping on `stop`
     stop: tuple | None = None,  # (z, y, weight) of a later, purged window
     what: str = "fit",
+    devices: Mapping[str, Resolved] | None = None,  # model -> where to train; None = on the CPU
 ) -> FittedEnsemble:
     """Fit the three models on one matrix."""
     check_classes(y, n_classes, what)
     if rounds is None and stop is None:
         raise UsageError(f"{what}: give the boosting rounds, or a later window to stop on")
+    where = dict.fromkeys(MODELS, CPU) | dict(devices or {})
     common = {"seed": seed, "threads": threads}
     table = fit_forest(z, y, weight, params, **common)
-    by_xgb = fit_xgboost(z, y, weight, params, n_classes, rounds=rounds and rounds.xgb, stop=stop, **common)
-    by_lgb = fit_lightgbm(z, y, weight, params, n_classes, rounds=rounds and rounds.lgb, stop=stop, **common)
+
+    def boost(fit, found, device):
+        return fit(z, y, weight, params, n_classes, rounds=found, stop=stop, device=device, **common)
+
+    def by_xgboost(device):
+        return boost(fit_xgboost, rounds and rounds.xgb, device)
+
+    def by_lightgbm(device):
+        return boost(fit_lightgbm, rounds and rounds.lgb, device)
+
+    by_xgb, on_xgb = fit_on(where["xgb"], by_xgboost, xgb_device, xgb.core.XGBoostError)
+    by_lgb, on_lgb = fit_on(where["lgb"], by_lightgbm, lgb_device, lgb.basic.LightGBMError)
+    if on_xgb.resolved != "cpu":
+        by_xgb.set_param({"device": "cpu"})  # it answers where the exported graph does
+    return assembled(table, by_xgb, by_lgb, n_classes, where | {"xgb": on_xgb, "lgb": on_lgb})
+
+
+def assembled(table: TreeTable, by_xgb: xgb.Booster, by_lgb: lgb.Booster, n_classes: int, devices: Mapping) -> FittedEnsemble:
+    """The ensemble of three fitted models."""
     found = Rounds(by_xgb.num_boosted_rounds(), by_lgb.num_trees() // n_classes)
-    return FittedEnsemble((table, from_xgboost(by_xgb), from_lightgbm(by_lgb)), by_xgb, by_lgb, found, n_classes)
+    return FittedEnsemble((table, from_xgboost(by_xgb), from_lightgbm(by_lgb)), by_xgb, by_lgb, found, n_classes, devices)
 
 # %% ../../nbs/34_market_ensemble.ipynb #1fadc0ce
 def native_probabilities(fitted: FittedEnsemble, z: np.ndarray) -> np.ndarray:

@@ -8,12 +8,13 @@ __all__ = ['EVIDENCE_ACCOUNT', 'MarketRows', 'market_rows', 'windows_of', 'Recip
 
 # %% ../../nbs/38_market_recipe.ipynb #93acbedc
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import pandas as pd
 
 from ..clock import epoch_seconds
+from ..device import Resolved
 from ..errors import BadDataError
 from .backtest import Decisions, run_backtest
 from .decision import DecisionRule, Rule, decide
@@ -23,6 +24,7 @@ from .specs import AccountSpec, CostSpec, LabelSpec
 from ..settings import Ensemble as EnsembleParams
 from ..settings import Position as PositionParams
 from ..validate.bootstrap import Interval
+from ..validate.lineage import Fit
 from ..validate.splits import Windows, four_windows
 
 # %% ../../nbs/38_market_recipe.ipynb #beadc18e
@@ -92,7 +94,10 @@ class Recipe:
     min_trades: int  # fewer trades on select prove nothing
     bootstrap_draws: int
     seed: int
+    position_ensemble: EnsembleParams | None = None  # None: the position model takes the signal's parameters
+    studies: tuple[Fit, ...] = ()  # the searches that chose these parameters: ancestors of every fit
     threads: int = 0
+    devices: Mapping[str, Resolved] = field(default_factory=dict)  # model -> where to train; empty = on the CPU
 
 
 @dataclass(frozen=True)
@@ -142,6 +147,7 @@ def fit_signal(rows, z, fit_rows, recipe: Recipe, *, rounds: Rounds | None = Non
         rounds=rounds,
         stop=stop,
         what="signal",
+        devices=recipe.devices,
     )
 
 # %% ../../nbs/38_market_recipe.ipynb #f73c7bae

@@ -67,7 +67,7 @@ def fit_position(rows, z, decided, allowed, recipe: Recipe, *, rounds=None, stop
 
     return fit_ensemble(
         *table(allowed),
-        recipe.ensemble,
+        recipe.position_ensemble or recipe.ensemble,
         n_classes=len(POSITION_CLASSES),
         seed=recipe.seed,
         threads=recipe.threads,
@@ -222,7 +222,7 @@ def judge(rows: MarketRows, windows: Windows, recipe: Recipe, profile: int, stag
     gain = exit_gain(rows, rule_of(worth, recipe, profile, margins[profile].margin_r), probabilities, signal, position, selected, recipe)
     on = gain.low is not None and gain.low > 0
     frozen = Frozen(scaler, signal.rounds, blend, worth, margins, position.rounds, position.blend, on, gain)
-    lineage = _lineage(rows, windows, signal)
+    lineage = _lineage(rows, windows, signal).add(*recipe.studies)
     lineage.check(windows.span("final").start_s, windows.embargo_s)
     return Judged(windows, frozen, signal, position, probabilities, lineage)
 
