@@ -12,7 +12,11 @@ from trademl.data.synthetic import synthetic_market
 from trademl.market.backtest import Decisions, prepare, run_backtest
 from trademl.market.specs import AccountSpec, ExitReason, LabelSpec
 
-pytestmark = pytest.mark.oracle
+pytestmark = [
+    pytest.mark.oracle,
+    pytest.mark.filterwarnings("ignore::Warning:backtesting"),
+    pytest.mark.filterwarnings("ignore:Some trades remain"),
+]
 RICH = AccountSpec(balance=1e9, leverage=1e6, risk_pct=1e-6, lot_step=1e-9, min_lot=1e-9, max_lot=1e9, margin_call_pct=0)
 ENDLESS = 10**6  # bars
 
