@@ -68,7 +68,7 @@ class TestWhichMarket:
 class TestContract:
     def test_fixed_percentage_labels_are_refused_and_the_fix_is_named(self, settings):
         asked = replace(settings, labeling=replace(settings.labeling, method="sltp_aware"))
-        with pytest.raises(UsageError, match="dynamic_sltp.enabled = true.*atr_aware"):
+        with pytest.raises(UsageError, match=r"dynamic_sltp\.enabled = true.*atr_aware"):
             pipeline.label_spec(asked)
         off = replace(asked, dynamic_sltp=replace(asked.dynamic_sltp, enabled=False))
         with pytest.raises(UsageError, match="removed"):
@@ -148,7 +148,7 @@ class TestRevision:
         assert run["proven"].parity["position"]["rows"] == len(run["shipped"].position_held.bar)
 
     def test_the_stored_table_replays_the_run(self, run):
-        oos, judged, rows = out_of_sample(run["revision"]), run["judged"], run["rows"]
+        oos, judged = out_of_sample(run["revision"]), run["judged"]
         final = judged.windows.bars("final")
         offset = judged.windows.bars("select")[0] - LEAD_BARS
         assert (oos.rows("final") + offset == final).all()

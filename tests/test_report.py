@@ -246,7 +246,7 @@ def test_drawdown_is_measured_from_the_peak():
     figure = report.equity_and_drawdown([0, 900, 1800, 2700], [500, 600, 450, 660], trades=3)
     fall = figure.data[-1]
     np.testing.assert_allclose(fall.y, [0, 0, -25, 0])
-    assert "3 trades, 4 bars marked to market; deepest drawdown 25.0 %" in text_of(figure)
+    assert "3 trades, marked to market; deepest drawdown 25.0 %" in text_of(figure)
 
 
 def test_a_year_of_equity_is_thin_enough():

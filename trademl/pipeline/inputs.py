@@ -94,9 +94,9 @@ def describe_labels(rows: MarketRows) -> dict:
 
 
 def describe_features(rows: MarketRows) -> list[dict]:
-    """Coverage and spread of each feature over all bars."""
+    """Coverage and spread of each feature over the bars after the warm-up."""
     table = []
-    for name, column in zip(FEATURE_NAMES, rows.x.T, strict=True):
+    for name, column in zip(FEATURE_NAMES, rows.x[rows.first :].T, strict=True):
         finite = column[np.isfinite(column)]
         low, median, high = np.quantile(finite, (0.01, 0.5, 0.99))
         table.append({"name": name, "finite": len(finite) / len(column), "low": low, "median": median, "high": high})

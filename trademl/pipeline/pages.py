@@ -10,6 +10,7 @@ import pandas as pd
 from trademl import report
 from trademl.evidence.figures import Figure
 from trademl.evidence.honesty import Evidence
+from trademl.market.ensemble import MODELS
 from trademl.market.labeling import Labels, label_bars
 from trademl.market.oos import OutOfSample
 from trademl.market.specs import CLASSES, Entry, ExitReason
@@ -176,16 +177,14 @@ class Pages:
             s = self.metrics["signal"][window]
             gain = s["log_loss_minus_prior"]
             rows[window] = {
-                "labels": s["n"],
-                "effective": round(s["effective_n"]),
-                "class prior": s["prior_log_loss"],
-                "blend": s["log_loss"],
-                **s["log_loss_by_model"],
-                "blend - prior": gain["point"],
-                "95 % from": gain["low"],
-                "to": gain["high"],
+                "labels": f"{s['n']:,}",
+                "effective": f"{s['effective_n']:,.0f}",
+                "class prior": f"{s['prior_log_loss']:.4f}",
+                "blend": f"{s['log_loss']:.4f}",
+                **{name: f"{s['log_loss_by_model'][name]:.4f}" for name in MODELS},
+                "blend - prior": "none" if gain["low"] is None else f"{gain['point']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
             }
-        return pd.DataFrame(rows).T.round(4)
+        return pd.DataFrame(rows).T
 
     @cached_property
     def _risk(self) -> dict | None:
@@ -197,7 +196,7 @@ class Pages:
         if self._risk is None:
             return "This revision was made without risk heads: every trade is sized at the profile's base risk."
         counts = {
-            number: {objective: figures["histogram"] for objective, figures in profile["labels"].items()}
+            number: {objective: np.array(of["histogram"]) * of["rows"] for objective, of in profile["labels"].items()}
             for number, profile in self._risk["profiles"].items()
             if profile["labels"]
         }
@@ -214,7 +213,7 @@ class Pages:
                 "base risk, %": profile["base_risk_pct"],
                 "halt, %": profile["max_total_drawdown_pct"],
                 "multiplier": profile["multiplier"],
-                "label entropy": labels.get("entropy"),
+                "label entropy, bits": labels.get("entropy_bits"),
                 "at the grid's edge": labels.get("edge_share"),
                 "verdict": profile["sentence"],
             }
@@ -222,4 +221,4 @@ class Pages:
 
     def features(self):
         """Coverage and spread of every feature."""
-        return report.feature_coverage(self.metrics["features"], self.revision.manifest["data"]["rows"])
+        return report.feature_coverage(self.metrics["features"], self.metrics["complete_rows"])

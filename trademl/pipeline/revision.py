@@ -247,6 +247,7 @@ def describe(inputs, rows, judged, shipped, settings, evidence, verdict) -> dict
         "data": {"source": inputs.choice.sentence(), "issues": [asdict(issue) for issue in inputs.issues]},
         "labels": describe_labels(rows),
         "features": describe_features(rows),
+        "complete_rows": int(np.isfinite(rows.x).all(axis=1).sum()),
         "signal": signal | {"weights": judged.frozen.signal_blend.weights.tolist(), "rounds": asdict(judged.frozen.signal_rounds)},
         "signal_summary": {key: final[key] for key in ("n", "log_loss", "prior_log_loss", "accuracy")},
         "position": {

@@ -247,6 +247,7 @@ class _Kernel:
                     "IPYTHONDIR": str(private),
                     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
                     "PLOTLY_RENDERER": "plotly_mimetype",
+                    "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY", "PASSIVE"),  # spinning threads are slow on a busy machine
                 }
                 kw["stdout"] = kw["stderr"] = kernel.stream
                 return await super()._async_pre_start_kernel(**kw)
