@@ -96,6 +96,16 @@ class Ensemble:
 
 
 @dataclass(frozen=True)
+class WarmStart:
+    enabled: bool
+    refresh_bars: int
+    lgb_decay: float
+    rf_replace_share: float
+    max_generations: int
+    max_drift_psi: float
+
+
+@dataclass(frozen=True)
 class Position:
     exit_gap_r: float
     min_bars_held: int
@@ -167,6 +177,7 @@ SECTIONS = {
     "dynamic_sltp": DynamicSltp,
     "windows": Windows,
     "ensemble": Ensemble,
+    "warmstart": WarmStart,
     "position": Position,
     "decision": Decision,
     "risk_model": RiskModel,
@@ -189,6 +200,7 @@ class Settings:
     dynamic_sltp: DynamicSltp
     windows: Windows
     ensemble: Ensemble
+    warmstart: WarmStart
     position: Position
     decision: Decision
     risk_model: RiskModel
