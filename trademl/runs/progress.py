@@ -33,12 +33,12 @@ class Stage:
     """One stage under way; `update` says how far it is."""
 
     def __init__(self, progress: "Progress", name: str, total: float | None):
-        self._progress, self.name, self.total, self.done = progress, name, total, 0.0
+        self._progress, self.name, self.total, self.done, self.note = progress, name, total, 0.0, ""
         self._began, self._written = time.monotonic(), 0.0
 
-    def update(self, done: float, total: float | None = None) -> None:
-        """So much of the total is done. Cheap to call often: at most four events a second are written."""
-        self.done, self.total = done, self.total if total is None else total
+    def update(self, done: float, total: float | None = None, note: str = "") -> None:
+        """So much of the total is done; the note stands beside the bar. Cheap to call often: at most four events a second are written."""
+        self.done, self.total, self.note = done, self.total if total is None else total, note
         if time.monotonic() - self._written >= _WRITE_EVERY_S:
             self._written = time.monotonic()
             self._emit("progress")
@@ -49,6 +49,7 @@ class Stage:
 
     def _emit(self, event: str, **more: Any) -> None:
         seconds = round(time.monotonic() - self._began, 3)
+        more |= {"note": self.note} if self.note else {}
         self._progress.emit(
             event, stage=self.name, done=self.done, total=self.total, seconds=seconds, peak_memory_mib=peak_memory_mib(), **more
         )
@@ -179,8 +180,8 @@ def _show(path: Path, pace: Pace, stream: TextIO, over: threading.Event) -> None
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
 
-    left = TextColumn("{task.fields[left]}")
-    columns = (TextColumn("{task.description:<14}"), BarColumn(32), MofNCompleteColumn(), TimeElapsedColumn(), left)
+    left, note = TextColumn("{task.fields[left]}"), TextColumn("{task.fields[note]}")
+    columns = (TextColumn("{task.description:<14}"), BarColumn(32), MofNCompleteColumn(), TimeElapsedColumn(), left, note)
     began, offset, rest = time.monotonic(), 0, b""
     tasks: dict[str, Any] = {}
     with Bars(*columns, console=Console(file=stream), refresh_per_second=4) as bars:
@@ -210,8 +211,9 @@ def _paint(bars: Any, tasks: dict[str, Any], event: Mapping[str, Any]) -> None:
     if name is None:
         return
     if name not in tasks:
-        tasks[name] = bars.add_task(name, total=event.get("total"), left="")
+        tasks[name] = bars.add_task(name, total=event.get("total"), left="", note="")
     total = event.get("total")
+    bars.update(tasks[name], note=event.get("note", ""))
     if event["event"] == "end":
         total = total or 1
         bars.update(tasks[name], total=total, completed=total)
