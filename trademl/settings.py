@@ -106,6 +106,16 @@ class WarmStart:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    use: bool
+    trials: int
+    workers: int
+    prune_after: int
+    tail_share: float
+    level: float
+
+
+@dataclass(frozen=True)
 class Position:
     exit_gap_r: float
     min_bars_held: int
@@ -178,6 +188,7 @@ SECTIONS = {
     "windows": Windows,
     "ensemble": Ensemble,
     "warmstart": WarmStart,
+    "tuning": Tuning,
     "position": Position,
     "decision": Decision,
     "risk_model": RiskModel,
@@ -201,6 +212,7 @@ class Settings:
     windows: Windows
     ensemble: Ensemble
     warmstart: WarmStart
+    tuning: Tuning
     position: Position
     decision: Decision
     risk_model: RiskModel

@@ -10,6 +10,8 @@ from .figures import (
     label_distribution,
     label_on_path,
     risk_histogram,
+    study_course,
+    study_importance,
     thin,
     windows_timeline,
 )
@@ -27,6 +29,8 @@ __all__ = [
     "notebook_of",
     "render",
     "risk_histogram",
+    "study_course",
+    "study_importance",
     "thin",
     "windows_timeline",
     "write_report",

@@ -468,3 +468,45 @@ def importance(
     fig.update_yaxes(ticks="", dtick=1)
     text = f"{n:,} rows; {int(above.sum())} of {len(names)} features above shuffled columns" if noise is not None else f"{n:,} rows"
     return _finish(fig, "Feature importance", text, height=130 + 18 * len(names))
+
+
+def study_course(
+    courses: Mapping[str, tuple[Sequence[int], Sequence[float | None], float | None]],  # panel -> trial numbers, losses, the settings' own
+    *,
+    noun: str = "log loss on the tune window",
+) -> go.Figure:
+    """Each trial of a study, the best so far, and what the settings' own values score. A trial without a loss was given up."""
+    fig = make_subplots(rows=1, cols=len(courses), subplot_titles=list(courses), shared_yaxes=True, horizontal_spacing=0.05)
+    given_up = 0
+    for column, (numbers, losses, own) in enumerate(courses.values(), start=1):
+        done = [(n, loss) for n, loss in zip(numbers, losses, strict=True) if loss is not None]
+        given_up += len(numbers) - len(done)
+        x, y = [n for n, _ in done], np.array([loss for _, loss in done], dtype=np.float64)
+        where, first = {"row": 1, "col": column}, column == 1
+        marks = {"mode": "markers", "marker": {"size": 6, "color": GREY}, "name": "trial", "showlegend": first, "legendgroup": "trial"}
+        fig.add_trace(go.Scatter(x=x, y=y, hovertemplate="trial %{x}: %{y:.5f}<extra></extra>", **marks), **where)
+        if len(y):
+            line = {"mode": "lines", "line": {"color": BLUE, "shape": "hv", "width": 2}, "showlegend": first, "legendgroup": "best"}
+            fig.add_trace(go.Scatter(x=x, y=np.minimum.accumulate(y), name="best so far", hoverinfo="skip", **line), **where)
+        if own is not None:
+            fig.add_hline(y=own, line={"color": RED, "dash": "dot", "width": 1}, **where)
+        fig.update_xaxes(title_text="trial", **where)
+    n = sum(len(numbers) for numbers, _, _ in courses.values())
+    fig.update_yaxes(title_text=noun, col=1, row=1)
+    subtitle = f"{_count(n, 'trial')}, {given_up:,} of them given up early; dotted: the settings' own values"
+    return _finish(fig, "The course of the search", subtitle, hovermode="closest")
+
+
+def study_importance(
+    shares: Mapping[str, Mapping[str, float]],  # panel -> setting -> share of importance
+    *,
+    n: int,  # trials behind it
+) -> go.Figure:
+    """Which settings the outcome of a study hung on, one panel a model, shares summing to 1."""
+    fig = make_subplots(rows=1, cols=max(1, len(shares)), subplot_titles=list(shares), horizontal_spacing=0.16)
+    for column, own in enumerate(shares.values(), start=1):
+        names = sorted(own, key=own.get)
+        bar = go.Bar(x=[own[name] for name in names], y=names, orientation="h", marker_color=BLUE, showlegend=False)
+        fig.add_trace(bar.update(hovertemplate="%{y}: %{x:.2f}<extra></extra>"), row=1, col=column)
+        fig.update_xaxes(title_text="share", range=[0, 1], row=1, col=column)
+    return _finish(fig, "What the outcome hung on", f"{_count(n, 'trial')}; PED-ANOVA", hovermode="closest")
