@@ -72,13 +72,18 @@ def has_accelerator() -> bool:
     return platform.system() != "Darwin"
 
 
+def check(requested: str) -> None:
+    """UsageError when this is no device that can be asked for."""
+    if requested not in DEVICES:
+        raise UsageError(f"device {requested!r} is not one of {', '.join(DEVICES)}")
+
+
 def resolve(library: str, requested: str = "auto") -> Resolved:
     """Where `library` will train. Asking for cuda where there is none resolves to cpu and says so.
 
     A ROCm build of a library answers to the name cuda too.
     """
-    if requested not in DEVICES:
-        raise UsageError(f"device {requested!r} is not one of {', '.join(DEVICES)}")
+    check(requested)
     if requested == "cpu":
         return CPU
     if library not in _PROBES:

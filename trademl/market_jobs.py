@@ -6,6 +6,7 @@ from pathlib import Path
 
 from trademl import pipeline
 from trademl.clock import utc_now
+from trademl.device import check
 from trademl.errors import UsageError
 from trademl.evidence.ledger import append_look, look_at, read_ledger
 from trademl.pipeline.pages import Pages
@@ -19,6 +20,7 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
     "features": 0.02,
     "labels": 0.02,
     "judge signal": 0.40,
+    "judge warm start": 0.0,  # only where there is a parent
     "judge position": 0.20,
     "risk": 0.05,
     "evidence": 0.06,
@@ -31,6 +33,7 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
 def run_retrain(overrides: Mapping[str, object], where: Mapping[str, object], *, tz=None, stamp=None, strict=False, risk=True) -> dict:
     """`trademl retrain`: the job, its report, its look at the final window. Raises what the job raised."""
     settings = load_settings(overrides)
+    check(settings.run.device)
     pipeline.label_spec(settings)  # a contract that cannot be meant is refused before anything is written
     choice = pipeline.choose_market(settings, **where)
     store = Store(choice.models_dir)

@@ -24,7 +24,7 @@ def retrain(
     ensemble: Annotated[bool, typer.Option("--ensemble", help="train the signal ensemble (only together with --position)")] = False,
     position: Annotated[bool, typer.Option("--position", help="train the position model (only together with --ensemble)")] = False,
     risk: Annotated[bool, typer.Option("--risk", help="train the risk heads; alone: beside the newest signal and position")] = False,
-    no_warmstart: Annotated[bool, typer.Option("--no-warmstart", help="train from nothing (today the only way)")] = False,
+    no_warmstart: Annotated[bool, typer.Option("--no-warmstart", help="train from nothing, whatever is active")] = False,
     bars: Bars = None,
     news: News = None,
     no_news: NoNews = False,
@@ -36,6 +36,7 @@ def retrain(
     edge: Annotated[float | None, typer.Option(min=0, max=1, help="edge of the embedded market: 0 nothing to find, 0.5 clear")] = None,
     models_dir: ModelsDir = None,
     seed: Annotated[int | None, typer.Option(help="seed of everything random")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (ROCm builds too); what a GPU cannot do is done on the CPU")] = None,
     json: Json = False,
 ) -> None:
     """Bars in, a verified revision, a true backtest and a report out. Exit 3: stored, but the gate refused it."""
@@ -44,9 +45,11 @@ def retrain(
             "--ensemble and --position are trained together, always: they share one scaler and one run, and a position model beside a "
             "signal that it was not trained with is how the original lost money. Give both, or neither (which means both)"
         )
+    from trademl.device import notes
     from trademl.market_jobs import run_retrain, run_risk
 
-    overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge}
+    overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
+    overrides["warmstart.enabled"] = False if no_warmstart else None
     where = {"bars": bars, "news": news, "no_news": no_news, "symbol": symbol, "models_dir": models_dir}
     if risk and not ensemble:
         summary = run_risk(overrides, symbol=symbol, models_dir=models_dir)
@@ -56,6 +59,8 @@ def retrain(
         common.emit(summary)
     else:
         print(summary["headline"])
+        for sentence in (summary["start"], *notes(summary["devices"])):
+            print(sentence)
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
 

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['EVIDENCE_ACCOUNT', 'MarketRows', 'market_rows', 'windows_of', 'Recipe', 'Margin', 'Frozen', 'signal_weights',
-           'fit_signal', 'trades_in', 'choose_margin', 'rule_of']
+           'fit_signal', 'continue_signal', 'trades_in', 'choose_margin', 'rule_of']
 
 # %% ../../nbs/38_market_recipe.ipynb #93acbedc
 from collections.abc import Mapping
@@ -21,8 +21,10 @@ from .decision import DecisionRule, Rule, decide
 from .ensemble import Blend, FittedEnsemble, Rounds, Scaler, fit_ensemble, sample_weights
 from .labeling import Labels
 from .specs import AccountSpec, CostSpec, LabelSpec
+from .warmstart import continue_ensemble
 from ..settings import Ensemble as EnsembleParams
 from ..settings import Position as PositionParams
+from ..settings import WarmStart as WarmParams
 from ..validate.bootstrap import Interval
 from ..validate.lineage import Fit
 from ..validate.splits import Windows, four_windows
@@ -98,6 +100,7 @@ class Recipe:
     studies: tuple[Fit, ...] = ()  # the searches that chose these parameters: ancestors of every fit
     threads: int = 0
     devices: Mapping[str, Resolved] = field(default_factory=dict)  # model -> where to train; empty = on the CPU
+    warm: WarmParams | None = None  # how a fit continues another; needed only where a run starts from a parent
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,13 @@ def fit_signal(rows, z, fit_rows, recipe: Recipe, *, rounds: Rounds | None = Non
         what="signal",
         devices=recipe.devices,
     )
+
+
+def continue_signal(rows: MarketRows, z, model: FittedEnsemble, fit_rows: np.ndarray, recipe: Recipe) -> FittedEnsemble:
+    """The model a step later, on the rows given (in time order): new leaves and trees, same size."""
+    weight = signal_weights(rows, fit_rows, recipe.ensemble)
+    common = {"seed": recipe.seed, "threads": recipe.threads}
+    return continue_ensemble(model, z[fit_rows], rows.labels.label[fit_rows], weight, recipe.ensemble, recipe.warm, **common)
 
 # %% ../../nbs/38_market_recipe.ipynb #f73c7bae
 # R does not depend on the account: rich and free of halts, so that every decision of a window becomes evidence.

@@ -5,6 +5,7 @@ from trademl.market.walkforward import judge, ship
 from trademl.pipeline.evidence import reread_evidence, shipped_evidence, weigh
 from trademl.pipeline.inputs import load_inputs, make_features, make_rows
 from trademl.pipeline.market import account_spec, choose_market, cost_spec, label_spec, open_store, recipe_of
+from trademl.pipeline.parent import find_start
 from trademl.pipeline.proof import prove, run_id_of
 from trademl.pipeline.revision import store_revision, store_risk, summary_of
 from trademl.pipeline.risk import risk_trades, train_risk
@@ -13,6 +14,7 @@ __all__ = [
     "account_spec",
     "choose_market",
     "cost_spec",
+    "find_start",
     "judge",
     "label_spec",
     "load_inputs",

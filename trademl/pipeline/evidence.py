@@ -1,5 +1,6 @@
 """What may be said of a recipe: its probabilities against the prior, its trades against chance, and the gate."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
@@ -28,6 +29,7 @@ from trademl.settings import Settings
 from trademl.ship.runtime import predict_onnx
 from trademl.ship.store import Revision
 from trademl.validate.calibration import reliability
+from trademl.validate.lineage import Lineage
 from trademl.validate.metrics import accuracy, class_prior, confusion, log_loss, log_loss_difference, prior_log_loss
 
 
@@ -178,15 +180,19 @@ def shipped_evidence(
         )
     spec, bars = contract_of(revision), inputs.bars
     decided = epoch_seconds(bars.index) + spec.bar_seconds
-    unseen_from = manifest["split"]["train_cutoff"]["shipped"] + manifest["split"]["embargo"]
+    lineage, embargo = Lineage.from_json(json.dumps(manifest["lineage"])), manifest["split"]["embargo"]
+    seen = lineage.latest()  # of all ancestors: a warm start has seen what its parent saw
+    unseen_from = seen.label_end_s + embargo
     unseen = np.flatnonzero(decided >= unseen_from)
     if not len(unseen) and not in_sample:
         raise UsageError(
-            f"the shipped models saw labels up to {iso_z(manifest['split']['train_cutoff']['shipped'])} and the bars end at "
+            f"the shipped models saw labels up to {iso_z(seen.label_end_s)} ({seen}) and the bars end at "
             f"{iso_z(decided[-1])}: nothing here is out of sample. Use --oos-only for the probabilities that were given at the time, "
             f"give --bars that go on after {iso_z(unseen_from)}, or --in-sample for figures that prove nothing"
         )
     span = (int(decided[0]), int(decided[-1]) + 1) if in_sample else (int(decided[unseen[0]]), int(decided[-1]) + 1)
+    if not in_sample:
+        lineage.check(span[0], embargo)
     decision = manifest["decision"] | {"worth": manifest["decision"]["worth_shipped"]} | ({"rule": rule} if rule else {})
     decisions = shipped_decisions(revision, inputs, settings, stored_rule(decision, profile), spec, costs)
     options = {"seed": settings.run.seed, "null_runs": settings.backtest.null_runs, "bootstrap_draws": settings.backtest.bootstrap_draws}

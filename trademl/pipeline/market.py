@@ -139,6 +139,7 @@ def recipe_of(settings: Settings) -> Recipe:
         seed=settings.run.seed,
         threads=settings.run.threads,
         devices=resolve_models(settings.run.device),
+        warm=settings.warmstart,
     )
 
 

@@ -44,7 +44,7 @@ def run_id_of(inputs: Inputs, rows: MarketRows, recipe: Recipe, settings: Settin
         {
             "bars": inputs.bars_sha256,
             "news": inputs.news_sha256,
-            "recipe": hashlib.sha256(repr(recipe_facts(recipe)).encode()).hexdigest(),
+            "recipe": hashlib.sha256(repr(recipe_facts(recipe, continues=parent is not None)).encode()).hexdigest(),
             "features": feature_hash(round_step=settings.symbol(inputs.choice.symbol).round_step),
             "label_spec": rows.spec.hash,
             "costs": asdict(rows.costs),
@@ -55,9 +55,11 @@ def run_id_of(inputs: Inputs, rows: MarketRows, recipe: Recipe, settings: Settin
     )
 
 
-def recipe_facts(recipe: Recipe) -> dict:
-    """What of a recipe changes its models: neither the number of threads nor what was asked of a machine without a GPU."""
-    facts = {k: v for k, v in asdict(recipe).items() if k not in ("threads", "devices")}
+def recipe_facts(recipe: Recipe, *, continues: bool = False) -> dict:
+    """What of a recipe changes its models: neither the number of threads nor what was asked of a machine without a GPU,
+    and how a warm start works only where it `continues` a parent."""
+    idle = {"threads", "devices"} | (set() if continues else {"warm"})
+    facts = {k: v for k, v in asdict(recipe).items() if k not in idle}
     elsewhere = {model: where.resolved for model, where in recipe.devices.items() if where.resolved != "cpu"}
     return facts | ({"devices": elsewhere} if elsewhere else {})
 

@@ -18,13 +18,14 @@ from trademl.clock import epoch_seconds, iso_z, utc_now
 from trademl.errors import Exit, UsageError
 from trademl.evidence.gate import GateVerdict
 from trademl.evidence.honesty import Evidence
-from trademl.market.ensemble import MODELS, native_files
+from trademl.market.ensemble import MODELS, FittedEnsemble, native_files
 from trademl.market.features import FEATURES, feature_hash
 from trademl.market.oos import oos_bytes, oos_frame
 from trademl.market.position import POSITION_CLASSES, STATE_FEATURES
 from trademl.market.recipe import MarketRows, Recipe
 from trademl.market.specs import CLASSES, CostSpec
 from trademl.market.walkforward import Judged, Shipped
+from trademl.market.warmstart import Spread, parameters_of
 from trademl.npz import npz_bytes
 from trademl.pipeline.evidence import score_signal
 from trademl.pipeline.inputs import Inputs, describe_features, describe_labels
@@ -53,6 +54,7 @@ def revision_files(
         **native_files(shipped.signal, "signal"),
         **native_files(shipped.position, "position"),
         "native/scaler.npz": npz_bytes({"mean": scaler.mean, "scale": scaler.scale}),
+        "native/spread.npz": Spread.of(rows.x[shipped.signal_rows]).to_bytes(),
         "oos.parquet": oos_bytes(oos_frame(rows, judged)),
         "golden.npz": proven.golden,
         "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
@@ -93,13 +95,16 @@ def build_manifest(
         "python": platform.python_version(),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
         "models": [
-            _model("signal", files, len(FEATURES), CLASSES),
-            _model("position", files, len(FEATURES) + len(STATE_FEATURES), POSITION_CLASSES),
+            _model("signal", files, len(FEATURES), CLASSES) | _content(shipped.signal),
+            _model("position", files, len(FEATURES) + len(STATE_FEATURES), POSITION_CLASSES) | _content(shipped.position),
             *risk_models(files),
         ],
         "position_model": True,
         "trained_together": run_id,
         "parent": parent,
+        "warmstart": judged.choice.record(),
+        "ensemble": parameters_of(recipe.ensemble),
+        "devices": {role: _devices(fitted) for role, fitted in (("signal", shipped.signal), ("position", shipped.position))},
         "features": [{"name": f.name, "dtype": "float64", "lookback": f.lookback} for f in FEATURES],
         "feature_count": len(FEATURES),
         "feature_hash": feature_hash(round_step=step),
@@ -123,7 +128,7 @@ def build_manifest(
             "embargo": judged.windows.embargo_s,
             "windows": {name: asdict(judged.windows.span(name)) for name in ("train", "tune", "select", "final")},
             "refits": [fold.start_s for fold in judged.signal.folds],
-            "train_cutoff": {"judged": judged.windows.span("final").start_s, "shipped": int(rows.end_s[shipped.signal_rows].max())},
+            "train_cutoff": {"judged": judged.windows.span("final").start_s, "shipped": shipped.lineage.latest().label_end_s},
         },
         "decision": {
             "rule": recipe.rule,
@@ -158,6 +163,15 @@ def _model(role: str, files: Mapping[str, bytes], width: int, classes) -> dict:
         "classes": list(classes),
         "members": list(MODELS),
     }
+
+
+def _content(fitted: FittedEnsemble) -> dict:
+    """Hash of each member's canonical arrays: equal models, whatever their files look like."""
+    return {"content_hash": {name: table.content_hash() for name, table in zip(MODELS, fitted.tables, strict=True)}}
+
+
+def _devices(fitted: FittedEnsemble) -> dict:
+    return {name: asdict(where) for name, where in fitted.devices.items()}
 
 
 def risk_models(files: Mapping[str, bytes]) -> list[dict]:
@@ -228,7 +242,19 @@ def store_revision(
     heads = {} if risk is None else risk_files(risk, run_id, trained_at)
     files = revision_files(rows, judged, shipped, proven, metrics, heads)
     manifest = build_manifest(
-        inputs, rows, recipe, settings, judged, shipped, proven, verdict, metrics, files, run_id=run_id, trained_at=trained_at
+        inputs,
+        rows,
+        recipe,
+        settings,
+        judged,
+        shipped,
+        proven,
+        verdict,
+        metrics,
+        files,
+        run_id=run_id,
+        trained_at=trained_at,
+        parent=judged.parent,
     )
     revision = store.write(files, manifest)
     revision.verify()
@@ -257,6 +283,7 @@ def describe(inputs, rows, judged, shipped, settings, evidence, verdict) -> dict
             "rounds": asdict(judged.frozen.position_rounds),
         },
         "trades_summary": {"sentence": evidence.sentence},
+        "warmstart": judged.choice.record(),
         "shipped": {"rows": len(shipped.signal_rows), "rounds": asdict(shipped.signal.rounds)},
     }
 
@@ -274,7 +301,7 @@ def headline(line: str, final, gate_sentence: str, found: bool) -> str:
 
 def summary_of(revision: Revision, evidence: Evidence, *, gated: bool = False) -> dict:
     """What a run hands back: revision, gate, headline, figures, exit code (3 when the run is `gated` and the gate refused)."""
-    gate = revision.manifest["gate"]
+    gate, manifest = revision.manifest["gate"], revision.manifest
     refused = gated and not gate["passed"]
     return {
         "revision": revision.name,
@@ -283,6 +310,8 @@ def summary_of(revision: Revision, evidence: Evidence, *, gated: bool = False) -
         "gate": {"passed": gate["passed"], "reasons": gate["reasons"]},
         "status": "refused" if refused else "done",
         "exit": int(Exit.GATE_REFUSED if refused else Exit.DONE),
+        "start": manifest["warmstart"]["why"] if "warmstart" in manifest else None,
+        "devices": manifest.get("devices", {}),
         "metrics": revision.manifest["metrics"],
         "backtest": evidence.to_json(),
     }
