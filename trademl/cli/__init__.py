@@ -1,11 +1,13 @@
 """The thin shell: parse, call one library function, print, exit code. Heavy imports wait until a command runs."""
 
-import sys
+import traceback
 
 import typer
 
 from trademl.cli import common, data, market, models, workbench
 from trademl.errors import Exit, TradeMLError
+
+INTERRUPTED = 130
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -25,15 +27,34 @@ app.command()(workbench.lab)
 
 def main() -> None:
     """Run a command; a refusal is one plain sentence on standard error, and its exit code."""
+    common.print_anywhere()
     try:
-        app()
+        code = app(standalone_mode=False)
     except TradeMLError as refusal:
-        common.fail(str(refusal), refusal.exit_code)
-    except KeyboardInterrupt:
-        common.fail("interrupted; nothing that was stored before has changed", 130)
-    except SystemExit as end:
-        if end.code == Exit.USAGE and common.wants_json():
-            common.emit({"status": "failed", "exit": int(Exit.USAGE), "error": "the command line cannot be understood; see standard error"})
-        raise
+        _fail(refusal, str(refusal), refusal.exit_code)
     except BrokenPipeError:
-        sys.exit(Exit.DONE)
+        common.leave(Exit.DONE)
+    except OSError as error:
+        _fail(error, f"{f'{error.filename}: ' if error.filename else ''}{error.strerror or error}", Exit.FAILED)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # what typer raises for a command line that it cannot read
+            traceback.print_exc()
+            _fail(error, f"{type(error).__name__}: {error}. This is a fault in TradeML; nothing that was stored has changed", Exit.FAILED)
+        _misread(error)
+    if code == INTERRUPTED:
+        common.fail("interrupted; nothing that was stored before has changed", INTERRUPTED, status="interrupted")
+    common.leave(code if isinstance(code, int) else Exit.DONE)
+
+
+def _fail(error: Exception, sentence: str, code: int) -> None:
+    common.fail(sentence, code, **getattr(error, "run", {}))
+
+
+def _misread(error: Exception) -> None:
+    """A command line that cannot be read: what is wrong, and where the help is. A bare `trademl` is shown the help itself."""
+    context = getattr(error, "ctx", None)
+    if type(error).__name__ == "NoArgsIsHelpError":
+        error.show()
+        common.leave(Exit.USAGE)
+    help_of = f"; `{context.command_path} --help` shows what it takes" if context else ""
+    common.fail(error.format_message().rstrip(".") + help_of, error.exit_code)

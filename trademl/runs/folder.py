@@ -209,6 +209,8 @@ class RunFolder:
         return self
 
     def __exit__(self, kind, error, trace) -> bool:
+        if error is not None:  # what `--json` tells of a failed run
+            error.run = {"run_id": self.run_id, "folder": _shown(self.final_path), "seconds": self._record.get("stages")}
         if error is None:
             self.finish()
         elif isinstance(error, KeyboardInterrupt):
