@@ -59,6 +59,28 @@ def run_risk(overrides: Mapping[str, object], *, symbol=None, models_dir=None) -
     return summary | {"report": str(run.path / "report.html")}
 
 
+TUNE_SHARES = {"data": 0.02, "features": 0.01, "labels": 0.01, "task": 0.05, "trials": 0.85, "verdict": 0.06}
+
+
+def run_tune(role: str, overrides: Mapping[str, object], where: Mapping[str, object], *, tz=None, stamp=None, fresh=False) -> dict:
+    """`trademl tune signal|position`: the job and its report. Takes no lock of the store: several may run at once."""
+    settings = load_settings(overrides)
+    pipeline.label_spec(settings)
+    choice = pipeline.choose_market(settings, **where)
+    Store(choice.models_dir).check_line(choice.line)
+    parameters = _given({**where, "role": role, "tz": tz, "stamp": stamp, "fresh": fresh, "overrides": _given(overrides)})
+    with RunFolder.create(settings.paths.reports, "tune", parameters, seed=settings.run.seed) as run:
+        result = run_job("tune", parameters, run=run, shares=TUNE_SHARES)
+        summary = dict(result.summary)
+        study = summary["study"]
+        facts = {"run": run.run_id, "data": study["data"]["source"], "bars sha256": study["data"]["sha256"][:16], "seed": study["seed"]}
+        facts |= {"trials": study["trials"], "seconds": result.seconds}
+        write_report(run.path / "report.html", result.notebook, headline=summary["headline"], facts=facts, status="done")
+        folder = run.finish(message=summary["headline"])
+    seconds = {"seconds": result.stages, "total_seconds": result.seconds}
+    return summary | {"run_id": run.run_id, "report": str(folder / "report.html")} | seconds
+
+
 def run_report(overrides: Mapping[str, object], revision: str | None, *, symbol=None, models_dir=None) -> dict:
     """`trademl report`: the pages of a stored revision, drawn again."""
     settings = load_settings(overrides)

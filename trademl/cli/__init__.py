@@ -4,7 +4,7 @@ import traceback
 
 import typer
 
-from trademl.cli import common, data, market, models, workbench
+from trademl.cli import common, data, market, models, tune, workbench
 from trademl.errors import Exit, TradeMLError
 
 INTERRUPTED = 130
@@ -18,6 +18,7 @@ app = typer.Typer(
 app.command()(market.retrain)
 app.command()(market.backtest)
 app.command()(market.report)
+app.add_typer(tune.app, name="tune", help="Search the ensemble's settings on the tune window; several processes may share a study.")
 app.add_typer(data.app, name="data", help="Look at, repair and import bars and calendars.")
 app.add_typer(models.app, name="models", help="List, prove and activate stored revisions.")
 app.add_typer(workbench.config, name="config", help="The settings and where each came from.")

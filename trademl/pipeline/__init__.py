@@ -9,6 +9,7 @@ from trademl.pipeline.parent import find_start
 from trademl.pipeline.proof import prove, run_id_of
 from trademl.pipeline.revision import store_revision, store_risk, summary_of
 from trademl.pipeline.risk import risk_trades, train_risk
+from trademl.pipeline.tuning import with_tuned
 
 __all__ = [
     "account_spec",
@@ -34,4 +35,5 @@ __all__ = [
     "train_risk",
     "weigh",
     "windows_of",
+    "with_tuned",
 ]

@@ -32,6 +32,7 @@ from trademl.pipeline.inputs import Inputs, describe_features, describe_labels
 from trademl.pipeline.market import account_spec
 from trademl.pipeline.proof import GOLDEN_ROWS, Proven
 from trademl.pipeline.risk import CLAMP, METADATA_FILE, TRADES_FILE, RiskTrained, risk_files, risk_verdicts, train_risk
+from trademl.pipeline.tuning import Tuned
 from trademl.risk.profiles import PROFILES
 from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
 from trademl.runs import jsonable
@@ -232,6 +233,7 @@ def store_revision(
     verdict: GateVerdict,
     run_id: str,
     risk: RiskTrained | None = None,
+    tuned: Tuned | None = None,
 ) -> Revision:
     """Write the revision whole, and move the pointer to it if the gate passed."""
     store = Store(inputs.choice.models_dir)
@@ -256,6 +258,8 @@ def store_revision(
         trained_at=trained_at,
         parent=judged.parent,
     )
+    if tuned is not None:
+        manifest["tuning"] = jsonable(tuned.record())
     revision = store.write(files, manifest)
     revision.verify()
     if verdict.passed:

@@ -52,6 +52,11 @@ def journal_of(models_dir: str | Path, role: Role) -> Path:
     return Path(models_dir) / "studies" / f"{Role(role)}.journal"
 
 
+def tuned_file(models_dir: str | Path) -> Path:
+    """Where the verdicts are, for the next retrain."""
+    return Path(models_dir) / TUNED
+
+
 # ---------------------------------------------------------------- a study
 
 
@@ -223,7 +228,7 @@ def settings_table(section: Mapping) -> pd.DataFrame:
 
 def write_tuned(models_dir: str | Path, role: Role, section: Mapping) -> dict:
     """Put a role's verdict into the store's `tuned.json`, the other role's stays; returns the section as written."""
-    path = Path(models_dir) / TUNED
+    path = tuned_file(models_dir)
     with FileLock(path.parent / "studies" / "tuned.flock"):
         record = read_tuned(models_dir) | {"schema": SCHEMA, str(role): jsonable(section)}
         write_json(path, record)
@@ -232,7 +237,7 @@ def write_tuned(models_dir: str | Path, role: Role, section: Mapping) -> dict:
 
 def read_tuned(models_dir: str | Path) -> dict:
     """The store's `tuned.json`; {} when there is none. BadDataError when it cannot be read."""
-    path = Path(models_dir) / TUNED
+    path = tuned_file(models_dir)
     try:
         record = json.loads(path.read_text("utf-8"))
     except FileNotFoundError:
