@@ -1,6 +1,6 @@
-"""Only what pyproject.toml cannot say: the job notebooks of nbs/jobs are copied into the wheel as trademl/jobs.
+"""Only what pyproject.toml cannot say: the job notebooks of nbs/jobs and settings.ini are copied into the wheel.
 
-An editable install copies nothing: `trademl.runs.find_job` looks into the clone first.
+An editable install copies nothing: `trademl.runs.find_job` and `trademl.settings.shipped_file` look into the clone.
 """
 
 import shutil
@@ -11,7 +11,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithJobs(build_py):
-    """`build_py`, and the job notebooks."""
+    """`build_py`, the job notebooks and the default settings."""
 
     def run(self):
         super().run()
@@ -21,6 +21,7 @@ class BuildWithJobs(build_py):
         target.mkdir(parents=True, exist_ok=True)
         for notebook in sorted(Path("nbs", "jobs").glob("*.ipynb")):
             shutil.copyfile(notebook, target / notebook.name)
+        shutil.copyfile("settings.ini", Path(self.build_lib, "trademl", "settings.ini"))
 
 
 setup(cmdclass={"build_py": BuildWithJobs})

@@ -56,7 +56,7 @@ def test_the_wheel_holds_the_jobs_the_page_and_every_module(repo, wheel):
     }
     jobs = {f"trademl/jobs/{path.name}" for path in (repo / "nbs" / "jobs").glob("*.ipynb")}
     assert jobs
-    assert (modules | jobs | {"trademl/report/page.html"}) - names == set()
+    assert (modules | jobs | {"trademl/report/page.html", "trademl/settings.ini"}) - names == set()
     assert not [name for name in names if name.startswith(("tests", "nbs", "benchmarks"))]
 
 
