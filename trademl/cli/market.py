@@ -59,7 +59,7 @@ def retrain(
         common.emit(summary)
     else:
         print(summary["headline"])
-        for sentence in (summary["start"], *notes(summary["devices"])):
+        for sentence in (summary["start"], *summary["tuning"], *notes(summary["devices"])):
             print(sentence)
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])

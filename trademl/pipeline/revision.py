@@ -262,8 +262,6 @@ def store_revision(
         manifest["tuning"] = jsonable(tuned.record())
     revision = store.write(files, manifest)
     revision.verify()
-    if verdict.passed:
-        store.activate(revision.name, by_gate=True)
     return revision
 
 
@@ -315,6 +313,7 @@ def summary_of(revision: Revision, evidence: Evidence, *, gated: bool = False) -
         "status": "refused" if refused else "done",
         "exit": int(Exit.GATE_REFUSED if refused else Exit.DONE),
         "start": manifest["warmstart"]["why"] if "warmstart" in manifest else None,
+        "tuning": [f"{role} with {told['why']}" for role, told in manifest.get("tuning", {}).items() if "study" in told],
         "devices": manifest.get("devices", {}),
         "metrics": revision.manifest["metrics"],
         "backtest": evidence.to_json(),
@@ -339,8 +338,6 @@ def store_risk(parent: Revision, settings: Settings) -> Revision:
     store = Store(parent.folder.parents[1])
     revision = store.write(files, manifest)
     revision.verify()
-    if revision.gate_passed:
-        store.activate(revision.name, by_gate=True)
     return revision
 
 
