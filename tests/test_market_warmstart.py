@@ -1,0 +1,411 @@
+"""A retrain that continues a model: new leaves, every refusal, and that nobody can report what an ancestor has seen."""
+
+import json
+import re
+import shutil
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from trademl import pipeline
+from trademl.data.bars import bars_hash
+from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
+from trademl.market import walkforward
+from trademl.market.ensemble import MODELS, Rounds, Scaler, fit_ensemble, native_files
+from trademl.market.walkforward import unwatched
+from trademl.market.warmstart import (
+    COLD,
+    Choice,
+    Spread,
+    Start,
+    Terms,
+    continue_ensemble,
+    parameters_of,
+    read_signal,
+    unlike,
+    why_not_warm,
+)
+from trademl.npz import npz_bytes
+from trademl.pipeline.market import SYNTHETIC
+from trademl.pipeline.parent import read_parent, terms_of
+from trademl.settings import load_settings
+from trademl.ship.manifest import differences
+from trademl.ship.store import Store
+from trademl.validate.lineage import Fit, FitKind, Lineage
+
+SETTINGS = load_settings()
+BARE = replace(SETTINGS.ensemble, rf_trees=12, rf_min_samples_leaf=5, lgb_min_data_in_leaf=5)
+WARM = replace(SETTINGS.warmstart, refresh_bars=1_000)
+
+
+def noise(rows, seed=11, columns=6):
+    """Features that say nothing, three classes, equal weights."""
+    rng = np.random.default_rng(seed)
+    return rng.normal(size=(rows, columns)).astype(np.float32), rng.integers(0, 3, rows).astype(np.int8), np.ones(rows)
+
+
+@pytest.fixture(scope="module")
+def base():
+    """A fitted ensemble on noise."""
+    return fit_ensemble(*noise(2_000), BARE, n_classes=3, seed=1, threads=1, rounds=Rounds(15, 15))
+
+
+def hashes(model):
+    return [table.content_hash() for table in model.tables]
+
+
+class TestContinue:
+    def test_the_same_bytes_and_content_for_one_and_two_threads(self):
+        data = noise(3_000)
+        first = [fit_ensemble(*data, BARE, n_classes=3, seed=1, threads=n, rounds=Rounds(15, 15)) for n in (1, 2)]
+        then = [continue_ensemble(model, *data, BARE, WARM, seed=1, threads=n) for model, n in zip(first, (1, 2), strict=True)]
+        for one, two in (first, then):
+            assert hashes(one) == hashes(two)
+            assert native_files(one, "signal") == native_files(two, "signal")
+        assert set(hashes(first[0])).isdisjoint(hashes(then[0]))
+
+    def test_trees_keep_their_structure_and_number(self, base):
+        before = native_files(base, "signal")
+        then = continue_ensemble(base, *noise(2_500, 12), BARE, WARM, seed=1, threads=1)
+        assert then.rounds == base.rounds
+        for old, new in zip(base.tables[1:], then.tables[1:], strict=True):
+            assert (old.feature == new.feature).all()
+            assert (old.threshold == new.threshold).all()
+            assert (old.value != new.value).any()
+        assert native_files(base, "signal") == before  # the parent stays as it was
+
+    def test_a_quarter_of_the_forest_is_replaced_the_oldest_first(self, base):
+        data = noise(2_500, 12)
+        then = continue_ensemble(base, *data, BARE, WARM, seed=1, threads=1)
+        old, new = base.tables[0], then.tables[0]
+        kept = slice(old.roots[3], None)
+        assert new.n_trees == old.n_trees == 12
+        assert (new.threshold[: len(old.threshold[kept])] == old.threshold[kept]).all()
+        again = continue_ensemble(then, *data, BARE, WARM, seed=1, threads=1).tables[0]
+        last = [table.threshold[table.roots[9] :] for table in (new, again)]
+        assert len(last[0]) != len(last[1]) or (last[0] != last[1]).any()  # another generation, other bootstraps
+
+    def test_what_leaves_learn_comes_from_the_newest_rows(self, base):
+        data = noise(3_000, 12)
+        older = (data[0], np.where(np.arange(3_000) < 2_000, 0, data[1]).astype(np.int8), data[2])
+        one, other = (continue_ensemble(base, *rows, BARE, WARM, seed=1, threads=1) for rows in (data, older))
+        assert hashes(one)[1:] == hashes(other)[1:]  # boosters look at the last 1,000
+        assert hashes(one)[0] != hashes(other)[0]
+
+    def test_newest_rows_without_a_class_are_refused(self, base):
+        z, y, w = noise(3_000, 12)
+        with pytest.raises(BadDataError, match="warm start: 1,000 rows hold classes"):
+            continue_ensemble(base, z, np.where(np.arange(3_000) >= 2_000, y % 2, y), w, BARE, WARM, seed=1, threads=1)
+        with pytest.raises(BadDataError, match=r"signal.*every one of the 3 must occur"):
+            fit_ensemble(z, np.full(3_000, 2), w, BARE, n_classes=3, seed=1, threads=1, rounds=Rounds(5, 5), what="signal")  # all HOLD
+
+    def test_another_width_is_refused(self, base):
+        with pytest.raises(BadDataError, match="6 features"):
+            continue_ensemble(base, *noise(2_000, columns=5), BARE, WARM, seed=1, threads=1)
+
+    def test_constant_columns_do_no_harm(self):
+        z, y, w = noise(2_000)
+        z[:, 2] = 1.0
+        model = fit_ensemble(z, y, w, BARE, n_classes=3, seed=1, threads=1, rounds=Rounds(10, 10))
+        then = continue_ensemble(model, z, y, w, BARE, WARM, seed=1, threads=1)
+        assert np.isfinite(then.model_probabilities(z)).all()
+        assert all(2 not in table.feature for table in then.tables)
+
+
+@pytest.mark.leakage
+def test_continued_on_its_own_past_a_model_still_knows_what_its_parent_saw():
+    """Noise, so that whatever rises above a third is memory: the child's own rows are clean, its ancestry is not."""
+    z, y, w = noise(3_000, 17, columns=12)
+    y = np.repeat(y[::5], 5)
+    deep = replace(BARE, rf_trees=40, rf_max_depth=14, rf_max_samples=0.9, lgb_num_leaves=31, lgb_learning_rate=0.2, xgb_max_depth=6)
+    end_s = 1_700_000_000 + np.arange(3_000) * 900
+    own, seen, judged = np.arange(2_000), np.arange(2_400), np.arange(2_050, 2_400)
+
+    def fit(rows):
+        return fit_ensemble(z[rows], y[rows], w[rows], deep, n_classes=3, seed=1, threads=1, rounds=Rounds(40, 40))
+
+    def accuracy(model):
+        return float((model.model_probabilities(z[judged]).mean(axis=1).argmax(axis=1) == y[judged]).mean())
+
+    clean, parent = fit(own), fit(seen)
+    leaked = continue_ensemble(parent, z[own], y[own], w[own], deep, WARM, seed=1, threads=1)
+    assert abs(accuracy(clean) - 1 / 3) < 0.09
+    assert accuracy(leaked) > accuracy(clean) + 0.15
+    notes = Lineage((Fit.of_rows(FitKind.TREES, "signal", own, end_s),))
+    notes.check(int(end_s[2_050]), 48 * 900)
+    inherited = notes.merge(Lineage((Fit.of_rows(FitKind.TREES, "signal", seen, end_s),)).named("parent"))
+    with pytest.raises(LeakageError, match="trees 'signal' of revision parent"):
+        inherited.check(int(end_s[2_050]), 48 * 900)
+
+
+# ---------------------------------------------------------------- the pipeline
+
+SMALL = {
+    "synthetic.bars": 9_500,
+    "run.threads": 1,
+    "windows.refit_every_days": 20,
+    "ensemble.rf_trees": 12,
+    "ensemble.xgb_max_rounds": 30,
+    "ensemble.lgb_max_rounds": 30,
+    "warmstart.refresh_bars": 3_000,
+    "warmstart.max_drift_psi": 1,  # three months: slow features have hardly been anywhere
+    "backtest.null_runs": 20,
+    "backtest.bootstrap_draws": 200,
+}
+
+
+def a_run(settings, inputs, force=None):
+    """One whole run by hand; `force` overrules what select decided."""
+    rows = pipeline.make_rows(inputs, pipeline.make_features(inputs, settings), settings)
+    recipe, windows = pipeline.recipe_of(settings), pipeline.windows_of(rows, settings.windows)
+    start = pipeline.find_start(inputs, rows, windows, recipe, settings)
+    decide = walkforward.choose_start
+    with pytest.MonkeyPatch.context() as patch:
+        if force is not None:
+            patch.setattr(walkforward, "choose_start", lambda *given: replace(decide(*given), chosen=force))
+        judged = pipeline.judge(rows, windows, recipe, 3, unwatched, start)
+    shipped = pipeline.ship(rows, judged, recipe)
+    run_id = pipeline.run_id_of(inputs, rows, recipe, settings, judged.parent)
+    proven = pipeline.prove(rows, judged, shipped, run_id)
+    evidence, verdict = pipeline.weigh(rows, judged, recipe, settings, inputs.choice.symbol, 3)
+    verdict = replace(verdict, passed=False)
+    revision = pipeline.store_revision(inputs, rows, recipe, settings, judged, shipped, proven, evidence, verdict, run_id)
+    return {name: value for name, value in locals().items() if name not in ("decide", "patch", "force")}
+
+
+@pytest.fixture(scope="module")
+def family(tmp_path_factory):
+    """A parent on 9,000 bars, made active by hand, and a warm child five days later."""
+    settings = load_settings(SMALL)
+    choice = pipeline.choose_market(settings, symbol=SYNTHETIC, models_dir=str(tmp_path_factory.mktemp("models")))
+    later = pipeline.load_inputs(settings, choice)
+    bars = later.bars.iloc[:9_000]
+    parent = a_run(settings, replace(later, bars=bars, bars_sha256=bars_hash(bars)))
+    Store(choice.models_dir).activate(parent["revision"].name, "a test")
+    return {"settings": settings, "parent": parent, "child": a_run(settings, later, force=True)}
+
+
+class TestChild:
+    def test_the_first_of_a_line_is_cold_and_says_so(self, family):
+        record = family["parent"]["revision"].manifest["warmstart"]
+        assert record["start"] == "cold"
+        assert "no approved revision is active" in record["why"]
+        assert family["parent"]["revision"].manifest["parent"] is None
+
+    def test_a_warm_child_names_its_parent_and_what_was_decided(self, family):
+        name, manifest = family["parent"]["revision"].name, family["child"]["revision"].manifest
+        assert manifest["parent"] == manifest["warmstart"]["candidate"] == name
+        assert manifest["warmstart"]["start"] == "warm"
+        assert manifest["warmstart"]["generation"] == 1
+        assert manifest["warmstart"]["rounds_added"] == 0
+        assert {w: set(both) for w, both in manifest["warmstart"]["log_loss"].items()} == {w: {"cold", "warm"} for w in ("select", "final")}
+        assert manifest["trained_together"] != family["parent"]["run_id"]
+        assert manifest["devices"]["signal"]["xgb"]["resolved"] == "cpu"
+
+    def test_its_signal_is_the_parents_a_step_later(self, family):
+        old, new = (family[who]["shipped"].signal for who in ("parent", "child"))
+        assert old.rounds == new.rounds
+        assert (old.tables[1].threshold == new.tables[1].threshold).all()
+        sizes = [len(run["revision"].read("native/signal_xgb.ubj")) for run in (family["parent"], family["child"])]
+        assert sizes[0] == sizes[1]
+
+    def test_it_keeps_the_scaler_and_its_graph_proves_parity(self, family):
+        old, new = (family[who]["judged"].frozen.scaler for who in ("parent", "child"))
+        assert (old.mean == new.mean).all()
+        assert family["child"]["proven"].parity["signal"]["flips"] == 0
+        assert family["child"]["proven"].parity["signal"]["max_abs"] <= 1e-5
+        assert all(check.ok for check in family["child"]["revision"].verify())
+
+    def test_native_files_read_back_are_the_models_of_the_manifest(self, family):
+        for run in (family["parent"], family["child"]):
+            told = next(m["content_hash"] for m in run["revision"].manifest["models"] if m["role"] == "signal")
+            back = read_parent(run["revision"]).signal
+            assert [told[name] for name in MODELS] == hashes(back) == hashes(run["shipped"].signal)
+
+    def test_models_diff_shows_warm_and_cold(self, family):
+        found = {key: values for key, *values in differences(*(family[who]["revision"].manifest for who in ("parent", "child")))}
+        assert found["warmstart.start"] == ["cold", "warm"]
+        assert found["parent"] == [None, family["parent"]["revision"].name]
+        assert "models.signal.content_hash.xgb" in found
+
+    def test_select_decides_and_a_cold_child_owes_its_parent_nothing(self, family):
+        run = family["child"]
+        free = walkforward.choose_start(run["rows"], run["windows"], *([run["judged"].signal] * 2), run["start"], run["recipe"])
+        assert not free.chosen  # a tie is cold
+        assert "is not continued" in free.sentence()
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(walkforward, "choose_start", lambda *given: Choice(run["start"], False, free.log_loss))
+            cold = pipeline.judge(run["rows"], run["windows"], run["recipe"], 3, unwatched, run["start"])
+        alone = pipeline.judge(run["rows"], run["windows"], run["recipe"], 3)
+        assert np.array_equal(cold.probabilities, alone.probabilities, equal_nan=True)
+        assert cold.lineage == alone.lineage
+        assert cold.parent is None
+
+
+@pytest.mark.leakage
+class TestAncestry:
+    def test_everything_that_the_parent_saw_is_in_the_childs_lineage(self, family):
+        name = family["parent"]["revision"].name
+        inherited = {fit for fit in family["child"]["shipped"].lineage.fits if fit.revision == name}
+        assert inherited == set(family["parent"]["shipped"].lineage.named(name).fits)
+        again = Lineage.from_json(json.dumps(family["child"]["revision"].manifest["lineage"]))
+        assert again == family["child"]["shipped"].lineage
+
+    def test_the_shipped_child_cannot_be_scored_on_final_and_the_parent_is_named(self, family):
+        run, name = family["child"], family["parent"]["revision"].name
+        with pytest.raises(LeakageError, match=f"trees 'shipped signal' of revision {name}"):
+            run["shipped"].lineage.check(run["windows"].span("final").start_s, run["windows"].embargo_s)
+        run["judged"].lineage.check(run["windows"].span("final").start_s, run["windows"].embargo_s)
+
+    def test_the_judged_figures_never_asked_the_parents_trees(self, family):
+        run = family["child"]
+        blind = Start(replace(run["start"].parent, signal=None), "no trees")  # would fail if anybody asked them
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(walkforward, "choose_start", lambda *given: replace(run["judged"].choice, start=blind))
+            judged = pipeline.judge(run["rows"], run["windows"], run["recipe"], 3, unwatched, blind)
+        assert np.array_equal(judged.probabilities, run["judged"].probabilities, equal_nan=True)
+
+    def test_a_scaler_that_saw_the_final_window_stops_the_judgement(self, family):
+        run = family["child"]
+        everything = Fit.of_rows(FitKind.SCALER, "scaler", np.flatnonzero(run["rows"].end_s >= 0), run["rows"].end_s, "feedbeef")
+        leaky = Start(replace(run["start"].parent, lineage=Lineage((everything,))), "")
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(walkforward, "choose_start", lambda *given: Choice(leaky, True, {}))
+            with pytest.raises(LeakageError, match="scaler 'scaler' of revision feedbeef"):
+                pipeline.judge(run["rows"], run["windows"], run["recipe"], 3, unwatched, leaky)
+
+    def test_bars_that_only_an_ancestor_saw_are_not_out_of_sample(self, family):
+        """The evaluator reads the ancestry, not the child's own cut-off."""
+        run, settings = family["child"], family["settings"]
+        revision = run["revision"]
+        far = Fit(FitKind.TREES, "shipped signal", "feedbeef", int(run["rows"].time_s[-1]) + 900, 10)
+        lineage = Lineage.from_json(json.dumps(revision.manifest["lineage"])).add(far)
+        inherited = replace(revision, manifest=revision.manifest | {"lineage": json.loads(lineage.to_json())})
+        costs, account = run["rows"].costs, pipeline.account_spec(settings, SYNTHETIC, 3)
+        with pytest.raises(UsageError, match=r"trees 'shipped signal' of revision feedbeef.*nothing here is out of sample"):
+            pipeline.shipped_evidence(inherited, run["inputs"], settings, profile=3, costs=costs, account=account)
+
+
+class TestRefusals:
+    def start(self, family, **changed):
+        run = family["child"]
+        settings = changed.pop("settings", family["settings"])
+        inputs = changed.pop("inputs", run["inputs"])
+        return pipeline.find_start(inputs, run["rows"], run["windows"], pipeline.recipe_of(settings), settings)
+
+    def why(self, family, parent=None, ours=None, **changed):
+        run = family["child"]
+        mine, windows, rows = read_parent(family["parent"]["revision"]), run["windows"], run["rows"]
+        facts = {"select_start_s": windows.span("select").start_s, "newest_label_s": int(rows.end_s.max()), "embargo_s": windows.embargo_s}
+        warm = changed.pop("warm", family["settings"].warmstart)
+        newest = changed.pop("newest", rows.x[np.isfinite(rows.x).all(axis=1)][-2_880:])
+        return why_not_warm(replace(mine, **(parent or {})), replace(mine.terms, **(ours or {})), newest, warm, **(facts | changed))
+
+    def test_a_fitting_parent_has_no_reason_against_it(self, family):
+        assert self.why(family) == ""
+
+    @pytest.mark.parametrize(
+        ("changed", "reason"),
+        [
+            (lambda t: {"features": t.features[:54]}, "55 features, this code makes 54"),
+            (lambda t: {"features": (t.features[1], t.features[0], *t.features[2:])}, "another order"),
+            (lambda t: {"feature_hash": "0" * 64}, "other definitions"),
+            (lambda t: {"label_spec": "0" * 64}, "label spec"),
+            (lambda t: {"classes": ("BUY", "SELL", "HOLD")}, "classes are"),
+            (lambda t: {"parameters": dict(t.parameters) | {"xgb_max_depth": 9}}, "xgb_max_depth.*tuned"),
+        ],
+    )
+    def test_other_terms(self, family, changed, reason):
+        terms = terms_of(family["parent"]["revision"])
+        assert re.search(reason, self.why(family, ours=changed(terms)))
+
+    def test_a_scaler_of_another_width(self, family):
+        assert "scaler has 3 columns" in self.why(family, parent={"scaler": Scaler(np.zeros(3), np.ones(3))})
+
+    def test_too_many_generations(self, family):
+        assert "max_generations" in self.why(family, parent={"generation": 10})
+
+    def test_a_scaler_or_models_that_have_seen_too_much(self, family):
+        assert "its scaler has seen" in self.why(family, select_start_s=0)
+        assert "its scaler has seen" in self.why(family, parent={"lineage": Lineage()})
+        assert "later bars" in self.why(family, newest_label_s=1_700_000_000)
+
+    def test_strong_drift_skips_the_candidate(self, family):
+        moved = family["child"]["rows"].x[-2_880:] * 3 + 1
+        assert "the market has moved" in self.why(family, newest=moved)
+        assert "the market has moved" in self.why(family, newest=np.full((5, 55), np.nan), warm=replace(WARM, max_drift_psi=0.0))
+
+    def test_as_asked_or_without_a_parent(self, family, tmp_path):
+        off = replace(family["settings"], warmstart=replace(family["settings"].warmstart, enabled=False))
+        assert self.start(family, settings=off) == COLD
+        inputs = family["child"]["inputs"]
+        empty = replace(inputs, choice=replace(inputs.choice, models_dir=str(tmp_path)))
+        assert self.start(family, inputs=empty).reason == "no approved revision is active here"
+
+    def test_tuned_parameters_start_from_nothing(self, family):
+        tuned = load_settings(SMALL | {"ensemble.xgb_max_depth": 3})
+        found = self.start(family, settings=tuned)
+        assert found.parent is None
+        assert "other ensemble parameters (xgb_max_depth)" in found.reason
+
+    def test_an_altered_file_or_pointer_is_noticed_before_anything_is_parsed(self, family, tmp_path):
+        inputs = family["child"]["inputs"]
+        copy = tmp_path / "models"
+        shutil.copytree(inputs.choice.models_dir, copy)
+        there = replace(inputs, choice=replace(inputs.choice, models_dir=str(copy)))
+        assert self.start(family, inputs=there).parent is not None
+        name = family["parent"]["revision"].name
+        native = copy / "revisions" / name / "native" / "signal_lgb.txt"
+        native.parent.chmod(0o755)
+        native.chmod(0o644)
+        native.write_text(native.read_text().replace("version=v4", "version=v5"))
+        assert "sha256 differs" in self.start(family, inputs=there).reason
+        (copy / "model_compat.json").write_text("{")
+        assert "the active revision cannot be continued" in self.start(family, inputs=there).reason
+
+    @pytest.mark.parametrize(
+        ("name", "data"),
+        [
+            ("native/signal_xgb.ubj", b"no booster"),
+            ("native/signal_lgb.txt", b"tree\nversion=v4\nnum_class=3\n"),
+            ("native/signal_rf.npz", b"PK no archive"),
+            ("native/signal_rf.npz", npz_bytes({"feature": np.zeros(3)})),
+            ("native/scaler.npz", npz_bytes({"mean": np.zeros(4), "scale": np.ones(4)})),
+            ("native/scaler.npz", npz_bytes({"mean": np.zeros(55), "scale": np.zeros(55)})),
+            ("native/spread.npz", npz_bytes({"edges": np.zeros((4, 9)), "shares": np.ones((4, 10))})),
+        ],
+    )
+    def test_native_files_that_are_something_else(self, family, name, data):
+        revision = family["parent"]["revision"]
+        with pytest.raises(RevisionError):
+            read_signal(lambda asked: data if asked == name else revision.read(asked), 55, 3)
+
+    def test_whole_native_files_of_another_model(self, family, monkeypatch):
+        """Right hashes, right widths, and not what the graph holds."""
+        other = native_files(family["child"]["shipped"].signal, "signal")
+        read = type(family["parent"]["revision"]).read
+        monkeypatch.setattr("trademl.ship.store.Revision.read", lambda self, name: other.get(name) or read(self, name))
+        with pytest.raises(RevisionError, match="differ from its own graph"):
+            read_parent(family["parent"]["revision"])
+
+    def test_a_revision_of_an_older_trademl(self, family):
+        revision = family["parent"]["revision"]
+        older = replace(revision, manifest={k: v for k, v in revision.manifest.items() if k != "ensemble"})
+        with pytest.raises(RevisionError, match="older trademl"):
+            terms_of(older)
+
+
+def test_terms_are_compared_as_a_manifest_keeps_them():
+    ours = Terms(("a",), "f", "l", ("SELL",), parameters_of(SETTINGS.ensemble))
+    assert unlike(replace(ours, parameters=json.loads(json.dumps(parameters_of(SETTINGS.ensemble)))), ours) == ""
+
+
+def test_drift_against_an_obvious_reference():
+    rng = np.random.default_rng(2)
+    was, now = rng.normal(size=(5_000, 1)), rng.normal(0.3, 1.2, size=(2_000, 1))
+    edges = np.quantile(was, np.arange(1, 10) / 10)
+    shares = [np.histogram(x, [-np.inf, *edges, np.inf])[0] / len(x) for x in (was, now)]
+    slow = sum((b - a) * np.log(b / a) for a, b in zip(*shares, strict=True))
+    assert Spread.of(was).drift(now) == pytest.approx(slow, rel=1e-9)
+    assert Spread.of(was).drift(was) == pytest.approx(0)
