@@ -155,11 +155,12 @@ class TestRevision:
         again = pipeline.reread_evidence(run["revision"], run["settings"], profile=3)
         assert again.to_json() == run["evidence"].to_json()
 
-    def test_the_gate_and_the_pointer_agree(self, run):
-        from trademl.ship.store import Store
+    def test_a_run_by_hand_moves_no_pointer(self, run):
+        from trademl.ship.store import State, Store
 
-        active = Store(run["choice"].models_dir).active()
-        assert (active is not None) == run["verdict"].passed
+        store = Store(run["choice"].models_dir)
+        assert store.active() is None
+        assert store.state(run["revision"]) == (State.APPROVED if run["verdict"].passed else State.CANDIDATE)
 
     def test_a_second_run_makes_the_same_files(self, run):
         shipped = pipeline.ship(run["rows"], run["judged"], replace(run["recipe"], threads=1))

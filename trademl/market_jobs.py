@@ -43,7 +43,7 @@ def run_retrain(overrides: Mapping[str, object], where: Mapping[str, object], *,
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES)
         revision = store.open(result.summary["revision"])
         looks = _look(settings, revision, run.run_id, result.summary["backtest"], "retrain")
-        summary = _finish(run, result, revision)
+        summary = _finish(run, result, revision, store)
     return summary | {"looks": looks, "report": str(run.path / "report.html")}
 
 
@@ -55,7 +55,7 @@ def run_risk(overrides: Mapping[str, object], *, symbol=None, models_dir=None) -
     parameters = {"revision": parent.name, "models_dir": str(store.models_dir), "overrides": _given(overrides)}
     with store.lock(), RunFolder.create(settings.paths.reports, "risk", parameters, seed=settings.run.seed) as run:
         result = run_job("risk", parameters, run=run)
-        summary = _finish(run, result, store.open(result.summary["revision"]))
+        summary = _finish(run, result, store.open(result.summary["revision"]), store)
     return summary | {"report": str(run.path / "report.html")}
 
 
@@ -152,8 +152,8 @@ def _given(values: Mapping[str, object]) -> dict:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _finish(run: RunFolder, result: JobResult, revision: Revision) -> dict:
-    """Write the run's files and page, close the folder, and return what the command prints."""
+def _finish(run: RunFolder, result: JobResult, revision: Revision, store: Store | None = None) -> dict:
+    """Write the run's files and page, move the store's pointer if the gate passed, close the folder; returns what the command prints."""
     summary = dict(result.summary)
     write_json(run.path / "backtest_report.json", summary.pop("backtest"))
     write_json(run.path / "metrics.json", json.loads(revision.read("metrics.json")))
@@ -172,6 +172,8 @@ def _finish(run: RunFolder, result: JobResult, revision: Revision) -> dict:
     status = "passed" if summary["gate"]["passed"] else "refused"
     write_report(run.path / "report.html", result.notebook, headline=summary["headline"], facts=facts, status=status)
     run.record(revision=revision.name, data=manifest["data"])
+    if store is not None and revision.gate_passed:  # last of all: a run that fails before leaves the earlier revision active
+        store.activate(revision.name, by_gate=True)
     refused = summary["exit"] != 0
     run.finish(
         RunStatus.REFUSED if refused else RunStatus.DONE,

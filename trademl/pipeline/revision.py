@@ -235,7 +235,7 @@ def store_revision(
     risk: RiskTrained | None = None,
     tuned: Tuned | None = None,
 ) -> Revision:
-    """Write the revision whole, and move the pointer to it if the gate passed."""
+    """Write the revision whole. The pointer moves last, when the run has its report (`market_jobs`), never from a notebook by hand."""
     store = Store(inputs.choice.models_dir)
     metrics = describe(inputs, rows, judged, shipped, settings, evidence, verdict)
     trained_at = iso_z(utc_now())
