@@ -6,7 +6,7 @@
 __all__ = ['FINISHED', 'MIN_FOR_IMPORTANCE', 'set_aside', 'distributions_of', 'refuse_others', 'Owner', 'Best', 'Search',
            'run_trials', 'open_search', 'Course', 'courses', 'importances']
 
-# %% ../../nbs/38c_market_studies.ipynb #bfd829ec
+# %% ../../nbs/38c_market_studies.ipynb #7b676188
 import json
 import time
 import uuid
@@ -27,7 +27,7 @@ from optuna.trial import TrialState
 from ..errors import BadDataError, UsageError
 from .tuning import Dim
 
-# %% ../../nbs/38c_market_studies.ipynb #3370d139
+# %% ../../nbs/38c_market_studies.ipynb #bde3df47
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -69,7 +69,7 @@ def set_aside(path: Path) -> Path | None:
         number += 1
     return path.rename(path.with_name(f"{path.name}.{number}"))
 
-# %% ../../nbs/38c_market_studies.ipynb #a1c8723c
+# %% ../../nbs/38c_market_studies.ipynb #ca71811a
 def distributions_of(space: tuple[Dim, ...]) -> dict:
     """Optuna's name for a search space."""
     kinds = {True: IntDistribution, False: FloatDistribution}
@@ -92,7 +92,7 @@ def _short(value) -> str:
     text = str(value)
     return text[:16] if len(text) == 64 else text
 
-# %% ../../nbs/38c_market_studies.ipynb #530720d9
+# %% ../../nbs/38c_market_studies.ipynb #7f23c2ce
 class Owner:
     """This process among those that share a journal: alive as long as it holds the lock file `<journal>.<name>.alive`."""
 
@@ -122,7 +122,7 @@ class Owner:
             yield
         self._file(self.name).unlink(missing_ok=True)
 
-# %% ../../nbs/38c_market_studies.ipynb #c53cbcb9
+# %% ../../nbs/38c_market_studies.ipynb #5c8e63fb
 @dataclass(frozen=True)
 class Best:
     """How a search stands."""
@@ -191,7 +191,7 @@ class Search:
         """Trials by how they ended: complete, pruned, fail."""
         return {s.name.lower(): sum(self._counts(s).values()) for s in (*FINISHED, TrialState.FAIL)}
 
-# %% ../../nbs/38c_market_studies.ipynb #09db0bcd
+# %% ../../nbs/38c_market_studies.ipynb #33b12965
 def run_trials(
     search: Search,
     score: Callable,  # (model, values, look) -> (value, rounds); look(step, loss) may raise to give the trial up
@@ -226,7 +226,7 @@ def _run_one(study, model, trial, score) -> None:
         trial.set_user_attr("rounds", rounds)
         study.tell(trial, value)
 
-# %% ../../nbs/38c_market_studies.ipynb #daef6335
+# %% ../../nbs/38c_market_studies.ipynb #642f1815
 def open_search(
     path: Path,  # the journal, <store>/studies/<role>.journal; made when missing
     spaces: Mapping[str, tuple[Dim, ...]],  # model -> what is searched
@@ -253,8 +253,9 @@ def open_search(
         studies = {}
         for model in spaces:
             name = f"{role}-{model}"
-            study = optuna.create_study(storage=storage, study_name=name, pruner=pruner, direction="minimize", load_if_exists=True)
-            if name not in known or "binding" not in study.user_attrs:
+            open_one = optuna.load_study if name in known else optuna.create_study
+            study = open_one(storage=storage, study_name=name, pruner=pruner)
+            if "binding" not in study.user_attrs:
                 study.set_user_attr("model", model)
                 study.set_user_attr("shipped", dict(shipped[model]))
                 study.enqueue_trial(dict(shipped[model]))
@@ -283,7 +284,7 @@ def _quiet() -> Iterator[None]:
     finally:
         optuna.logging.set_verbosity(before)
 
-# %% ../../nbs/38c_market_studies.ipynb #ef9139a9
+# %% ../../nbs/38c_market_studies.ipynb #b4ec7140
 MIN_FOR_IMPORTANCE = 8  # complete trials
 
 
