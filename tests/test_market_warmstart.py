@@ -201,7 +201,7 @@ class TestChild:
         assert manifest["warmstart"]["rounds_added"] == 0
         assert {w: set(both) for w, both in manifest["warmstart"]["log_loss"].items()} == {w: {"cold", "warm"} for w in ("select", "final")}
         assert manifest["trained_together"] != family["parent"]["run_id"]
-        assert manifest["devices"]["signal"]["xgb"]["resolved"] == "cpu"
+        assert manifest["devices"]["signal"]["xgb"] == {"requested": "auto", "resolved": "cpu", "reason": "a warm start works on the CPU"}
 
     def test_its_signal_is_the_parents_a_step_later(self, family):
         old, new = (family[who]["shipped"].signal for who in ("parent", "child"))

@@ -157,7 +157,7 @@ def fit_signal(rows, z, fit_rows, recipe: Recipe, *, rounds: Rounds | None = Non
 def continue_signal(rows: MarketRows, z, model: FittedEnsemble, fit_rows: np.ndarray, recipe: Recipe) -> FittedEnsemble:
     """The model a step later, on the rows given (in time order): new leaves and trees, same size."""
     weight = signal_weights(rows, fit_rows, recipe.ensemble)
-    common = {"seed": recipe.seed, "threads": recipe.threads}
+    common = {"seed": recipe.seed, "threads": recipe.threads, "devices": recipe.devices}
     return continue_ensemble(model, z[fit_rows], rows.labels.label[fit_rows], weight, recipe.ensemble, recipe.warm, **common)
 
 # %% ../../nbs/38_market_recipe.ipynb #f73c7bae

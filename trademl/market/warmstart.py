@@ -15,9 +15,9 @@ import lightgbm as lgb
 import numpy as np
 import xgboost as xgb
 
-from ..device import CPU
+from ..device import CPU, Resolved
 from ..errors import BadDataError, RevisionError
-from .ensemble import FittedEnsemble, Scaler, assembled, check_classes, fit_forest, xgb_parameters
+from .ensemble import MODELS, FittedEnsemble, Scaler, assembled, check_classes, fit_forest, xgb_parameters
 from .treetable import TreeTable, replace_oldest
 from ..npz import npz_bytes, read_npz
 from ..settings import Ensemble as EnsembleParams
@@ -58,6 +58,7 @@ def continue_ensemble(
     *,
     seed: int,
     threads: int = 0,  # the result is the same for any number
+    devices: Mapping[str, Resolved] | None = None,  # what was asked for, to be written down
 ) -> FittedEnsemble:
     """The model a step later: boosters with leaves of the newest rows, forest with its oldest trees replaced. Its size stays."""
     if z.ndim != 2 or z.shape[1] != model.tables[0].n_features:
@@ -70,7 +71,11 @@ def continue_ensemble(
     by_xgb = refresh_xgboost(model.by_xgb, *newest, params, model.n_classes, seed=seed)
     by_lgb = refresh_lightgbm(model.by_lgb, *newest, warm.lgb_decay)
     forest = renew_forest(model.tables[0], z, y, weight, params, warm.rf_replace_share, seed=seed, threads=threads)
-    return assembled(forest, by_xgb, by_lgb, model.n_classes, dict.fromkeys(("rf", "xgb", "lgb"), CPU))
+    where = {name: replace((devices or {}).get(name, CPU), resolved="cpu", reason=_REFRESHED) for name in MODELS}
+    return assembled(forest, by_xgb, by_lgb, model.n_classes, where)
+
+
+_REFRESHED = "a warm start works on the CPU"
 
 # %% ../../nbs/34a_market_warmstart.ipynb #6e13d247
 @dataclass(frozen=True)

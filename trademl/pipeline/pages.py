@@ -186,6 +186,16 @@ class Pages:
             }
         return pd.DataFrame(rows).T
 
+    def warm_or_cold(self):
+        """Log loss of both candidates on select (which decided) and final; a sentence where there was but one."""
+        told = self.revision.manifest.get("warmstart")
+        if told is None or not told["log_loss"]:
+            return told["why"] if told else "cold: made before warm starts"
+        rows = {window: {name: f"{value:.4f}" for name, value in both.items()} for window, both in told["log_loss"].items()}
+        table = pd.DataFrame(rows).T[["cold", "warm"]]
+        table.loc["decided on select"] = ["shipped" if told["start"] == name else "" for name in table.columns]
+        return table
+
     @cached_property
     def _risk(self) -> dict | None:
         names = {entry["name"] for entry in self.revision.manifest["files"]}

@@ -270,8 +270,10 @@ def _leaves(value, where: str = ""):
         for key, item in value.items():
             yield from _leaves(item, f"{where}.{key}" if where else key)
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
+        names = [item.get("name") if isinstance(item, dict) else None for item in value]
         for number, item in enumerate(value):
-            label = item.get("name", number) if isinstance(item, dict) else number
+            alone = names[number] is not None and names.count(names[number]) == 1
+            label = names[number] if alone else f"{names[number] or ''}[{number}]"
             yield from _leaves(item, f"{where}.{label}")
     else:
         yield where, value
