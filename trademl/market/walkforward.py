@@ -239,7 +239,7 @@ class Judged:
         """The exit bar of each bar's own side; -1 where there is none."""
         return np.where(side > 0, self.position.exit_bar[:, 0], np.where(side < 0, self.position.exit_bar[:, 1], -1))
 
-
+# %% ../../nbs/38a_market_walkforward.ipynb #ea56d588
 class Unwatched:
     """Stands in for a run's stage when nobody watches."""
 
@@ -288,7 +288,7 @@ def _judge_both(rows, windows, recipe, stage, start):
     choice = choose_start(rows, windows, cold, warm, start, recipe)
     return (warm, kept, choice) if choice.chosen else (cold, own, choice)
 
-
+# %% ../../nbs/38a_market_walkforward.ipynb #5b974383
 def _margin(rows, probabilities, signal, worth, span, recipe, profile):
     return choose_margin(rows, rule_of(worth, recipe, profile, 0.0), probabilities, signal, span, recipe, recipe.floors[profile])
 
