@@ -74,7 +74,8 @@ def run_tune(role: str, overrides: Mapping[str, object], where: Mapping[str, obj
         summary = dict(result.summary)
         study = summary["study"]
         facts = {"run": run.run_id, "data": study["data"]["source"], "bars sha256": study["data"]["sha256"][:16], "seed": study["seed"]}
-        facts |= {"trials": study["trials"], "seconds": result.seconds}
+        ended = study["trials"]
+        facts |= {"trials": f"{ended['complete']} complete, {ended['pruned']} given up, {ended['fail']} lost", "seconds": result.seconds}
         write_report(run.path / "report.html", result.notebook, headline=summary["headline"], facts=facts, status="done")
         folder = run.finish(message=summary["headline"])
     seconds = {"seconds": result.stages, "total_seconds": result.seconds}

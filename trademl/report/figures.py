@@ -494,7 +494,8 @@ def study_course(
     n = sum(len(numbers) for numbers, _, _ in courses.values())
     fig.update_yaxes(title_text=noun, col=1, row=1)
     subtitle = f"{_count(n, 'trial')}, {given_up:,} of them given up early; dotted: the settings' own values"
-    return _finish(fig, "The course of the search", subtitle, hovermode="closest")
+    below = {"y": -0.16, "yanchor": "top"}
+    return _finish(fig, "The course of the search", subtitle, hovermode="closest", legend=below, margin={"b": 80})
 
 
 def study_importance(
