@@ -581,6 +581,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'trademl/market/labeling.py'),
                                          'trademl.market.labeling.SideOutcome': ( 'market_labeling.html#sideoutcome',
                                                                                   'trademl/market/labeling.py'),
+                                         'trademl.market.labeling._check_columns': ( 'market_labeling.html#_check_columns',
+                                                                                     'trademl/market/labeling.py'),
                                          'trademl.market.labeling._classes': ( 'market_labeling.html#_classes',
                                                                                'trademl/market/labeling.py'),
                                          'trademl.market.labeling._uniqueness': ( 'market_labeling.html#_uniqueness',
