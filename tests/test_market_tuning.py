@@ -16,6 +16,7 @@ from trademl.errors import BadDataError, UsageError
 from trademl.market.studies import Owner, open_search, run_trials, set_aside
 from trademl.market.tuning import SPACE, Dim, Role, judge_best, position_task, score_model, signal_task, space_of, values_of
 from trademl.pipeline import tuning
+from trademl.runs import Progress, read_events
 from trademl.settings import load_settings
 from trademl.validate.lineage import Fit, FitKind, Lineage
 
@@ -98,6 +99,14 @@ class TestSearch:
         assert {model: trials[0] for model, trials in taken(search).items()} == ZERO
         assert search.standing().done == search.standing().total == 12
         assert all(loss <= parabola(m, ZERO[m], None)[0] for m, (loss, _) in search.best().items())
+
+    def test_the_best_so_far_stands_beside_the_progress(self, tmp_path):
+        with Progress(tmp_path).stage("trials") as watched:
+            run_trials(search_at(tmp_path / "s.journal", 2), parabola, lambda best: watched.update(best.done, best.total, str(best)))
+        last = read_events(tmp_path)[-1]
+        assert (last["done"], last["total"]) == (4, 4)
+        assert last["note"].startswith("best so far: a ")
+        assert str(search_at(tmp_path / "new").standing()) == "no trial has ended yet"
 
     def test_it_is_seeded(self, tmp_path):
         found = []

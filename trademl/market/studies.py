@@ -6,7 +6,7 @@
 __all__ = ['FINISHED', 'MIN_FOR_IMPORTANCE', 'set_aside', 'distributions_of', 'refuse_others', 'Owner', 'Best', 'Search',
            'run_trials', 'open_search', 'Course', 'courses', 'importances']
 
-# %% ../../nbs/38c_market_studies.ipynb #7b676188
+# %% ../../nbs/38c_market_studies.ipynb #d3a2f754
 import json
 import time
 import uuid
@@ -27,7 +27,7 @@ from optuna.trial import TrialState
 from ..errors import BadDataError, UsageError
 from .tuning import Dim
 
-# %% ../../nbs/38c_market_studies.ipynb #bde3df47
+# %% ../../nbs/38c_market_studies.ipynb #cab63dd7
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
 
 
@@ -69,7 +69,7 @@ def set_aside(path: Path) -> Path | None:
         number += 1
     return path.rename(path.with_name(f"{path.name}.{number}"))
 
-# %% ../../nbs/38c_market_studies.ipynb #ca71811a
+# %% ../../nbs/38c_market_studies.ipynb #0809dcfe
 def distributions_of(space: tuple[Dim, ...]) -> dict:
     """Optuna's name for a search space."""
     kinds = {True: IntDistribution, False: FloatDistribution}
@@ -92,7 +92,7 @@ def _short(value) -> str:
     text = str(value)
     return text[:16] if len(text) == 64 else text
 
-# %% ../../nbs/38c_market_studies.ipynb #7f23c2ce
+# %% ../../nbs/38c_market_studies.ipynb #a7e78b65
 class Owner:
     """This process among those that share a journal: alive as long as it holds the lock file `<journal>.<name>.alive`."""
 
@@ -122,7 +122,7 @@ class Owner:
             yield
         self._file(self.name).unlink(missing_ok=True)
 
-# %% ../../nbs/38c_market_studies.ipynb #5c8e63fb
+# %% ../../nbs/38c_market_studies.ipynb #c2e832d4
 @dataclass(frozen=True)
 class Best:
     """How a search stands."""
@@ -132,7 +132,8 @@ class Best:
     values: Mapping[str, float]  # model -> least log loss so far
 
     def __str__(self):
-        return ", ".join(f"{model} {value:.5f}" for model, value in self.values.items()) or "no trial has ended yet"
+        told = ", ".join(f"{model} {value:.5f}" for model, value in self.values.items())
+        return f"best so far: {told}" if told else "no trial has ended yet"
 
 
 class Search:
@@ -191,7 +192,7 @@ class Search:
         """Trials by how they ended: complete, pruned, fail."""
         return {s.name.lower(): sum(self._counts(s).values()) for s in (*FINISHED, TrialState.FAIL)}
 
-# %% ../../nbs/38c_market_studies.ipynb #33b12965
+# %% ../../nbs/38c_market_studies.ipynb #53b3582f
 def run_trials(
     search: Search,
     score: Callable,  # (model, values, look) -> (value, rounds); look(step, loss) may raise to give the trial up
@@ -226,7 +227,7 @@ def _run_one(study, model, trial, score) -> None:
         trial.set_user_attr("rounds", rounds)
         study.tell(trial, value)
 
-# %% ../../nbs/38c_market_studies.ipynb #642f1815
+# %% ../../nbs/38c_market_studies.ipynb #f99a415e
 def open_search(
     path: Path,  # the journal, <store>/studies/<role>.journal; made when missing
     spaces: Mapping[str, tuple[Dim, ...]],  # model -> what is searched
@@ -284,7 +285,7 @@ def _quiet() -> Iterator[None]:
     finally:
         optuna.logging.set_verbosity(before)
 
-# %% ../../nbs/38c_market_studies.ipynb #b4ec7140
+# %% ../../nbs/38c_market_studies.ipynb #49f35784
 MIN_FOR_IMPORTANCE = 8  # complete trials
 
 

@@ -142,7 +142,7 @@ def run_study(study: Study, progress: Callable = lambda done, total, note: None)
     others = [spawn(target=_work, args=(*given, os.getpid()), daemon=True) for _ in range(workers - 1)]
 
     def told(best: Best) -> None:
-        progress(best.done, best.total, f"best {best}")
+        progress(best.done, best.total, str(best))
 
     try:
         for other in others:

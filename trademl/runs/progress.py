@@ -179,8 +179,10 @@ def _show(path: Path, pace: Pace, stream: TextIO, over: threading.Event) -> None
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
+    from rich.table import Column
 
-    left, note = TextColumn("{task.fields[left]}"), TextColumn("{task.fields[note]}")
+    left = TextColumn("{task.fields[left]}")
+    note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=False))  # on a narrow terminal the note gives way
     columns = (TextColumn("{task.description:<14}"), BarColumn(32), MofNCompleteColumn(), TimeElapsedColumn(), left, note)
     began, offset, rest = time.monotonic(), 0, b""
     tasks: dict[str, Any] = {}
