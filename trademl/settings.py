@@ -198,6 +198,17 @@ SECTIONS = {
     "run": Run,
 }
 SYMBOL_PREFIX = "symbol."
+RANGES = {  # both ends included; what a wrong number would otherwise break only minutes later
+    "run.seed": (0, 2**32 - 1),
+    "synthetic.seed": (0, 2**32 - 1),
+    "synthetic.edge": (0, 1),
+    "account.profile": (1, 5),
+    "ensemble.rf_trees": (1, 100_000),
+    "ensemble.xgb_max_rounds": (1, 100_000),
+    "ensemble.lgb_max_rounds": (1, 100_000),
+    "run.threads": (0, 4_096),
+}
+CHOICES = {"decision.rule": ("expected_r", "votes")}
 
 
 @dataclass(frozen=True)
@@ -339,7 +350,7 @@ def _build(text, origin):
             key = f"{section}.{field.name}"
             if key not in text:
                 raise UsageError(f"[{section}] lacks {field.name}; every key of a section must be set")
-            values[field.name] = _parse(field.type, text[key], key, origin[key])
+            values[field.name] = _in_range(key, _parse(field.type, text[key], key, origin[key]), origin[key])
         return kind(**values)
 
     symbols = sorted({key.split(".")[1] for key in text if key.startswith(SYMBOL_PREFIX)})
@@ -348,6 +359,15 @@ def _build(text, origin):
         symbols={name: record(Symbol, SYMBOL_PREFIX + name) for name in symbols},
         origin=origin,
     )
+
+
+def _in_range(key, value, where):
+    low, high = RANGES.get(key, (value, value))
+    if key in RANGES and not low <= value <= high:
+        raise UsageError(f"{key} = {value} (from {where}) must lie between {low} and {high}")
+    if key in CHOICES and value not in CHOICES[key]:
+        raise UsageError(f"{key} = {value!r} (from {where}) must be {' or '.join(CHOICES[key])}")
+    return value
 
 
 def _parse(kind, text, key, where):

@@ -16,7 +16,8 @@ def emit(record) -> None:
     """One JSON object on standard output."""
     from trademl.runs import jsonable
 
-    print(json.dumps(jsonable(record), indent=2, ensure_ascii=False))
+    utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    print(json.dumps(jsonable(record), indent=2, ensure_ascii=not utf8))
 
 
 def fail(sentence: str, code: int, *, status: str = "failed", **fields) -> None:

@@ -52,6 +52,7 @@ def retrain(
     overrides["warmstart.enabled"] = False if no_warmstart else None
     where = {"bars": bars, "news": news, "no_news": no_news, "symbol": symbol, "models_dir": models_dir}
     if risk and not ensemble:
+        _refuse_beside_risk(where | {"tz": tz, "stamp": stamp, "strict": strict, "edge": edge})
         summary = run_risk(overrides, symbol=symbol, models_dir=models_dir)
     else:
         summary = run_retrain(overrides, where, tz=tz, stamp=stamp, strict=strict, risk=risk or not ensemble)
@@ -63,6 +64,19 @@ def retrain(
             print(sentence)
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
+
+
+def _refuse_beside_risk(flags: dict) -> None:
+    unused = [
+        f"--{name.replace('_', '-')}"
+        for name, value in flags.items()
+        if value not in (None, False) and name not in ("symbol", "models_dir")
+    ]
+    if unused:
+        raise UsageError(
+            f"--risk alone learns from the trades that the newest revision kept and reads no bars: {', '.join(unused)} do nothing here; "
+            "leave it out, or train everything with --ensemble --position --risk"
+        )
 
 
 def report(
@@ -108,7 +122,14 @@ def backtest(
     }
     where = {"bars": bars, "news": news, "no_news": no_news, "symbol": symbol, "models_dir": models_dir}
     summary = run_backtest_job(
-        {"account.profile": profile}, where, given, revision, oos_only=oos_only, in_sample=in_sample, rule=rule, chart=not no_chart
+        {"account.profile": profile, "decision.rule": rule},
+        where,
+        given,
+        revision,
+        oos_only=oos_only,
+        in_sample=in_sample,
+        rule=rule,
+        chart=not no_chart,
     )
     if json:
         return common.emit(summary)

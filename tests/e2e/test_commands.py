@@ -1,0 +1,437 @@
+"""What the command line promises, tried as a person tries it: the script, in a folder of its own, on a small market."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from filelock import FileLock
+
+pytestmark = pytest.mark.e2e
+
+TRADEML = Path(sys.executable).with_name("trademl")
+SMALL = {
+    "SYNTHETIC_BARS": 9_000,
+    "WINDOWS_REFIT_EVERY_DAYS": 20,
+    "ENSEMBLE_RF_TREES": 20,
+    "ENSEMBLE_XGB_MAX_ROUNDS": 60,
+    "ENSEMBLE_LGB_MAX_ROUNDS": 60,
+    "BACKTEST_NULL_RUNS": 50,
+    "BACKTEST_BOOTSTRAP_DRAWS": 300,
+    "RUN_THREADS": 1,
+}
+PROMISED = {"run_id", "revision", "status", "exit", "gate", "seconds", "report", "metrics"}
+RUN_FILES = {"retrain.ipynb", "report.html", "metrics.json", "backtest_report.json", "events.jsonl", "run.json"}
+STORE = "models/synthetic"
+
+
+@dataclass(frozen=True)
+class Done:
+    """A command that has ended."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def json(self) -> dict:
+        """The one object on standard output."""
+        return json.loads(self.out)
+
+
+def environment(small: bool = True, **more: object) -> dict[str, str]:
+    """This process's, without its own TradeML settings, with those of a small market."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("TRADEML_")}
+    return own | {f"TRADEML_{name}": str(value) for name, value in (SMALL if small else {}).items()} | {k: str(v) for k, v in more.items()}
+
+
+def trademl(*words: object, cwd: Path, small: bool = True, timeout: int = 600, **more: object) -> Done:
+    """Run the script in `cwd`; `more` are environment variables."""
+    command = [TRADEML, *map(str, words)]
+    done = subprocess.run(command, cwd=cwd, env=environment(small, **more), capture_output=True, text=True, check=False, timeout=timeout)
+    return Done(done.returncode, done.stdout, done.stderr)
+
+
+def model_files(store: Path, revision: str) -> dict[str, bytes]:
+    """Bytes of every file of a revision that is a model."""
+    folder = store / "revisions" / revision
+    return {path.relative_to(folder).as_posix(): path.read_bytes() for path in [*folder.glob("*.onnx"), *folder.glob("native/*")]}
+
+
+def stored(store: Path) -> dict[str, bytes]:
+    """Every file of a store that a reader sees."""
+    names = [path for path in store.rglob("*") if path.is_file() and path.name != ".lock"]
+    return {path.relative_to(store).as_posix(): path.read_bytes() for path in names}
+
+
+def run_folders(work: Path) -> list[Path]:
+    """Finished and unfinished run folders, oldest first."""
+    return sorted((path for path in (work / "reports").glob("*") if path.is_dir()), key=lambda path: path.stat().st_mtime)
+
+
+def plain(done: Done) -> str:
+    """The one sentence on standard error; fails when there is more."""
+    (line,) = done.err.splitlines()
+    assert line.startswith("trademl: ")
+    assert "Traceback" not in done.err
+    return line
+
+
+@pytest.fixture(scope="session")
+def origin(tmp_path_factory) -> tuple[Path, Done]:
+    """A folder in which the embedded market was trained once, and what the command said. Not to be written to."""
+    work = tmp_path_factory.mktemp("origin")
+    done = trademl("retrain", "--json", cwd=work)
+    assert done.code == 0, done.out + done.err
+    return work, done
+
+
+@pytest.fixture
+def work(origin, tmp_path) -> Path:
+    """A copy of that folder."""
+    shutil.copytree(origin[0], tmp_path, dirs_exist_ok=True)
+    return tmp_path
+
+
+@pytest.fixture
+def revision(origin) -> str:
+    return origin[1].json["revision"]
+
+
+class TestRetrain:
+    def test_the_object_says_what_was_stored_and_where_the_report_is(self, origin):
+        work, done = origin
+        told = done.json
+        assert told.keys() >= PROMISED
+        assert (told["status"], told["exit"], told["gate"]["passed"]) == ("done", 0, True)
+        assert {"data", "features", "labels", "judge signal", "judge position", "evidence", "ship", "prove", "store"} <= told[
+            "seconds"
+        ].keys()
+        assert not Path(told["report"]).is_absolute()
+        folder = (work / told["report"]).parent
+        assert {path.name for path in folder.iterdir()} >= RUN_FILES
+        assert folder.name == told["run_id"]
+        record = json.loads((folder / "run.json").read_text())
+        assert (record["status"], record["exit"], record["revision"]) == ("done", 0, told["revision"])
+        assert record["peak_memory_mib"] > 0
+        assert json.loads((work / STORE / "model_compat.json").read_text())["revision"] == told["revision"]
+        assert done.err == ""
+        assert not list((work / STORE / ".staging").iterdir())
+
+    def test_no_edge_is_refused_stored_as_candidate_and_said_first(self, work, revision):
+        pointer = (work / STORE / "model_compat.json").read_bytes()
+        done = trademl("retrain", "--edge", 0, "--no-warmstart", cwd=work)
+        assert (done.code, done.err) == (3, "")
+        first, last = done.out.splitlines()[0], done.out.splitlines()[-1]
+        assert "no edge found" in first or "Gate refused" in first
+        assert last.startswith("report: ")
+        page = (work / last.removeprefix("report: ")).read_text()
+        assert first.split(":")[0] in page
+        record = json.loads((run_folders(work)[-1] / "run.json").read_text())
+        assert (record["status"], record["exit"], record["message"]) == ("refused", 3, first)
+        assert (work / STORE / "model_compat.json").read_bytes() == pointer
+        states = {row["revision"]: row["state"] for row in trademl("models", "list", "--json", cwd=work).json["revisions"]}
+        assert states == {revision: "active", record["revision"]: "candidate"}
+
+    def test_a_stage_that_fails_leaves_its_traceback_and_the_earlier_revision(self, work):
+        before = stored(work / STORE)
+        break_with(work, "import trademl.pipeline.inputs as stage", "stage.label_bars = lambda *_: 1 // 0")
+        done = trademl("retrain", "--json", cwd=work, PYTHONPATH=path_with(work))
+        assert done.code == 1
+        assert "stage labels: ZeroDivisionError" in plain(done)
+        told = done.json
+        assert told.keys() >= PROMISED
+        assert (told["status"], told["exit"], told["revision"], told["report"]) == ("failed", 1, None, None)
+        folder = work / told["folder"]
+        assert folder.name == told["run_id"]
+        assert "ZeroDivisionError" in (folder / "retrain.ipynb").read_text()
+        assert json.loads((folder / "run.json").read_text())["status"] == "failed"
+        assert stored(work / STORE) == before
+
+    @pytest.mark.slow
+    def test_a_graph_that_says_something_else_stores_nothing(self, tmp_path):
+        break_with(
+            tmp_path,
+            "import trademl.pipeline.proof as stage",
+            "true = stage.ensemble_graph",
+            "stage.ensemble_graph = lambda mean, scale, tables, weights, slope, shift, **rest: "
+            "true(mean, scale, tables, weights, slope * 1.05, shift, **rest)",
+        )
+        done = trademl("retrain", "--json", cwd=tmp_path, PYTHONPATH=path_with(tmp_path))
+        assert done.code == 1, done.out
+        assert "ParityError" in (tmp_path / done.json["folder"] / "retrain.ipynb").read_text()
+        assert not (tmp_path / STORE / "revisions").exists()
+        assert not (tmp_path / STORE / "model_compat.json").exists()
+
+    @pytest.mark.slow
+    def test_a_report_that_cannot_be_drawn_leaves_the_pointer(self, work):
+        pointer = (work / STORE / "model_compat.json").read_bytes()
+        break_with(work, "import trademl.market_jobs as jobs", "jobs.write_report = lambda *_, **__: 1 // 0")
+        done = trademl("retrain", "--seed", 8, "--no-warmstart", "--json", cwd=work, PYTHONPATH=path_with(work))
+        assert (done.code, done.json["exit"]) == (1, 1)
+        assert (work / STORE / "model_compat.json").read_bytes() == pointer
+
+
+def break_with(work: Path, *lines: str) -> None:
+    """Python runs these lines before a command, and before its kernel."""
+    folder = work / "broken"
+    folder.mkdir()
+    (folder / "sitecustomize.py").write_text("\n".join(lines) + "\n")
+
+
+def path_with(work: Path) -> str:
+    return os.pathsep.join([str(work / "broken"), *filter(None, [os.environ.get("PYTHONPATH")])])
+
+
+GARBAGE = "this is\x00 no table of bars\n1;2;;3\n"
+REFUSED = {  # words, environment, exit code, what the sentence names
+    "ensemble alone": (["--ensemble"], {}, 2, "--position"),
+    "position alone": (["--position"], {}, 2, "--ensemble"),
+    "unknown flag": (["--shap-only-please"], {}, 2, "--shap-only-please"),
+    "profile 9": (["--profile", 9], {}, 2, "--profile"),
+    "negative seed": (["--seed", -1], {}, 2, "run.seed"),
+    "no trees": ([], {"TRADEML_ENSEMBLE_RF_TREES": 0}, 2, "ensemble.rf_trees"),
+    "no number": (["--seed", "x"], {}, 2, "--seed"),
+    "unknown setting": ([], {"TRADEML_ENSEMBLE_RF_TREE": 3}, 2, "TRADEML_ENSEMBLE_RF_TREES"),
+    "setting of another kind": ([], {"TRADEML_ENSEMBLE_RF_TREES": "many"}, 2, "ensemble.rf_trees"),
+    "sltp_aware": ([], {"TRADEML_LABELING_METHOD": "sltp_aware"}, 2, "atr_aware"),
+    "no calendar": (["--bars", "garbage.csv"], {}, 2, "--no-news"),
+    "symbol without section": (["--bars", "garbage.csv", "--no-news", "--symbol", "DOGE"], {}, 2, "[symbol.DOGE]"),
+    "another line": (["--bars", "garbage.csv", "--no-news", "--models-dir", STORE], {}, 2, "--models-dir"),
+    "risk with bars": (["--risk", "--bars", "garbage.csv", "--no-news"], {}, 2, "--bars"),
+}
+
+
+class TestRefusals:
+    @pytest.mark.parametrize("case", REFUSED)
+    def test_before_anything_is_written(self, work, case):
+        words, more, code, named = REFUSED[case]
+        (work / "garbage.csv").write_text(GARBAGE)
+        before, runs = stored(work / "models"), run_folders(work)
+        done = trademl("retrain", *words, "--json", cwd=work, **more)
+        assert done.code == code, done.out
+        assert named in plain(done)
+        assert done.json.keys() >= PROMISED | {"error"}
+        assert (done.json["status"], done.json["exit"], done.json["revision"]) == ("failed", code, None)
+        assert stored(work / "models") == before
+        assert run_folders(work) == runs
+
+    @pytest.mark.parametrize(("name", "text"), [("missing.csv", None), ("gar bage.csv", GARBAGE), ("empty.csv", "")])
+    def test_a_bars_file_that_is_none(self, work, name, text):
+        if text is not None:
+            (work / name).write_text(text)
+        before = stored(work / STORE)
+        done = trademl("retrain", "--bars", name, "--no-news", "--json", cwd=work)
+        assert done.code == 4
+        assert name in plain(done)
+        folder = work / done.json["folder"]
+        assert "BadDataError" in (folder / "retrain.ipynb").read_text()
+        assert json.loads((folder / "run.json").read_text())["exit"] == 4
+        assert stored(work / STORE) == before
+        assert not (work / "models" / "revisions").exists()
+
+    def test_bars_whose_clock_cannot_be_known_name_the_flag(self, work):
+        rows = [
+            f"2024.01.{day:02d},{hour:02d}:{minute:02d},1,2,0.5,1,9"
+            for day in (2, 3, 4)
+            for hour in range(24)
+            for minute in (0, 15, 30, 45)
+        ]
+        (work / "EURUSD15.csv").write_text("\n".join(rows))
+        done = trademl("retrain", "--bars", "EURUSD15.csv", "--no-news", "--symbol", "EURUSD", "--json", cwd=work)
+        assert done.code == 4
+        assert "--tz" in plain(done)
+
+    def test_while_another_run_holds_the_lock(self, work):
+        before = stored(work / STORE)
+        with FileLock(work / STORE / ".lock"):
+            done = trademl("retrain", "--json", cwd=work)
+        assert (done.code, done.json["exit"]) == (5, 5)
+        assert "another run holds the lock" in plain(done)
+        assert done.json.keys() >= PROMISED
+        assert stored(work / STORE) == before
+
+
+class TestBacktest:
+    FLAGS = ("--balance", 500, "--no-swap", "--leverage", 500, "--spread", 16.95)
+
+    def test_the_flags_of_the_original(self, work, revision):
+        done = trademl("backtest", *self.FLAGS, "--oos-only", "--no-chart", "--json", cwd=work)
+        assert (done.code, done.err) == (0, "")
+        told = done.json
+        assert (told["revision"], told["status"], told["report"], told["watermark"]) == (revision, "done", None, "")
+        page = json.loads((work / told["backtest_report"]).read_text())
+        assert page["account"]["balance"] == 500
+        assert page["account"]["leverage"] == 500
+        assert page["account"]["swap"] is False
+        assert page["costs"]["spread"] == 16.95
+        assert told["metrics"]["trades"] == page["strategy"]["trades"] > 30
+
+    def test_bars_that_the_models_saw_are_refused(self, work):
+        done = trademl("backtest", "--json", cwd=work)
+        assert (done.code, done.json["exit"]) == (2, 2)
+        assert "--oos-only" in plain(done) and "--in-sample" in done.err
+
+    def test_in_sample_is_written_on_everything(self, work):
+        done = trademl("backtest", "--in-sample", cwd=work)
+        assert done.code == 0, done.err
+        assert "In-sample" in done.out
+        page = work / done.out.splitlines()[-1].removeprefix("report: ")
+        assert "In-sample: the models have seen these bars" in page.read_text()
+        assert "In-sample" in json.loads((page.parent / "backtest_report.json").read_text())["watermark"]
+
+    @pytest.mark.parametrize("words", [["--oos-only", "--in-sample"], ["--oos-only", "--rule", "magic"], ["--oos-only", "--spread", -1]])
+    def test_what_cannot_be_meant(self, work, words):
+        done = trademl("backtest", *words, "--json", cwd=work)
+        assert (done.code, done.json["exit"]) == (2, 2), done.out
+        plain(done)
+
+
+class TestReading:
+    def test_a_report_of_a_stored_revision(self, work, revision):
+        done = trademl("report", "--revision", revision[:6], "--json", cwd=work)
+        assert (done.code, done.json["revision"]) == (0, revision)
+        assert revision in (work / done.json["report"]).read_text()
+
+    def test_models(self, work, revision):
+        assert [row["revision"] for row in trademl("models", "list", "--json", cwd=work).json["revisions"]] == [revision]
+        assert trademl("models", "show", "--json", cwd=work).json["manifest"]["seed"] == 7
+        proof = trademl("models", "verify", revision, "--json", cwd=work)
+        assert (proof.code, proof.json["ok"]) == (0, True)
+        assert trademl("models", "diff", revision, revision, "--json", cwd=work).json["differences"] == []
+        assert trademl("models", "activate", revision, "--dry-run", "--json", cwd=work).json["moved"] is False
+
+    def test_a_store_that_was_tampered_with(self, work, revision):
+        graph = work / STORE / "revisions" / revision / "signal.onnx"
+        graph.parent.chmod(0o755)
+        graph.chmod(0o644)
+        graph.write_bytes(graph.read_bytes()[:-1] + b"\0")
+        assert trademl("models", "verify", "--json", cwd=work).json["ok"] is False
+        for words in (["backtest", "--oos-only"], ["report"], ["models", "activate", revision]):
+            done = trademl(*words, "--json", cwd=work)
+            assert (done.code, done.json["exit"]) == (1, 1)
+            assert "signal.onnx" in plain(done)
+
+    def test_settings_and_machine(self, tmp_path):
+        shown = trademl("config", "show", "--json", cwd=tmp_path).json
+        assert shown["run.threads"] == {"value": 1, "origin": "environment TRADEML_RUN_THREADS"}
+        assert shown["market.symbol"]["origin"] == "default"
+        machine = trademl("doctor", "--json", cwd=tmp_path).json
+        assert machine["cores"] >= 1
+        assert machine["devices"]
+
+    def test_a_reader_that_stops_reading(self, work):
+        command = f"'{TRADEML}' config show | head -1"
+        done = subprocess.run(["bash", "-c", command], cwd=work, env=environment(), capture_output=True, text=True, check=True)
+        assert len(done.stdout.splitlines()) == 1
+        assert done.stderr == ""
+
+    @pytest.mark.parametrize("more", [{"LC_ALL": "C", "PYTHONUTF8": 0}, {"PYTHONIOENCODING": "ascii"}])
+    def test_a_terminal_that_knows_ascii_only(self, work, more):
+        (work / "größe.csv").write_text(GARBAGE)
+        done = trademl("data", "check", "größe.csv", "--json", cwd=work, **more)
+        assert (done.code, done.json["exit"]) == (4, 4)
+        plain(done)
+        shown = trademl("models", "show", cwd=work, **more)
+        assert (shown.code, shown.err) == (0, "")
+
+
+@pytest.mark.slow
+@pytest.mark.fault
+def test_kill_9_at_any_moment_leaves_the_earlier_revision(work, revision):
+    rng = random.Random(20)
+    before = stored(work / STORE / "revisions" / revision)
+    for _ in range(5):
+        process = subprocess.Popen([TRADEML, "retrain"], cwd=work, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        time.sleep(rng.uniform(1.5, 12))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert stored(work / STORE / "revisions" / revision) == before
+        assert trademl("models", "verify", revision, cwd=work).code == 0
+        assert wait_for_no_kernel(work)
+    last = trademl("retrain", "--json", cwd=work)
+    assert last.code in (0, 3), last.err
+    assert not list((work / STORE / ".staging").iterdir())
+    assert not list((work / "reports").glob(".partial-*"))
+
+
+def wait_for_no_kernel(work: Path, seconds: float = 15) -> bool:
+    """Whether no process works in this folder any more."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if not any(works_in(process, work) for process in Path("/proc").glob("[0-9]*")):
+            return True
+        time.sleep(0.3)
+    return False
+
+
+def works_in(process: Path, work: Path) -> bool:
+    try:
+        return (process / "cwd").resolve(strict=True) == work.resolve() and b"ipykernel" in (process / "cmdline").read_bytes()
+    except OSError:
+        return False
+
+
+@pytest.mark.slow
+def test_the_same_seed_gives_the_same_bytes_at_any_number_of_threads(tmp_path):
+    made = []
+    for name, words, threads in (("a", [], 1), ("b", [], 2), ("c", ["--seed", 11], 1)):
+        done = trademl("retrain", "--no-warmstart", *words, "--models-dir", name, "--json", cwd=tmp_path, TRADEML_RUN_THREADS=threads)
+        assert done.code in (0, 3), done.err
+        made.append(model_files(tmp_path / name, done.json["revision"]))
+    one, other, reseeded = made
+    assert {"signal.onnx", "position.onnx"} < one.keys()
+    assert one.keys() == other.keys()
+    assert [name for name in one if one[name] != other[name]] == []
+    assert all(one[name] != reseeded[name] for name in ("signal.onnx", "position.onnx"))
+
+
+@pytest.mark.slow
+def test_the_embedded_year_passes_and_without_its_edge_it_is_refused(tmp_path):
+    found = trademl("retrain", "--json", cwd=tmp_path, small=False)
+    assert (found.code, found.json["gate"]["passed"]) == (0, True), found.err
+    nothing = trademl("retrain", "--edge", 0, "--no-warmstart", "--json", cwd=tmp_path, small=False)
+    assert (nothing.code, nothing.json["gate"]["passed"]) == (3, False), nothing.err
+    assert json.loads((tmp_path / STORE / "model_compat.json").read_text())["revision"] == found.json["revision"]
+
+
+@pytest.mark.slow
+def test_the_real_file(shared_data, tmp_path):
+    market = shared_data / "market"
+    files = ["--bars", market / "btcusd_m15_2024-04_2026-04.csv.gz", "--news", market / "news_2015_2026.csv.gz"]
+    done = trademl("retrain", *files, "--profile", 3, "--json", cwd=tmp_path, small=False, timeout=1_500)
+    assert done.code in (0, 3), done.err
+    folder = (tmp_path / done.json["report"]).parent
+    assert {path.name for path in folder.iterdir()} >= RUN_FILES
+    assert json.loads((folder / "run.json").read_text())["peak_memory_mib"] < 2_048
+    assert trademl("models", "verify", cwd=tmp_path, small=False).code == 0
+
+
+def test_the_report_in_a_browser(origin):
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        pytest.skip("no Chromium on this machine: sudo apt-get install chromium")
+    sync_api = pytest.importorskip("playwright.sync_api")
+    work, done = origin
+    said = []
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
+        page = browser.new_page()
+        page.on("console", lambda message: said.append(message.text))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        page.goto((work / done.json["report"]).resolve().as_uri())
+        boxes = page.evaluate("document.querySelectorAll('.js-plotly-plot').length")
+        drawn = "[...document.querySelectorAll('.js-plotly-plot')].filter(box => box.querySelector('.main-svg')).length"
+        page.wait_for_function(f"{drawn} >= 8 && {drawn} === document.querySelectorAll('.js-plotly-plot').length", timeout=30_000)
+        headline = page.inner_text("body")
+        browser.close()
+    assert said == []
+    assert boxes >= 8
+    assert done.json["revision"] in headline
