@@ -60,7 +60,7 @@ def retrain(
         common.emit(summary)
     else:
         print(summary["headline"])
-        for sentence in (summary["start"], *summary["tuning"], *notes(summary["devices"])):
+        for sentence in filter(None, (summary["start"], *summary["tuning"], *notes(summary["devices"]))):
             print(sentence)
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
@@ -70,7 +70,7 @@ def _refuse_beside_risk(flags: dict) -> None:
     unused = [
         f"--{name.replace('_', '-')}"
         for name, value in flags.items()
-        if value not in (None, False) and name not in ("symbol", "models_dir")
+        if value is not None and value is not False and name not in ("symbol", "models_dir")
     ]
     if unused:
         raise UsageError(
