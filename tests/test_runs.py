@@ -470,7 +470,7 @@ def test_a_stopped_run_leaves_no_kernel_behind(tmp_path, notebooks, number):
     try:
         pid = kernel_pid(tmp_path)
         process.send_signal(number)
-        process.communicate(timeout=20)
+        process.communicate(timeout=90)
     finally:
         process.kill()
     assert gone(pid)
