@@ -151,18 +151,20 @@ def build_manifest(
     return jsonable(record)
 
 
-def _model(role: str, files: Mapping[str, bytes], width: int, classes) -> dict:
-    name = f"{role}.onnx"
+def _model(role: str, files: Mapping[str, bytes], width: int, classes, *, name: str | None = None, members=MODELS) -> dict:
+    """A graph's entry in the manifest; `classes` is None for a graph that answers with a value."""
+    name = name or role
+    file = f"{name}.onnx"
     return {
-        "name": role,
+        "name": name,
         "role": role,
-        "file": name,
+        "file": file,
         "format": "onnx",
         "opset": OPSET,
-        "sha256": digest(files[name]),
+        "sha256": digest(files[file]),
         "input": {"name": INPUT, "dtype": "float64", "shape": ["N", width]},
-        "classes": list(classes),
-        "members": list(MODELS),
+        "classes": None if classes is None else list(classes),
+        "members": list(members),
     }
 
 
@@ -177,21 +179,8 @@ def _devices(fitted: FittedEnsemble) -> dict:
 
 def risk_models(files: Mapping[str, bytes]) -> list[dict]:
     """The manifest's entries of the risk graphs among `files`."""
-    heads = sorted(name for name in files if name.startswith("risk_p") and name.endswith(".onnx"))
-    return [
-        {
-            "name": name.removesuffix(".onnx"),
-            "role": "risk",
-            "file": name,
-            "format": "onnx",
-            "opset": OPSET,
-            "sha256": digest(files[name]),
-            "input": {"name": INPUT, "dtype": "float64", "shape": ["N", len(RISK_FEATURES)]},
-            "classes": None,
-            "members": ["lgb"],
-        }
-        for name in heads
-    ]
+    heads = sorted(name.removesuffix(".onnx") for name in files if name.startswith("risk_p") and name.endswith(".onnx"))
+    return [_model("risk", files, len(RISK_FEATURES), None, name=name, members=("lgb",)) for name in heads]
 
 
 def risk_record(files: Mapping[str, bytes]) -> dict:
