@@ -20,7 +20,8 @@ import numba
 import numpy as np
 
 from trademl.data.synthetic import synthetic_market
-from trademl.market.backtest import Decisions, null_runs, prepare, run_backtest
+from trademl.market.account import money_of, room, run_account
+from trademl.market.backtest import Decisions, _wanted, prepare, run_backtest, turned_runs
 from trademl.market.specs import AccountSpec, CostSpec
 
 COSTS = CostSpec(spread=16.95, commission=1, slippage=1, swap_long=-5, swap_short=-3)
@@ -53,7 +54,7 @@ def with_vectorbt(bars, prepared, side, engine):
 
     close = bars["close"].to_numpy()
     columns = {name: bars[name].to_numpy() for name in ("open", "high", "low", "close")}
-    stops = {"sl_stop": prepared.market.risk / close, "tp_stop": prepared.market.target / close}
+    stops = {"sl_stop": prepared.market.risk / close, "tp_stop": prepared.prices.target / close}
     stops = {name: np.nan_to_num(value, nan=0.5) for name, value in stops.items()}
     fixed = {
         "stop_entry_price": "FillPrice",
@@ -71,7 +72,7 @@ def with_backtesting(bars, prepared, side):
     """A call of backtesting.py's run."""
     import backtesting
 
-    base, risk, target, n = prepared.market.base, prepared.market.risk, prepared.market.target, len(bars)
+    base, risk, target, n = prepared.market.base, prepared.market.risk, prepared.prices.target, len(bars)
 
     class Bracket(backtesting.Strategy):
         def init(self):
@@ -105,8 +106,10 @@ def main():
     def run(of=prepared):
         return run_backtest(of, decisions, costs=COSTS, account=ACCOUNT)
 
-    rows = [("summary path, one run (mark 0.5 ms)", lambda: null_runs(prepared, decisions, [0], COSTS), options.repeat)]
-    rows += [("1,000 null runs (mark 1,000 ms)", lambda: null_runs(prepared, decisions, shifts, COSTS), 3)]
+    wanted, made = _wanted(decisions, 0, n), room(n, int((side != 0).sum()))
+    of_a_run = (prepared.market, prepared.exits(COSTS.spread), prepared.rules, money_of(COSTS, ACCOUNT), wanted, made)
+    rows = [("kernel: a whole account, prepared bars (mark 0.5 ms)", lambda: run_account(*of_a_run), 5 * options.repeat)]
+    rows += [("1,000 turned runs of it (mark 1,000 ms)", lambda: turned_runs(prepared, decisions, shifts, COSTS, ACCOUNT), 3)]
     rows += [("run_backtest, prepared bars: table, marks, counts", run, options.repeat)]
     rows += [("run_backtest, bars frame: checks and ATR too", lambda: run(bars), options.repeat)]
     peers = [("vectorbt", "rust", with_vectorbt), ("vectorbt", "numba", with_vectorbt), ("backtesting", "", with_backtesting)]
@@ -119,12 +122,12 @@ def main():
     print(
         f"{n:,} bars, {len(run().trades):,} trades; Python {platform.python_version()}, numpy {np.__version__}, numba {numba.__version__}"
     )
-    print(f"{'':52}{'median ms':>12}{'to run_backtest':>17}{'to summary':>15}")
+    print(f"{'':52}{'median ms':>12}{'to run_backtest':>17}{'to kernel':>15}")
     with contextlib.redirect_stderr(io.StringIO()):  # progress bars
         seconds = [(label, median_seconds(work, repeat)) for label, work, repeat in rows]
-    summary, _, full = (took for _, took in seconds[:3])
+    bare, _, full = (took for _, took in seconds[:3])
     for label, took in seconds:
-        print(f"{label:52}{took * 1e3:12.2f}{took / full:16.1f}x{took / summary:14.1f}x")
+        print(f"{label:52}{took * 1e3:12.2f}{took / full:16.1f}x{took / bare:14.1f}x")
     imported, first = subprocess.run([sys.executable, "-c", COLD], capture_output=True, text=True, check=True).stdout.split()
     print(f"fresh process, kernels cached: import {float(imported):.2f} s, first run {float(first):.2f} s (mark 2 s)")
 

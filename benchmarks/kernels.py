@@ -19,7 +19,8 @@ import numba
 import numpy as np
 
 from trademl.data.synthetic import synthetic_market
-from trademl.market.labeling import LabelSpec, _walk_both, label_bars
+from trademl.market.barriers import _outputs, _walk, prices_of
+from trademl.market.labeling import LabelSpec, label_bars
 
 SPEC = LabelSpec()
 CLOSES = LabelSpec(entry="close", price_path="close")
@@ -61,13 +62,11 @@ def medians_ms(work, repeat):
     return 1e3 * statistics.median(wall), 1e3 * statistics.median(cpu)
 
 
-def kernel(bars, labels):
+def kernel(bars):
     """A call of the bare kernel on arrays that are there already."""
-    o, h, low, c = (np.ascontiguousarray(bars[name]) for name in ("open", "high", "low", "close"))
-    n = len(c)
-    out = [np.full((2, n), -1, np.int8), np.full((2, n), -1, np.int64), *(np.full((2, n), np.nan) for _ in range(5)), np.zeros(n, bool)]
-    base = np.append(o[1:], np.nan)
-    return lambda: _walk_both(base, o, h, low, c, labels.atr, SPEC.tp_atr, SPEC.sl_atr, SPEC.horizon_bars, False, *out)
+    prices, _ = prices_of(bars, SPEC)
+    n, columns = len(bars), [tuple(vars(_outputs(len(bars))).values()) for _ in range(2)]
+    return lambda: _walk(0.0, n - SPEC.horizon_bars, SPEC.horizon_bars, False, SPEC.tp_atr / SPEC.sl_atr, prices, *columns)
 
 
 def with_vectorbt(bars, labels, engine):
@@ -91,7 +90,7 @@ def table(n, repeat):
     bars = synthetic_market(n).bars
     labels = label_bars(bars)
     rows = [
-        ("kernel: both sides, every output", kernel(bars, labels)),
+        ("kernel: both sides, every output", kernel(bars)),
         ("label_bars: checks, ATR, uniqueness too", lambda: label_bars(bars)),
     ]
     rows += [("label_bars, closes only", lambda: label_bars(bars, CLOSES))]

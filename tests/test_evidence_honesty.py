@@ -17,7 +17,7 @@ from trademl.evidence import honesty
 from trademl.evidence.costs import ambiguous_trades, cost_curve, shorts_off_label
 from trademl.evidence.figures import Run, TradeFigures, figure, schema_table, trade_figures
 from trademl.evidence.honesty import Evidence, claim, json_schema_tables, judge
-from trademl.evidence.nulls import always, band, cut_stage, play, random_entries, rotate, run_of
+from trademl.evidence.nulls import always, band, cut_stage, play, random_entries, run_of
 from trademl.market.backtest import run_backtest
 from trademl.market.fills import Decisions
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
@@ -136,26 +136,6 @@ def test_same_seed_same_json(bars):
     first, again, other = (judge(bars, blind(4), SPEC, COSTS, ACCOUNT, **(QUICK | {"seed": seed})) for seed in (1, 1, 2))
     assert json.dumps(first.to_json()) == json.dumps(again.to_json())
     assert json.dumps(first.to_json()) != json.dumps(other.to_json())
-
-
-def test_rotation_keeps_frequency_sides_lives_and_multipliers(bars):
-    side = blind(5).side
-    life = np.where(np.arange(N) % 3 == 0, 5, -1)
-    exit_bar = np.where(life > 0, np.minimum(np.arange(N) + life, N - 1), -1)
-    exit_bar[exit_bar <= np.arange(N)] = -1
-    made = Decisions(side, exit_bar, np.linspace(0.2, 1.2, N))
-    stage = cut_stage(bars, made, SPEC, *window_of(bars, 500, 2_000))
-    turned = rotate(stage, 200)
-    own, window = stage.decisions, slice(stage.first, stage.last)
-    assert (turned.side[window] == np.roll(own.side[window], 200)).all()
-    assert not turned.side[: stage.first].any()
-    assert not turned.side[stage.last :].any()
-    bar = np.arange(len(own.side))
-    lives = (np.where(d.exit_bar >= 0, d.exit_bar - bar, -1)[window] for d in (own, turned))
-    before, after = lives
-    assert (after == np.roll(before, 200)).all()
-    assert (turned.multiplier[window] == np.roll(own.multiplier[window], 200)).all()
-    assert (rotate(stage, 0).side == own.side).all()
 
 
 def test_shifts_keep_clear_of_the_strategy(bars):

@@ -80,6 +80,29 @@ def test_names_that_other_people_hold_on_to_are_there(module):
     assert python(f"import {module} as m; print([n for n in {names} if not hasattr(m, n)])").strip() == "[]"
 
 
+@pytest.mark.contract
+def test_a_kernel_calls_only_kernels_of_its_own_module():
+    """numba's cache on disk looks at a kernel's own file: it would go on serving what another module no longer says."""
+    code = """
+import importlib, pkgutil, trademl
+from numba.core.dispatcher import Dispatcher
+strangers, seen = [], 0
+for found in pkgutil.walk_packages(trademl.__path__, "trademl."):
+    if found.name.split(".")[1] not in ("data", "validate", "market", "risk", "evidence"):
+        continue
+    module = importlib.import_module(found.name)
+    for name, kernel in vars(module).items():
+        if isinstance(kernel, Dispatcher) and kernel.py_func.__module__ == module.__name__:
+            seen += 1
+            for used in kernel.py_func.__code__.co_names:
+                other = vars(module).get(used)
+                if isinstance(other, Dispatcher) and other.py_func.__module__ != module.__name__:
+                    strangers.append(f"{module.__name__}.{name} calls {other.py_func.__module__}.{used}")
+print(seen > 15, strangers)
+"""
+    assert python(code).strip() == "True []"
+
+
 # --- imports --------------------------------------------------------------------------------------------------------------
 
 

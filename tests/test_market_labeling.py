@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trademl.errors import BadDataError, UsageError
-from trademl.market.labeling import Labels, SideOutcome, label_bars, mislabel_rate, near_news
+from trademl.market.barriers import SideOutcome
+from trademl.market.labeling import Labels, label_bars, mislabel_rate, near_news
 from trademl.market.specs import ExitReason, Label, LabelSpec
 
 PRICES = ["open", "high", "low", "close"]
@@ -125,7 +126,7 @@ def test_one_trade_by_hand(name):
     after, side, reason, *expected = TRADES[name]
     one = getattr(label_bars(after_quiet(*after), SHORT_LIFE), side)
     assert ExitReason(one.reason[WARM]).name == reason
-    np.testing.assert_allclose([getattr(one, f)[WARM] for f in SIDE[1:]], expected)
+    np.testing.assert_allclose([getattr(one, f)[WARM] for f in SIDE[1:7]], expected)
 
 
 def test_a_gap_fills_at_the_open_to_the_bit():
@@ -287,7 +288,7 @@ def test_volume_surge_comes_from_the_bars():
 def test_a_price_that_is_not_finite_is_refused_and_named(column, value):
     bars = frame([QUIET] * 30)
     bars.loc[bars.index[7], column] = value
-    with pytest.raises(BadDataError, match=rf"row 8 .*01:45.* {column} = "):
+    with pytest.raises(BadDataError, match=rf"row 8 .*01:45.*not a finite number.* {column} {value}"):
         label_bars(bars)
 
 
@@ -318,7 +319,7 @@ def test_flat_bars_after_a_lively_one_wait_for_the_time_out():
 
 @pytest.mark.parametrize("order", [[0, 2, 1], [0, 0, 1]])
 def test_time_that_goes_back_or_repeats_is_refused(order):
-    with pytest.raises(BadDataError, match="strictly increasing"):
+    with pytest.raises(BadDataError, match=r"row [23] .*time repeats, goes back"):
         label_bars(frame([QUIET] * 3).iloc[order])
 
 

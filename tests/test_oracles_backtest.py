@@ -64,7 +64,7 @@ def test_backtesting_py_agrees_on_next_open_entries(market, capsys):
     leave = np.where((side != 0) & (np.random.default_rng(6).random(n) < 0.3), np.arange(n) + 3, -1)  # some leave at the close of bar t + 3
     leave[leave >= n] = -1
     side[: np.flatnonzero(prepared.atr > 0)[0]] = 0
-    base, risk, target = prepared.market.base, prepared.market.risk, prepared.market.target
+    base, risk, target = prepared.prices.base, prepared.prices.risk, prepared.prices.target
 
     class Bracket(backtesting.Strategy):
         def init(self):
@@ -117,7 +117,7 @@ def test_vectorbt_agrees_on_close_entries(market, capsys):
         entries=side > 0,
         short_entries=side < 0,
         sl_stop=np.nan_to_num(prepared.market.risk / close, nan=0.5),
-        tp_stop=np.nan_to_num(prepared.market.target / close, nan=0.5),
+        tp_stop=np.nan_to_num(prepared.prices.target / close, nan=0.5),
         stop_entry_price="FillPrice",
         stop_exit_price="StopLimit",
         upon_opposite_entry="ignore",

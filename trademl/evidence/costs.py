@@ -101,15 +101,8 @@ class TieBounds:
 
 def ambiguous_trades(stage: Stage, trades: pd.DataFrame, spread: float) -> np.ndarray:
     """Which trades (n,) ended in a bar that reached both barriers from a price between them."""
-    market = stage.prepared.market
-    decided, bar = trades["decision_bar"].to_numpy(), trades["exit_bar"].to_numpy()
-    side = trades["side"].to_numpy().astype(float)
-    ask = np.where(side > 0, 0.0, spread)
-    stop, target = (market.base[decided] + sign * side * distance[decided] for sign, distance in ((-1, market.risk), (1, market.target)))
-    lower, upper = np.minimum(stop, target), np.maximum(stop, target)
-    begins = market.first[bar] + ask
-    touched = (market.bottom[bar] + ask <= lower) & (market.top[bar] + ask >= upper) & (begins > lower) & (begins < upper)
-    return touched & np.isin(trades["reason"].to_numpy(), (ExitReason.TP, ExitReason.SL))
+    decided, row = trades["decision_bar"].to_numpy(), (trades["side"].to_numpy() < 0).astype(int)
+    return stage.prepared.exits(spread).tied[row, decided] & np.isin(trades["reason"].to_numpy(), (ExitReason.TP, ExitReason.SL))
 
 
 def tie_bounds(stage: Stage, bars: pd.DataFrame, costs: CostSpec, account: AccountSpec) -> TieBounds:

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WARM_BARS', 'MIN_SHIFTS', 'STATISTICS', 'Stage', 'cut_stage', 'with_spec', 'play', 'run_of', 'allowed_shifts',
-           'rotate', 'statistics_of', 'Band', 'RandomEntries', 'NullCurves', 'band', 'random_entries', 'always']
+           'statistics_of', 'Band', 'RandomEntries', 'NullCurves', 'band', 'random_entries', 'always']
 
 # %% ../../nbs/60a_evidence_nulls.ipynb #783ae6e5
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ import pandas as pd
 from ..clock import epoch_seconds
 from ..errors import UsageError
 from .figures import Run
-from ..market.backtest import BacktestResult, run_backtest
+from ..market.backtest import BacktestResult, run_backtest, turned_runs
 from ..market.fills import Decisions, Prepared, prepare
 from ..market.specs import AccountSpec, CostSpec, LabelSpec
 from ..validate.metrics import profit_factor_of
@@ -86,23 +86,6 @@ def allowed_shifts(stage: Stage) -> np.ndarray:
     """Shifts in bars that keep clear of the strategy's own timing by two horizons, both ways round."""
     apart = 2 * stage.prepared.rules.horizon
     return np.arange(apart, stage.width - apart + 1)
-
-
-def rotate(stage: Stage, shift: int) -> Decisions:
-    """The stage's decisions rotated by `shift` bars within the window; a trade's planned life goes with it."""
-    made, window = stage.decisions, slice(stage.first, stage.last)
-
-    def turned(values, fill):
-        out = np.full(len(values), fill, values.dtype)
-        out[window] = np.roll(values[window], shift)
-        return out
-
-    exit_bar = made.exit_bar
-    if exit_bar is not None:
-        bar = np.arange(len(exit_bar))
-        life = turned(np.where(exit_bar >= 0, exit_bar - bar, -1), -1)
-        exit_bar = np.where(life > 0, bar + life, -1)
-    return Decisions(turned(made.side, 0), exit_bar, None if made.multiplier is None else turned(made.multiplier, 1.0))
 
 
 def statistics_of(result: BacktestResult) -> tuple[float, ...]:
@@ -185,17 +168,16 @@ def random_entries(
     if reason:
         shifts = shifts[:0]
     at = np.unique(np.linspace(stage.first, stage.last - 1, min(points, stage.width)).round().astype(np.int64))
-    drawn, curves, trades = np.empty((len(shifts), len(STATISTICS))), np.empty((len(shifts), len(at))), np.empty(len(shifts))
-    for k, shift in enumerate(shifts):
-        result = play(stage, observed.costs, observed.account, rotate(stage, int(shift)))
-        drawn[k], curves[k], trades[k] = statistics_of(result), result.equity[at], len(result.trades)
-    bands = [band(value, column) for value, column in zip(statistics_of(observed), drawn.T, strict=True)]
+    window = {"start": stage.first, "stop": stage.last, "points": at}
+    turned = turned_runs(stage.prepared, stage.decisions, shifts, observed.costs, observed.account, **window)
+    drawn = (turned.expectancy, turned.win_rate, turned.profit_factor, turned.profit_factor_r, turned.return_pct)
+    bands = [band(value, column) for value, column in zip(statistics_of(observed), drawn, strict=True)]
     method = f"the decisions rotated within the window by at least {2 * stage.prepared.rules.horizon} bars"
-    mean_trades = float(trades.mean()) if len(shifts) else None
+    mean_trades = float(turned.trades.mean()) if len(shifts) else None
     made = RandomEntries(len(shifts), mean_trades, **dict(zip(STATISTICS, bands, strict=True)), method=method, reason=reason)
     if not len(shifts):
         return made, NullCurves(at[:0], *(np.empty(0),) * 3)
-    return made, NullCurves(at, *np.quantile(curves, (0.05, 0.5, 0.95), axis=0))
+    return made, NullCurves(at, *np.quantile(turned.equity, (0.05, 0.5, 0.95), axis=0))
 
 # %% ../../nbs/60a_evidence_nulls.ipynb #98961ccb
 def always(stage: Stage, side: int) -> Decisions:
