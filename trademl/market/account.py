@@ -91,6 +91,15 @@ def _mark(book, money, i, week_of_bar, equity):
         paused_weeks += 1
     return Book(equity, peak, week, week_equity, paused_week, paused_weeks, halted_at)
 
+
+@njit(**INLINE)
+def _idle(book, money, i, stop, week, equity):
+    """The book after bars i .. stop without a trade: at the same equity, only the first mark of a week can change it."""
+    while i < stop:
+        book = _mark(book, money, i, week[i], equity)
+        i = stop if week[stop - 1] == week[i] else i + np.searchsorted(week[i:stop], week[i], side="right")
+    return book
+
 # %% ../../nbs/35b_market_account.ipynb #4e742bdb
 class Position(NamedTuple):
     """An open trade."""
@@ -104,7 +113,7 @@ class Position(NamedTuple):
 
 
 @njit(**INLINE)
-def _hold(book, money, first, worst, close, day, week, is_tp_first, position, bar, price, reason, equity_at, balance_at):
+def _hold(book, money, first, worst, close, day, week, is_tp_first, position, bar, price, reason, equity_at):
     """Mark an open trade bar by bar until its own end, a margin call or the halt: (book, bar, price, reason)."""
     t, side, lots, entry, balance, filled_day = position
     ask = 0.0 if side > 0 else money.spread
@@ -124,7 +133,7 @@ def _hold(book, money, first, worst, close, day, week, is_tp_first, position, ba
         if i < bar:
             equity = fixed + side * (close[i] + ask - entry) * units
             book = _mark(book, money, i, week[i], equity)
-            equity_at[i], balance_at[i] = equity, balance
+            equity_at[i] = equity
             if book.halted_at >= 0:
                 return book, i, close[i] + ask, HALT
     return book, bar, price, reason
@@ -200,7 +209,6 @@ class Made(NamedTuple):
     """What a run writes: room for n bars and k trades."""
 
     equity: np.ndarray  # float64 (n,)
-    balance: np.ndarray  # float64 (n,)
     whole: np.ndarray  # int64 (k, 4): decision bar, exit bar, side, reason
     real: np.ndarray  # float64 (k, len(REAL))
     refused: np.ndarray  # int64 (OPEN,): signals by reason of refusal
@@ -208,7 +216,7 @@ class Made(NamedTuple):
 
 def room(bars: int, signals: int) -> Made:
     """An empty Made."""
-    return Made(np.empty(bars), np.empty(bars), np.empty((signals, 4), np.int64), np.empty((signals, len(REAL))), np.zeros(OPEN, np.int64))
+    return Made(np.empty(bars), np.empty((signals, 4), np.int64), np.empty((signals, len(REAL))), np.zeros(OPEN, np.int64))
 
 
 @njit(**KERNEL)
@@ -217,7 +225,7 @@ def run_account(m, exits, rules, money, wanted, made):
     base, risk, opens, close, first, top, bottom, day, filled_day, week = m
     exit_bar, exit_price, exit_reason, _ = exits
     at, sides, leave_at, multiplier = wanted
-    equity_at, balance_at, whole, real, refused = made
+    equity_at, whole, real, refused = made
     balance = money.balance
     book = Book(balance, balance, week[0], balance, -(2**40), 0, -1)
     marked = free = trades = 0
@@ -226,11 +234,10 @@ def run_account(m, exits, rules, money, wanted, made):
         t = at[k] if k < len(at) else len(week) - 1
         if t < free and k < len(at):
             continue
-        for i in range(marked, t + 1):
-            if i == marked or week[i] != book.week:  # a second mark at the same equity changes nothing
-                book = _mark(book, money, i, week[i], balance)
-            equity_at[i] = balance_at[i] = balance
-        marked = max(marked, t + 1)
+        if marked <= t:
+            equity_at[marked : t + 1] = balance
+            book = _idle(book, money, marked, t + 1, week, balance)
+            marked = t + 1
         if k == len(at):
             break
         side = float(sides[k])
@@ -248,14 +255,14 @@ def run_account(m, exits, rules, money, wanted, made):
             bar, price, reason = leave_at[k] + 1, opens[leave_at[k] + 1] + ask, MODEL
         position, worst = Position(t, side, lots, entry, balance, filled_day[t]), bottom if side > 0 else top
         path = (first, worst, close, day, week, rules.is_tp_first)
-        book, bar, price, reason = _hold(book, money, *path, position, bar, price, reason, equity_at, balance_at)
+        book, bar, price, reason = _hold(book, money, *path, position, bar, price, reason, equity_at)
         balance += _settle(money, position, base[t], risk[t], day[bar], price, reason, real[trades])
         real[trades, 9], real[trades, 10] = multiplier[k], balance
         whole[trades, 0], whole[trades, 1], whole[trades, 2], whole[trades, 3] = t, bar, sides[k], reason
         all_asked, all_taken, trades = all_asked + asked, all_taken + lots * money.contract * risk[t], trades + 1
         free, marked = bar - (reason == MODEL and rules.at_next_open), bar  # out at an open, one may be in again at the same open
         if reason == HALT:  # the bar is marked already: only its money changes
-            equity_at[bar] = balance_at[bar] = balance
+            equity_at[bar] = balance
             marked = bar + 1
     return trades, book, all_asked, all_taken
 

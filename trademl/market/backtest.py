@@ -79,7 +79,10 @@ def run_backtest(
     n, book, asked, taken = run_account(p.market, p.exits(costs.spread), p.rules, money, wanted, made)
     refusals = (int(count) for count in made.refused)
     counters = Counters(len(wanted.at), n, *refusals, int(book.paused_weeks), int(book.halted_at), float(asked), float(taken))
-    return BacktestResult(_trades(p, made.whole[:n], made.real[:n]), made.equity, made.balance, counters, spec, costs, account)
+    trades = _trades(p, made.whole[:n], made.real[:n])
+    until = np.diff(trades["exit_bar"], prepend=0, append=len(p))
+    balance = np.repeat(np.append(account.balance, trades["balance_after"]), until)
+    return BacktestResult(trades, made.equity, balance, counters, spec, costs, account)
 
 
 def _prepared(bars, decisions, spec):

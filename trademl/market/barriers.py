@@ -135,7 +135,7 @@ class SideOutcome:
     mae_to_tp: np.ndarray  # float64 >= 0, worst move before the target, ignoring the stop; NaN when the target is not reached
     tied: np.ndarray  # bool: its bar touched stop and target both, and the tie rule decided
 
-
+# %% ../../nbs/32d_market_barriers.ipynb #052a4d0c
 @njit(**KERNEL)
 def _settle(sign, ask, t0, count, horizon, tp_first, reward, prices, won, lost, good, bad, row_of, out):
     """Exit, R and excursions of the trades decided at bars t0 .. t0 + count, from the bars until their target and their stop."""
@@ -175,7 +175,7 @@ def _adverse_before_target(sign, ask, t0, count, horizon, prices, won, bad, row_
         worst = max(_highest(bad, row_of, i, min(bars, horizon)), -opened)
         mae_to_tp[t] = max((worst + entry) / risk[t], 0.0) if won[i] < horizon else np.nan
 
-
+# %% ../../nbs/32d_market_barriers.ipynb #0f71273a
 @njit(**KERNEL)
 def _levels(sign, base, distance, level):
     for i in range(len(base)):

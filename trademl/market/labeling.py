@@ -94,24 +94,21 @@ def near_news(decision_s: np.ndarray, news_times: np.ndarray) -> np.ndarray:
 
 
 @njit(cache=True, nogil=True)
-def _uniqueness(end_bar, concurrency, weight):
-    """Concurrency of each bar, and the mean of 1 / concurrency over each label's bars t .. end_bar."""
+def _uniqueness(end_bar, concurrency, share):
+    """Concurrency of each bar; share (n + 1,) ends up, below n, as the mean of 1 / concurrency over each label's bars t .. end_bar."""
     n = len(end_bar)
-    change = np.zeros(n + 1, np.int64)
+    concurrency[:] = 0
     for t in range(n):
         if end_bar[t] >= 0:
-            change[t] += 1
-            change[end_bar[t] + 1] -= 1
-    open_now, total = 0, 0.0
-    share = np.zeros(n + 1)
+            concurrency[t] += 1
+            if end_bar[t] + 1 < n:
+                concurrency[end_bar[t] + 1] -= 1
+    share[0] = 0.0
     for t in range(n):
-        open_now += change[t]
-        concurrency[t] = open_now
-        total += 1.0 / open_now if open_now > 0 else 0.0
-        share[t + 1] = total
-    for t in range(n):
-        if end_bar[t] >= 0:
-            weight[t] = (share[end_bar[t] + 1] - share[t]) / (end_bar[t] + 1 - t)
+        concurrency[t] += concurrency[t - 1] if t else 0
+        share[t + 1] = share[t] + (1.0 / concurrency[t] if concurrency[t] > 0 else 0.0)
+    for t in range(n):  # the sums before t are no longer needed
+        share[t] = (share[end_bar[t] + 1] - share[t]) / (end_bar[t] + 1 - t) if end_bar[t] >= 0 else np.nan
 
 # %% ../../nbs/33_market_labeling.ipynb #1cde0c66
 def _hold_near_news(label, bars, spec, news_times, volume_surge):
@@ -143,9 +140,9 @@ def label_bars(
         raise AssertionError("both sides won under a stop-first rule with target >= stop; the kernel is wrong")
     if news_times is not None:
         _hold_near_news(label, bars, spec, news_times, volume_surge)
-    weight = np.full(len(atr), np.nan)
+    weight = np.empty(len(atr) + 1)
     _uniqueness(end_bar, concurrency, weight)
-    return Labels(bars.index, label, long, short, long.tied | short.tied, atr, end_bar, weight, concurrency, spec)
+    return Labels(bars.index, label, long, short, long.tied | short.tied, atr, end_bar, weight[:-1], concurrency, spec)
 
 # %% ../../nbs/33_market_labeling.ipynb #a04a884b
 def mislabel_rate(bars: pd.DataFrame, spec: LabelSpec = LabelSpec(), news_times=None) -> dict[str, float]:  # noqa: B008 (frozen)
