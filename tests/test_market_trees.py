@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from functools import cache
 
 import lightgbm as lgb
 import numpy as np
@@ -12,7 +13,17 @@ from hypothesis import strategies as st
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier, RandomForestRegressor
 
 from trademl.errors import RevisionError, UsageError
-from trademl.market.trees import TreeTable, from_forest, from_lightgbm, from_xgboost, predict, raw, replace_oldest
+from trademl.market.trees import (
+    TreeTable,
+    check_lightgbm_text,
+    check_xgboost_ubj,
+    from_forest,
+    from_lightgbm,
+    from_xgboost,
+    predict,
+    raw,
+    replace_oldest,
+)
 from trademl.market.treetable import assemble, below32, floor32
 from trademl.npz import npz_bytes, read_npz
 
@@ -229,6 +240,95 @@ def test_lightgbm_models_that_a_table_cannot_hold_are_refused(params, data, says
     booster = lgb.train(LGB | params, lgb.Dataset(z, Y2, params=LGB | params, **data), 3)
     with pytest.raises(UsageError, match=says):
         from_lightgbm(booster)
+
+
+def lightgbm_texts():
+    """Saved models of every shape that we make: grown, refitted, and one whose trees never split."""
+    params = {"objective": "multiclass", "num_class": 3, "num_leaves": 5, "num_threads": 1, "verbose": -1, "seed": 1}
+    grown = lgb.train(params, lgb.Dataset(Z.astype(np.float64), Y3), 8)
+    flat = lgb.train(params, lgb.Dataset(np.zeros((len(Z), F)), Y3, params={"feature_pre_filter": False}), 2)
+    return [grown.model_to_string(), grown.refit(Z.astype(np.float64), Y3).model_to_string(), flat.model_to_string()]
+
+
+class TestSavedLightGBM:
+    """LightGBM reads on behind the end of a text that was cut, and follows any child number: it ended the process in trials."""
+
+    def test_whole_models_pass(self):
+        for text in lightgbm_texts():
+            check_lightgbm_text(text)
+            check_lightgbm_text(lgb.Booster(model_str=text).model_to_string())
+
+    @settings(max_examples=60)
+    @given(st.integers(0, 2), st.floats(0, 0.98))
+    def test_cut_anywhere_it_is_refused(self, which, share):
+        text = lightgbm_texts_once()[which]
+        with pytest.raises(RevisionError, match="LightGBM model"):
+            check_lightgbm_text(text[: int(share * text.index("end of parameters"))])
+
+    @pytest.mark.parametrize(
+        ("old", "new", "says"),
+        [
+            ("\nTree=3\n", "\nTree=4\n", "tree 3 of 24 does not begin where the sizes say"),
+            ("left_child=1", "left_child=0", "its nodes form no tree"),
+            ("left_child=1", "left_child=9", "its nodes form no tree"),
+            ("right_child=", "right_child=1 ", "right_child holds 5 numbers, expected 4 finite ones|does not begin"),
+            ("max_feature_idx=", "max_feature_idx=-", "outside 0 to"),
+            ("num_leaves=5", "num_leaves=6", "split_feature holds 4 numbers, expected 5"),
+            ("num_leaves=5", "num_leaves=0", "LightGBM model"),
+            ("leaf_value=", "leaf_valve=", "KeyError: 'leaf_value'"),
+            ("tree_sizes=", "tree_sizes=0 ", "tree 0 of 25 does not begin where the sizes say"),
+            ("tree_sizes=", "tree_sizes=x ", "ValueError"),
+            ("end of trees\n", "end of threes\n", "trees are not followed by an end"),
+            ("Tree=0\n", "", "no tree in it"),
+            ("num_class", "n\u00fcm_class", "not plain text"),
+        ],
+    )
+    def test_altered_it_is_refused(self, old, new, says):
+        text = lightgbm_texts_once()[0]
+        assert old in text
+        with pytest.raises(RevisionError, match=says):
+            check_lightgbm_text(text.replace(old, new, 1))
+
+
+@cache
+def xgboost_bytes():
+    data = xgb.DMatrix(Z, Y3)
+    grown = xgb.train(XGB | {"objective": "multi:softprob", "num_class": 3, "nthread": 1}, data, 5)
+    return [bytes(grown.save_raw("ubj")), bytes(grown[:2].save_raw("ubj"))]
+
+
+class TestSavedXGBoost:
+    """XGBoost ended the process at some cuts of its file."""
+
+    def test_whole_models_pass(self):
+        for data in xgboost_bytes():
+            check_xgboost_ubj(data)
+            check_xgboost_ubj(bytes(xgb.Booster(model_file=bytearray(data)).save_raw("ubj")))
+
+    @settings(max_examples=200)
+    @given(st.integers(0, 1), st.floats(0, 1, exclude_max=True))
+    def test_cut_anywhere_it_is_refused(self, which, share):
+        data = xgboost_bytes()[which]
+        with pytest.raises(RevisionError, match="XGBoost model"):
+            check_xgboost_ubj(data[: int(share * len(data))])
+
+    @given(st.binary(max_size=60))
+    def test_anything_is_refused_or_passed_with_one_kind_of_error(self, tail):
+        for data in (tail, b"{" + tail, xgboost_bytes()[0] + tail + b"}"):
+            with pytest.raises(RevisionError, match="XGBoost model"):
+                check_xgboost_ubj(data)
+
+    @pytest.mark.parametrize(
+        "data", [b"{" + b"L" + (1).to_bytes(8, "big") + b"a" + b"[" * 200, b"{L" + (-1).to_bytes(8, "big", signed=True)]
+    )
+    def test_depth_and_sizes_are_bounded(self, data):
+        with pytest.raises(RevisionError, match="ValueError"):
+            check_xgboost_ubj(data)
+
+
+@cache
+def lightgbm_texts_once():
+    return lightgbm_texts()
 
 
 def test_a_forest_of_two_targets_is_refused():

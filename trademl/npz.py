@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest moment that a zip entry can carry
+_ZIP = b"PK\x03\x04"
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -28,6 +29,8 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 
 def read_npz(data: bytes) -> dict[str, np.ndarray]:
     """The arrays of an .npz given as bytes. Pickled entries and damaged files are refused (ValueError)."""
+    if data[:4] != _ZIP:  # numpy would take it for a pickle, and say how to load that
+        raise ValueError("not a readable .npz: no zip archive")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
