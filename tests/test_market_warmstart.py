@@ -30,7 +30,7 @@ from trademl.npz import npz_bytes
 from trademl.pipeline.market import SYNTHETIC
 from trademl.pipeline.parent import read_parent, terms_of
 from trademl.settings import load_settings
-from trademl.ship.manifest import differences
+from trademl.ship.manifest import canonical_json, differences
 from trademl.ship.store import Store
 from trademl.validate.lineage import Fit, FitKind, Lineage
 
@@ -95,7 +95,7 @@ class TestContinue:
 
     def test_newest_rows_without_a_class_are_refused(self, base):
         z, y, w = noise(3_000, 12)
-        with pytest.raises(BadDataError, match="warm start: 1,000 rows hold classes"):
+        with pytest.raises(BadDataError, match=r"warm start: 1,000 rows hold classes.*refresh_bars, or train with --no-warmstart"):
             continue_ensemble(base, z, np.where(np.arange(3_000) >= 2_000, y % 2, y), w, BARE, WARM, seed=1, threads=1)
         with pytest.raises(BadDataError, match=r"signal.*every one of the 3 must occur"):
             fit_ensemble(z, np.full(3_000, 2), w, BARE, n_classes=3, seed=1, threads=1, rounds=Rounds(5, 5), what="signal")  # all HOLD
@@ -215,6 +215,7 @@ class TestChild:
         assert (old.mean == new.mean).all()
         assert family["child"]["proven"].parity["signal"]["flips"] == 0
         assert family["child"]["proven"].parity["signal"]["max_abs"] <= 1e-5
+        assert family["child"]["proven"].parity["signal"]["rows"] == np.isfinite(family["child"]["rows"].x).all(axis=1).sum()
         assert all(check.ok for check in family["child"]["revision"].verify())
 
     def test_native_files_read_back_are_the_models_of_the_manifest(self, family):
@@ -228,6 +229,9 @@ class TestChild:
         assert found["warmstart.start"] == ["cold", "warm"]
         assert found["parent"] == [None, family["parent"]["revision"].name]
         assert "models.signal.content_hash.xgb" in found
+        name, own = family["parent"]["revision"].name, family["child"]["judged"].windows
+        assert found[f"lineage.shipped signal of {name}.revision"] == [None, name]  # its ancestor's fit stands beside its own
+        assert found["lineage.shipped signal.label_end_s"][1] > own.span("final").start_s
 
     def test_select_decides_and_a_cold_child_owes_its_parent_nothing(self, family):
         run = family["child"]
@@ -287,6 +291,116 @@ class TestAncestry:
             pipeline.shipped_evidence(inherited, run["inputs"], settings, profile=3, costs=costs, account=account)
 
 
+def with_models(manifest, **changes):
+    """The manifest with its signal's entry changed."""
+    return [model | changes if model["role"] == "signal" else model for model in manifest["models"]]
+
+
+def renamed(manifest, order):
+    """The manifest's features in another order."""
+    return [manifest["features"][at] for at in order]
+
+
+SWAPPED = [1, 0, *range(2, 55)]
+DOCTORED = {
+    "54 features": (
+        lambda m: {"features": m["features"][:54], "feature_count": 54, "scaler": None},
+        "it has 54 features, this code makes 55",
+    ),
+    "columns in another order": (lambda m: {"features": renamed(m, SWAPPED)}, "its column 0 is atr_expansion, this code's is atr_pct"),
+    "other definitions": (lambda m: {"feature_hash": "0" * 64}, "other definitions or another price grid"),
+    "another class list": (
+        lambda m: {"models": with_models(m, classes=["BUY", "SELL", "HOLD"])},
+        "its classes are BUY, SELL, HOLD, this run's SELL, BUY, HOLD",
+    ),
+    "another label spec": (
+        lambda m: {"label_spec": m["label_spec"] | {"tp_atr": 2.0, "hash": "1" * 64}},
+        r"another label spec \(tp_atr 2.0 there, 1.5 here\): it answers another question",
+    ),
+    "a label spec that is not its hash": (
+        lambda m: {"label_spec": m["label_spec"] | {"tp_atr": 2.0}},
+        "rules that this code does not know",
+    ),
+    "no ensemble": (lambda m: {"ensemble": [1]}, "does not say with which parameters"),
+    "no generation": (lambda m: {"warmstart": None}, "generation = None is no number"),
+    "generation in words": (lambda m: {"warmstart": m["warmstart"] | {"generation": "two"}}, "generation = 'two' is no number"),
+    "no lineage": (lambda m: {"lineage": []}, "it keeps no note of it"),
+    "lineage of another kind": (lambda m: {"lineage": [{"kind": "trees"}]}, "lineage cannot be read"),
+}
+# A scaler of another width, or another one than the manifest binds, cannot be stored at all: tests/test_ship_store.py.
+
+
+class TestDoctored:
+    """The active revision is whole, every hash is right, and it is not what this run could go on with."""
+
+    def start(self, family, models_dir, files, changes):
+        revision = family["parent"]["revision"]
+        kept = {name: revision.read(name) for name in revision.files()}
+        manifest = {key: value for key, value in revision.manifest.items() if key != "files"}
+        stored = Store(models_dir).write(kept | files, manifest | changes)
+        pointer = canonical_json(stored.compat | {"activation": {}})  # `activate` would refuse some of these
+        (models_dir / "model_compat.json").write_bytes(pointer)
+        inputs = family["child"]["inputs"]
+        run, there = family["child"], replace(inputs, choice=replace(inputs.choice, models_dir=str(models_dir)))
+        settings = family["settings"]
+        found = pipeline.find_start(there, run["rows"], run["windows"], pipeline.recipe_of(settings), settings)
+        return stored, found
+
+    def test_untouched_it_may_be_continued(self, family, tmp_path):
+        assert self.start(family, tmp_path, {}, {})[1].parent is not None
+
+    @pytest.mark.parametrize("what", DOCTORED)
+    def test_the_run_goes_cold_and_says_why(self, family, tmp_path, what):
+        change, says = DOCTORED[what]
+        revision, found = self.start(family, tmp_path, {}, change(family["parent"]["revision"].manifest))
+        assert found.parent is None
+        assert re.match(f"revision {revision.name} cannot be continued: .*{says}", found.reason)
+
+    @pytest.mark.parametrize(
+        ("name", "data", "says"),
+        [
+            ("native/signal_lgb.txt", lambda data: data[: len(data) // 2], "native/signal_lgb.txt cannot be read"),
+            ("native/signal_xgb.ubj", lambda data: b"nonsense", "native/signal_xgb.ubj cannot be read"),
+            ("native/spread.npz", lambda data: b"", "native/spread.npz cannot be read"),
+            ("golden.npz", lambda data: npz_bytes({"signal_x": np.zeros((3, 54))}), "golden"),
+            ("signal.onnx", lambda data: data[:100], "signal.onnx: graph: no readable ONNX file"),
+        ],
+    )
+    def test_a_file_that_cannot_be_read(self, family, tmp_path, name, data, says):
+        files = {name: data(family["parent"]["revision"].read(name))}
+        models = with_models(family["parent"]["revision"].manifest)
+        revision, found = self.start(family, tmp_path, files, {"models": models})
+        assert found.parent is None
+        assert re.match(f"revision {revision.name} cannot be continued: .*{says}", found.reason)
+
+    @pytest.mark.parametrize("what", ["54 features", "columns in another order", "other definitions", "another class list"])
+    def test_nor_is_it_asked_about_new_bars(self, family, tmp_path, what):
+        revision, _ = self.start(family, tmp_path, {}, DOCTORED[what][0](family["parent"]["revision"].manifest))
+        run, settings = family["child"], family["settings"]
+        options = {"costs": run["rows"].costs, "account": pipeline.account_spec(settings, SYNTHETIC, 3), "in_sample": True}
+        with pytest.raises(RevisionError, match=f"revision {revision.name} was trained on .*retrain"):
+            pipeline.shipped_evidence(revision, run["inputs"], settings, profile=3, **options)
+
+    @pytest.mark.parametrize("what", ["another label spec", "a label spec that is not its hash"])
+    def test_nor_are_its_trades_replayed_under_a_contract_that_was_not_its_own(self, family, tmp_path, what):
+        change = (lambda m: {"label_spec": m["label_spec"] | {"hash": "1" * 64}}) if what == "another label spec" else DOCTORED[what][0]
+        revision, _ = self.start(family, tmp_path, {}, change(family["parent"]["revision"].manifest))
+        with pytest.raises(RevisionError, match=r"its label spec is .* and its fields make .* here.*retrain"):
+            pipeline.reread_evidence(revision, family["settings"], profile=3)
+
+    def test_nor_without_knowing_what_it_saw(self, family, tmp_path):
+        revision, _ = self.start(family, tmp_path, {}, {"lineage": []})
+        run, settings = family["child"], family["settings"]
+        options = {"costs": run["rows"].costs, "account": pipeline.account_spec(settings, SYNTHETIC, 3)}
+        with pytest.raises(LeakageError, match="keeps no lineage"):
+            pipeline.shipped_evidence(revision, run["inputs"], settings, profile=3, **options)
+
+    def test_an_out_of_sample_table_that_cannot_be_read(self, family, tmp_path):
+        revision, _ = self.start(family, tmp_path, {"oos.parquet": b"PAR1"}, {})
+        with pytest.raises(RevisionError, match=r"oos.parquet cannot be read.*retrain"):
+            pipeline.reread_evidence(revision, family["settings"], profile=3)
+
+
 class TestRefusals:
     def start(self, family, **changed):
         run = family["child"]
@@ -326,6 +440,7 @@ class TestRefusals:
     def test_too_many_generations(self, family):
         assert "max_generations" in self.why(family, parent={"generation": 10})
 
+    @pytest.mark.leakage
     def test_a_scaler_or_models_that_have_seen_too_much(self, family):
         assert "its scaler has seen" in self.why(family, select_start_s=0)
         assert "its scaler has seen" in self.why(family, parent={"lineage": Lineage()})
@@ -365,21 +480,44 @@ class TestRefusals:
         assert "the active revision cannot be continued" in self.start(family, inputs=there).reason
 
     @pytest.mark.parametrize(
-        ("name", "data"),
+        ("name", "data", "says"),
         [
-            ("native/signal_xgb.ubj", b"no booster"),
-            ("native/signal_lgb.txt", b"tree\nversion=v4\nnum_class=3\n"),
-            ("native/signal_rf.npz", b"PK no archive"),
-            ("native/signal_rf.npz", npz_bytes({"feature": np.zeros(3)})),
-            ("native/scaler.npz", npz_bytes({"mean": np.zeros(4), "scale": np.ones(4)})),
-            ("native/scaler.npz", npz_bytes({"mean": np.zeros(55), "scale": np.zeros(55)})),
-            ("native/spread.npz", npz_bytes({"edges": np.zeros((4, 9)), "shares": np.ones((4, 10))})),
+            ("signal_xgb.ubj", b"no booster", "cannot be read"),
+            ("signal_lgb.txt", b"tree\nversion=v4\nnum_class=3\n", r"cannot be read \(no whole LightGBM model"),
+            ("signal_lgb.txt", b"\xff\xfe", "cannot be read"),
+            ("signal_rf.npz", b"PK no archive", r"cannot be read \(not a readable .npz: no zip archive"),
+            ("signal_rf.npz", npz_bytes({"feature": np.zeros(3)}), "arrays .* are missing"),
+            ("scaler.npz", npz_bytes({"mean": np.zeros(4), "scale": np.ones(4)}), r"mean has shape \(4,\), expected \(55,\)"),
+            ("scaler.npz", npz_bytes({"mean": np.float64(0), "scale": np.float64(1)}), r"mean has shape \(\), expected"),
+            ("scaler.npz", npz_bytes({"mean": np.zeros(55), "scale": np.zeros(55)}), "a scale is not above 0"),
+            ("scaler.npz", npz_bytes({"mean": np.zeros(55)}), "cannot be read"),
+            ("spread.npz", npz_bytes({"edges": np.zeros((4, 9)), "shares": np.ones((4, 10))}), r"edges has shape \(4, 9\)"),
+            ("spread.npz", npz_bytes({"edges": np.zeros(55), "shares": np.ones(55)}), r"edges has shape \(55,\)"),
         ],
     )
-    def test_native_files_that_are_something_else(self, family, name, data):
+    def test_native_files_that_are_something_else(self, family, name, data, says):
         revision = family["parent"]["revision"]
-        with pytest.raises(RevisionError):
-            read_signal(lambda asked: data if asked == name else revision.read(asked), 55, 3)
+        with pytest.raises(RevisionError, match=rf"^native/{re.escape(name)}.*{says}"):
+            read_signal(lambda asked: data if asked == f"native/{name}" else revision.read(asked), 55, 3)
+
+    @pytest.mark.parametrize("name", ["signal_xgb.ubj", "signal_lgb.txt", "signal_rf.npz", "scaler.npz", "spread.npz"])
+    @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.97])
+    def test_native_files_that_were_cut_short(self, family, name, share):
+        revision = family["parent"]["revision"]
+        data = revision.read(f"native/{name}")
+        with pytest.raises(RevisionError, match=rf"^native/{re.escape(name)} cannot be read"):
+            read_signal(lambda asked: data[: int(share * len(data))] if asked == f"native/{name}" else revision.read(asked), 55, 3)
+
+    @pytest.mark.parametrize("what", ["features", "classes"])
+    def test_whole_native_files_of_another_width_or_class_list(self, family, what):
+        """What scikit-learn and LightGBM would take without a word."""
+        revision = family["parent"]["revision"]
+        columns, classes = (54, 3) if what == "features" else (55, 2)
+        z, y, w = noise(400, columns=columns)
+        files = native_files(fit_ensemble(z, y % classes, w, BARE, n_classes=classes, seed=1, threads=1, rounds=Rounds(2, 2)), "signal")
+        for name in files:
+            with pytest.raises(RevisionError, match=rf"^{re.escape(name)} has trees for {columns} features and {classes} classes"):
+                read_signal(lambda asked, name=name: (files if asked == name else {}).get(asked) or revision.read(asked), 55, 3)
 
     def test_whole_native_files_of_another_model(self, family, monkeypatch):
         """Right hashes, right widths, and not what the graph holds."""

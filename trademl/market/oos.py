@@ -104,8 +104,11 @@ class OutOfSample:
 
 
 def read_oos(data: bytes, spec: LabelSpec) -> OutOfSample:
-    """The table of a revision; RevisionError when columns are missing."""
-    frame = pd.read_parquet(io.BytesIO(data))
+    """The table of a revision; RevisionError when it cannot be read or columns are missing."""
+    try:
+        frame = pd.read_parquet(io.BytesIO(data))
+    except (ValueError, OSError) as refusal:  # pyarrow's errors are of these kinds
+        raise RevisionError(f"oos.parquet cannot be read ({refusal}); retrain to make a new revision") from refusal
     missing = [name for name in OOS_COLUMNS if name not in frame.columns]
     if missing:
         raise RevisionError(f"oos.parquet lacks the columns {', '.join(missing)}; retrain to make a new revision")

@@ -8,7 +8,7 @@ __all__ = ['NEWEST_ROWS', 'COLD', 'refresh_xgboost', 'refresh_lightgbm', 'renew_
 
 # %% ../../nbs/34a_market_warmstart.ipynb #c4168745
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 
 import lightgbm as lgb
@@ -18,7 +18,7 @@ import xgboost as xgb
 from ..device import CPU, Resolved
 from ..errors import BadDataError, RevisionError
 from .ensemble import MODELS, FittedEnsemble, Scaler, assembled, check_classes, fit_forest, xgb_parameters
-from .treetable import TreeTable, replace_oldest
+from .trees import TreeTable, check_lightgbm_text, check_xgboost_ubj, replace_oldest
 from ..npz import npz_bytes, read_npz
 from ..settings import Ensemble as EnsembleParams
 from ..settings import WarmStart as WarmParams
@@ -58,6 +58,7 @@ def continue_ensemble(
     *,
     seed: int,
     threads: int = 0,  # the result is the same for any number
+    names: Sequence[str] = (),  # of the classes, for what a refusal says
     devices: Mapping[str, Resolved] | None = None,  # what was asked for, to be written down
 ) -> FittedEnsemble:
     """The model a step later: boosters with leaves of the newest rows, forest with its oldest trees replaced. Its size stays."""
@@ -66,7 +67,7 @@ def continue_ensemble(
             f"a model of {model.tables[0].n_features} features cannot go on with rows of shape {z.shape}; train from nothing"
         )
     recent = slice(-min(len(z), warm.refresh_bars), None)
-    check_classes(y[recent], model.n_classes, "warm start")
+    check_classes(y[recent], model.n_classes, "warm start", names, "Raise warmstart.refresh_bars, or train with --no-warmstart")
     newest = z[recent], y[recent], weight[recent]
     by_xgb = refresh_xgboost(model.by_xgb, *newest, params, model.n_classes, seed=seed)
     by_lgb = refresh_lightgbm(model.by_lgb, *newest, warm.lgb_decay)
@@ -87,6 +88,7 @@ class Terms:
     label_spec: str  # hash of the contract
     classes: tuple[str, ...]
     parameters: Mapping[str, object]  # of the ensemble
+    contract: Mapping[str, object] = field(default_factory=dict)  # fields of the label spec, to name what differs
 
 
 def unlike(theirs: Terms, ours: Terms) -> str:
@@ -99,12 +101,17 @@ def unlike(theirs: Terms, ours: Terms) -> str:
     if theirs.feature_hash != ours.feature_hash:
         return "its features have these names, but other definitions or another price grid (feature hash differs)"
     if theirs.label_spec != ours.label_spec:
-        return "it was trained under another label spec: it answers another question"
+        shown = "; ".join(f"{key} {one} there, {other} here" for key, one, other in _apart(theirs.contract, ours.contract))
+        return f"it was trained under another label spec ({shown or 'other hash'}): it answers another question"
     if theirs.classes != ours.classes:
         return f"its classes are {', '.join(theirs.classes)}, this run's {', '.join(ours.classes)}"
-    keys = theirs.parameters.keys() | ours.parameters.keys()
-    changed = sorted(key for key in keys if theirs.parameters.get(key) != ours.parameters.get(key))
+    changed = [key for key, *_ in _apart(theirs.parameters, ours.parameters)]
     return f"other ensemble parameters ({', '.join(changed)}): a tuned recipe starts from nothing" if changed else ""
+
+
+def _apart(theirs: Mapping, ours: Mapping) -> list[tuple]:
+    keys = sorted(theirs.keys() | ours.keys())
+    return [(key, theirs.get(key), ours.get(key)) for key in keys if theirs.get(key) != ours.get(key)]
 
 # %% ../../nbs/34a_market_warmstart.ipynb #c3961f25
 NEWEST_ROWS = 2_880  # 30 days of 15 minutes: fewer make slow features look drifted
@@ -160,29 +167,60 @@ class Parent:
 def read_signal(read: Callable[[str], bytes], n_features: int, n_classes: int) -> tuple[Scaler, FittedEnsemble, Spread]:
     """Scaler, signal ensemble and spread out of a revision's native files; `read(name)` gives bytes whose hash was checked.
 
-    RevisionError when one cannot be read or has another width.
+    RevisionError, naming the file, when one cannot be read or has another width.
     """
+    data = {name: read(f"native/{name}") for name in ("scaler.npz", "spread.npz", *_SIGNAL)}
+    scaler = Scaler(*_arrays(data, "scaler.npz", {"mean": (n_features,), "scale": (n_features,)}))
+    if (scaler.scale <= 0).any():
+        raise RevisionError("native/scaler.npz: a scale is not above 0")
+    spread = Spread(*_arrays(data, "spread.npz", {"edges": (n_features, 9), "shares": (n_features, 10)}))
+    parts, name = [], ""
     try:
-        scaler = read_npz(read("native/scaler.npz"))
-        scaler = Scaler(np.asarray(scaler["mean"], np.float64), np.asarray(scaler["scale"], np.float64))
-        spread = read_npz(read("native/spread.npz"))
-        spread = Spread(spread["edges"], spread["shares"])
-        forest = TreeTable.from_arrays(read_npz(read("native/signal_rf.npz")))
-        by_xgb = xgb.Booster(model_file=bytearray(read("native/signal_xgb.ubj")))
-        by_lgb = lgb.Booster(model_str=read("native/signal_lgb.txt").decode())
-        model = assembled(forest, by_xgb, by_lgb, n_classes, {})
-    except (ValueError, KeyError, xgb.core.XGBoostError, lgb.basic.LightGBMError) as refusal:
-        raise RevisionError(f"a native file cannot be read ({' '.join(str(refusal).split())[:120]})") from refusal
-    widths = {len(scaler.mean), len(scaler.scale), len(spread.edges), *(table.n_features for table in model.tables)}
-    if widths != {n_features} or not np.isfinite([scaler.mean, scaler.scale]).all() or (scaler.scale <= 0).any():
-        raise RevisionError(
-            f"its scaler and trees have widths {sorted(widths)}, expected {n_features}, with a finite mean and a scale above 0"
-        )
-    if {table.n_outputs for table in model.tables} != {n_classes}:
-        raise RevisionError(f"its models have {sorted({table.n_outputs for table in model.tables})} classes, expected {n_classes}")
+        for name, parse in _SIGNAL.items():
+            parts.append(parse(data[name]))
+        name = "signal_xgb.ubj or signal_lgb.txt"
+        model = assembled(*parts, n_classes, {})
+    except (RevisionError, LookupError, TypeError, ValueError, xgb.core.XGBoostError, lgb.basic.LightGBMError) as refusal:
+        said = " ".join(str(refusal).split("Stack trace")[0].split())
+        raise RevisionError(f"native/{name} cannot be read ({said[:160]})") from refusal
+    for name, table in zip(_SIGNAL, model.tables, strict=True):
+        if (table.n_features, table.n_outputs) != (n_features, n_classes):
+            told = f"{table.n_features} features and {table.n_outputs} classes, expected {n_features} and {n_classes}"
+            raise RevisionError(f"native/{name} has trees for {told}")
     return scaler, model, spread
 
+# %% ../../nbs/34a_market_warmstart.ipynb #f5b70a7f
+def _lightgbm(data: bytes) -> lgb.Booster:
+    text = data.decode()
+    check_lightgbm_text(text)
+    return lgb.Booster(model_str=text)
 
+
+def _xgboost(data: bytes) -> xgb.Booster:
+    check_xgboost_ubj(data)
+    return xgb.Booster(model_file=bytearray(data))
+
+
+_SIGNAL = {
+    "signal_rf.npz": lambda data: TreeTable.from_arrays(read_npz(data)),
+    "signal_xgb.ubj": _xgboost,
+    "signal_lgb.txt": _lightgbm,
+}
+
+
+def _arrays(data: Mapping[str, bytes], name: str, shapes: Mapping[str, tuple]) -> list[np.ndarray]:
+    """The float64 arrays of a native npz, each finite and of the shape that is wanted."""
+    try:
+        held = read_npz(data[name])
+        arrays = [np.asarray(held[key], np.float64) for key in shapes]
+    except (ValueError, KeyError, TypeError) as refusal:
+        raise RevisionError(f"native/{name} cannot be read ({refusal})") from refusal
+    for (key, shape), array in zip(shapes.items(), arrays, strict=True):
+        if array.shape != shape or not np.isfinite(array).all():
+            raise RevisionError(f"native/{name}: {key} has shape {array.shape}, expected {shape}, every number finite")
+    return arrays
+
+# %% ../../nbs/34a_market_warmstart.ipynb #76bb076a
 def why_not_warm(
     parent: Parent,
     ours: Terms,

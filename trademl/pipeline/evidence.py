@@ -7,14 +7,14 @@ from dataclasses import asdict
 import numpy as np
 
 from trademl.clock import epoch_seconds, iso_z
-from trademl.errors import RevisionError, UsageError
+from trademl.errors import LeakageError, RevisionError, UsageError
 from trademl.evidence.gate import GateVerdict, gate_expectancy
 from trademl.evidence.honesty import Evidence
 from trademl.evidence.honesty import judge as judge_trades
 from trademl.market.backtest import Decisions, run_backtest
 from trademl.market.decision import DecisionRule, Rule, decide
 from trademl.market.ensemble import MODELS
-from trademl.market.features import feature_hash
+from trademl.market.features import FEATURE_NAMES, feature_hash
 from trademl.market.labeling import label_bars
 from trademl.market.oos import OutOfSample, read_oos
 from trademl.market.position import EXIT, first_exit, held_rows
@@ -138,8 +138,21 @@ def symbol_of(revision: Revision) -> str:
 
 
 def contract_of(revision: Revision) -> LabelSpec:
-    """The contract that a revision was made under."""
-    return LabelSpec(**{k: v for k, v in revision.manifest["label_spec"].items() if k in LabelSpec.__dataclass_fields__})
+    """The contract that a revision was made under. RevisionError when this code reads another one out of it."""
+    told = revision.manifest["label_spec"]
+    try:
+        spec = LabelSpec(**{key: value for key, value in told.items() if key in LabelSpec.__dataclass_fields__})
+    except (TypeError, ValueError) as refusal:
+        raise RevisionError(f"revision {revision.name}: its label spec cannot be read ({refusal}); {_OWN_TRADEML}") from refusal
+    if spec.hash != told["hash"]:
+        raise RevisionError(
+            f"revision {revision.name}: its label spec is {told['hash'][:16]}, and its fields make {spec.hash[:16]} here: "
+            f"it was labelled under rules that this code does not know; {_OWN_TRADEML}"
+        )
+    return spec
+
+
+_OWN_TRADEML = "use the trademl that trained it, or retrain"
 
 
 def out_of_sample(revision: Revision) -> OutOfSample:
@@ -172,16 +185,14 @@ def shipped_evidence(
     Earlier bars serve as history only. Without a later bar, or on all bars with `in_sample`: refused, or watermarked.
     """
     manifest = revision.manifest
-    step = settings.symbol(manifest["symbol"]).round_step
-    if feature_hash(round_step=step) != manifest["feature_hash"]:
-        raise RevisionError(
-            f"revision {revision.name} was trained on features {manifest['feature_hash'][:16]}, this code and round_step = {step:g} "
-            f"make {feature_hash(round_step=step)[:16]}; use the trademl and the settings that trained it, or retrain"
-        )
+    check_face(revision, settings)
+    revision.verify()
     spec, bars = contract_of(revision), inputs.bars
     decided = epoch_seconds(bars.index) + spec.bar_seconds
     lineage, embargo = Lineage.from_json(json.dumps(manifest["lineage"])), manifest["split"]["embargo"]
     seen = lineage.latest()  # of all ancestors: a warm start has seen what its parent saw
+    if seen is None:
+        raise LeakageError(f"revision {revision.name} keeps no lineage: nothing shows which bars its models saw; retrain")
     unseen_from = seen.label_end_s + embargo
     unseen = np.flatnonzero(decided >= unseen_from)
     if not len(unseen) and not in_sample:
@@ -197,6 +208,27 @@ def shipped_evidence(
     decisions = shipped_decisions(revision, inputs, settings, stored_rule(decision, profile), spec, costs)
     options = {"seed": settings.run.seed, "null_runs": settings.backtest.null_runs, "bootstrap_draws": settings.backtest.bootstrap_draws}
     return judge_trades(bars, decisions, spec, costs, account, window=span, **options), IN_SAMPLE if in_sample else ""
+
+
+def check_face(revision: Revision, settings: Settings) -> None:
+    """RevisionError unless the revision's signal asks for this code's features in this order, and answers in this order of classes."""
+    manifest = revision.manifest
+    step = settings.symbol(manifest["symbol"]).round_step
+    names = tuple(feature["name"] for feature in manifest["features"])
+    classes = next(model["classes"] for model in manifest["models"] if model["role"] == "signal")
+    where = f"revision {revision.name} was trained on"
+    if len(names) != len(FEATURE_NAMES):
+        raise RevisionError(f"{where} {len(names)} features, this code makes {len(FEATURE_NAMES)}; {_OWN_TRADEML}")
+    for column, (one, own) in enumerate(zip(names, FEATURE_NAMES, strict=True)):
+        if one != own:
+            raise RevisionError(f"{where} {one} in column {column}, where this code makes {own}; {_OWN_TRADEML}")
+    if feature_hash(round_step=step) != manifest["feature_hash"]:
+        raise RevisionError(
+            f"{where} features {manifest['feature_hash'][:16]}, this code and round_step = {step:g} make "
+            f"{feature_hash(round_step=step)[:16]}; use the trademl and the settings that trained it, or retrain"
+        )
+    if classes != list(CLASSES):
+        raise RevisionError(f"{where} the classes {classes}, this code's are {list(CLASSES)}; {_OWN_TRADEML}")
 
 
 IN_SAMPLE = "In-sample: the models have seen these bars, and the figures prove nothing"

@@ -1,6 +1,7 @@
 """Whether this run may continue the active revision's signal, and if not, why."""
 
 import json
+from dataclasses import asdict
 
 import numpy as np
 
@@ -11,6 +12,7 @@ from trademl.market.recipe import MarketRows, Recipe
 from trademl.market.specs import CLASSES
 from trademl.market.warmstart import COLD, NEWEST_ROWS, Parent, Start, Terms, parameters_of, read_signal, unlike, why_not_warm
 from trademl.npz import read_npz
+from trademl.pipeline.evidence import contract_of
 from trademl.pipeline.inputs import Inputs
 from trademl.settings import Settings
 from trademl.ship.runtime import predict_onnx
@@ -26,7 +28,14 @@ def find_start(inputs: Inputs, rows: MarketRows, windows: Windows, recipe: Recip
     if not settings.warmstart.enabled:
         return COLD
     step = settings.symbol(inputs.choice.symbol).round_step
-    ours = Terms(tuple(FEATURE_NAMES), feature_hash(round_step=step), rows.spec.hash, tuple(CLASSES), parameters_of(recipe.ensemble))
+    ours = Terms(
+        tuple(FEATURE_NAMES),
+        feature_hash(round_step=step),
+        rows.spec.hash,
+        tuple(CLASSES),
+        parameters_of(recipe.ensemble),
+        asdict(rows.spec),
+    )
     revision = None
     try:
         revision = Store(inputs.choice.models_dir).active()
@@ -34,8 +43,9 @@ def find_start(inputs: Inputs, rows: MarketRows, windows: Windows, recipe: Recip
             return Start(None, "no approved revision is active here")
         why = unlike(terms_of(revision), ours)  # before a file of a stranger is parsed
         parent = None if why else read_parent(revision)
-    except (RevisionError, KeyError, ValueError) as refusal:
-        return Start(None, f"{'the active revision' if revision is None else f'revision {revision.name}'} cannot be continued: {refusal}")
+    except (RevisionError, ValueError) as refusal:
+        name = "the active revision" if revision is None else f"revision {revision.name}"
+        return Start(None, f"{name} cannot be continued: {str(refusal).removeprefix(f'{name}: ')}")
     why = why or why_not_warm(
         parent,
         ours,
@@ -54,19 +64,26 @@ def terms_of(revision: Revision) -> Terms:
     """What a stored signal was trained under. RevisionError when its manifest does not say."""
     manifest = revision.manifest
     classes = next((model["classes"] for model in manifest["models"] if model["role"] == "signal"), None)
-    if "ensemble" not in manifest or classes is None:
+    if not isinstance(manifest.get("ensemble"), dict) or classes is None:
         raise RevisionError("its manifest does not say with which parameters a signal was trained (an older trademl wrote it)")
     names = tuple(feature["name"] for feature in manifest["features"])
-    return Terms(names, manifest["feature_hash"], manifest["label_spec"]["hash"], tuple(classes), manifest["ensemble"])
+    contract = {key: value for key, value in manifest["label_spec"].items() if key not in ("hash", "dynamic_sltp_required")}
+    return Terms(names, manifest["feature_hash"], manifest["label_spec"]["hash"], tuple(classes), manifest["ensemble"], contract)
 
 
 def read_parent(revision: Revision) -> Parent:
-    """A stored revision as a parent. Each file's hash is checked before it is parsed; RevisionError when one is not what it should be."""
+    """A stored revision as a parent, after every check of `Revision.verify`; RevisionError when something is not what it should be."""
     manifest, terms = revision.manifest, terms_of(revision)
+    contract_of(revision)
+    revision.verify()
+    record = manifest.get("warmstart", {"generation": 0})
+    generation = record.get("generation") if isinstance(record, dict) else None
+    if type(generation) is not int or generation < 0:
+        raise RevisionError(f"its manifest's warmstart.generation = {generation!r} is no number of warm starts")
     scaler, signal, spread = read_signal(revision.read, len(terms.features), len(terms.classes))
     _prove(revision, scaler, signal)
     lineage = Lineage.from_json(json.dumps(manifest["lineage"])).named(revision.name)
-    return Parent(revision.name, terms, scaler, signal, lineage, int(manifest.get("warmstart", {}).get("generation", 0)), spread)
+    return Parent(revision.name, terms, scaler, signal, lineage, generation, spread)
 
 
 def _prove(revision: Revision, scaler: Scaler, signal: FittedEnsemble) -> None:
