@@ -12,6 +12,7 @@ from trademl.data.synthetic import synthetic_market
 from trademl.errors import BadDataError, UsageError
 from trademl.market.decision import DecisionRule, Rule, class_mean_r, decide, expected_r
 from trademl.market.ensemble import (
+    MODELS,
     Rounds,
     check_classes,
     choose_blend,
@@ -25,6 +26,7 @@ from trademl.market.labeling import label_bars
 from trademl.market.position import choose_entries, first_exit, held_rows, r_with_exits
 from trademl.market.specs import Label
 from trademl.settings import load_settings
+from trademl.ship.export import check_parity, ensemble_graph
 
 PARAMS = replace(load_settings(environ={}).ensemble, rf_trees=10, xgb_max_rounds=20, lgb_max_rounds=20)
 
@@ -43,6 +45,14 @@ class TestScaler:
         scaler = fit_scaler(np.eye(3))
         with pytest.raises(BadDataError, match="3 features"):
             scaler.transform(np.zeros((2, 4)))
+
+    @given(st.floats(-1e9, 1e9), st.integers(1, 400))
+    def test_a_constant_column_becomes_zero_whatever_its_value(self, value, n):
+        """The deviation of a constant 0.1 over many rows is 1e-17, not 0; dividing by it would make noise of rounding."""
+        x = np.column_stack([np.full(n, value), np.linspace(0, 1, n)])
+        scaler = fit_scaler(x)
+        assert scaler.scale[0] == 1
+        assert (scaler.transform(x)[:, 0] == 0).all()
 
     def test_constant_columns_stay_finite_and_the_division_is_in_float64(self):
         x = np.column_stack([np.full(5, 3.0), np.arange(5) * 1e12])
@@ -72,6 +82,39 @@ class TestEnsemble:
     def test_a_batch_without_a_class_is_refused(self, labels):
         with pytest.raises(BadDataError, match="every one of the 3 must occur"):
             check_classes(labels, 3, "signal")
+
+    @pytest.mark.parametrize(
+        ("labels", "shown"),
+        [
+            (np.full(90, 2), "signal: 90 rows hold classes SELL: 0, BUY: 0, HOLD: 90;"),
+            (np.array([0, 1, 2, 3, -1]), "classes -1: 1, SELL: 1, BUY: 1, HOLD: 1, 3: 1;"),
+            (np.array([], np.int8), "signal: 0 rows hold classes SELL: 0, BUY: 0, HOLD: 0;"),
+        ],
+    )
+    def test_the_refusal_names_the_classes_and_the_next_step(self, table, labels, shown):
+        z = table[0][: len(labels)]
+        with pytest.raises(BadDataError, match=r"another bracket \(\[labeling\] tp_atr") as refusal:
+            fit_ensemble(
+                z, labels, np.ones(len(z)), PARAMS, n_classes=3, seed=3, rounds=Rounds(2, 2), what="signal", names=("SELL", "BUY", "HOLD")
+            )
+        assert shown in str(refusal.value)
+
+    def test_a_constant_column_is_asked_by_nobody_and_the_graph_agrees(self, table):
+        """Whatever it holds later: native libraries and graph give one answer, and the same as before."""
+        x = table[0].astype(np.float64)
+        x[:, 7] = 0.1
+        scaler = fit_scaler(x)
+        fitted = fit_ensemble(scaler.transform(x), *table[1:], PARAMS, n_classes=3, seed=3, rounds=Rounds(12, 12))
+        assert all(7 not in one.feature for one in fitted.tables)
+        ones, zeros = np.ones(3), np.zeros(3)
+        graph = ensemble_graph(
+            scaler.mean, scaler.scale, fitted.tables, ones / 3, ones, zeros, names=MODELS, classes=["SELL", "BUY", "HOLD"], metadata={}
+        )
+        before = native_probabilities(fitted, scaler.transform(x))
+        x[:, 7] = np.random.default_rng(1).normal(size=len(x)) * 1e6
+        after = native_probabilities(fitted, scaler.transform(x))
+        assert (before == after).all()
+        assert check_parity(graph, x, after.mean(axis=1), after).flips == 0
 
     def test_rounds_or_a_later_window_are_needed(self, table):
         with pytest.raises(UsageError, match="rounds"):

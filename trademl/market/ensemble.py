@@ -11,7 +11,7 @@ __all__ = ['MODELS', 'Scaler', 'fit_scaler', 'sample_weights', 'Rounds', 'Fitted
 # %% ../../nbs/34_market_ensemble.ipynb #5f55288d
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import lightgbm as lgb
@@ -43,8 +43,8 @@ class Scaler:
 
 def fit_scaler(x: np.ndarray) -> Scaler:
     """StandardScaler over the rows of x (float64, finite). A constant column keeps scale 1."""
-    mean, scale = x.mean(axis=0), x.std(axis=0)
-    return Scaler(mean, np.where(scale > 0, scale, 1.0))
+    scale, is_constant = x.std(axis=0), x.min(axis=0) == x.max(axis=0)  # the deviation of a constant 0.1 is 1e-17, not 0
+    return Scaler(np.where(is_constant, x[0], x.mean(axis=0)), np.where((scale > 0) & ~is_constant, scale, 1.0))
 
 # %% ../../nbs/34_market_ensemble.ipynb #607334c6
 def sample_weights(
@@ -92,13 +92,17 @@ class FittedEnsemble:
         return np.stack([predict(table, z) for table in self.tables], axis=1)
 
 
-def check_classes(y: np.ndarray, n_classes: int, what: str) -> None:
-    """Refuse a batch that lacks a class or holds one that does not exist."""
-    count = np.bincount(y.astype(np.int64), minlength=n_classes) if len(y) and y.min() >= 0 else np.zeros(n_classes, np.int64)
-    if len(count) != n_classes or (count == 0).any():
+_ADVICE = "Use more bars, or another bracket ([labeling] tp_atr, sl_atr, horizon_bars)"
+
+
+def check_classes(y: np.ndarray, n_classes: int, what: str, names: Sequence[str] = (), advice: str = _ADVICE) -> None:
+    """Refuse a batch that lacks a class or holds one that does not exist. The libraries would take it, and learn other classes."""
+    found = dict(zip(*(part.tolist() for part in np.unique(y, return_counts=True)), strict=True))
+    if found.keys() != set(range(n_classes)):
+        shown = ((dict(enumerate(names)).get(one, one), found.get(one, 0)) for one in sorted({*range(n_classes), *found}))
         raise BadDataError(
-            f"{what}: {len(y):,} rows hold classes {dict(enumerate(count.tolist()))}, and every one of the {n_classes} must occur; "
-            "a model fitted without a class cannot predict it. Use more bars, or another bracket"
+            f"{what}: {len(y):,} rows hold classes {', '.join(f'{name}: {count:,}' for name, count in shown)}; every one of the "
+            f"{n_classes} must occur, and no other: a model fitted without a class cannot predict it. {advice}"
         )
 
 # %% ../../nbs/34_market_ensemble.ipynb #df869463
@@ -218,10 +222,11 @@ def fit_ensemble(
     rounds: Rounds | None = None,  # boosting rounds; None = early stopping on `stop`
     stop: tuple | None = None,  # (z, y, weight) of a later, purged window
     what: str = "fit",
+    names: Sequence[str] = (),  # of the classes, for what a refusal says
     devices: Mapping[str, Resolved] | None = None,  # model -> where to train; None = on the CPU
 ) -> FittedEnsemble:
     """Fit the three models on one matrix."""
-    check_classes(y, n_classes, what)
+    check_classes(y, n_classes, what, names)
     if rounds is None and stop is None:
         raise UsageError(f"{what}: give the boosting rounds, or a later window to stop on")
     where = dict.fromkeys(MODELS, CPU) | dict(devices or {})

@@ -20,7 +20,7 @@ from .backtest import Decisions, run_backtest
 from .decision import DecisionRule, Rule, decide
 from .ensemble import Blend, FittedEnsemble, Rounds, Scaler, fit_ensemble, sample_weights
 from .labeling import Labels
-from .specs import AccountSpec, CostSpec, LabelSpec
+from .specs import CLASSES, AccountSpec, CostSpec, LabelSpec
 from .warmstart import continue_ensemble
 from ..settings import Ensemble as EnsembleParams
 from ..settings import Position as PositionParams
@@ -150,6 +150,7 @@ def fit_signal(rows, z, fit_rows, recipe: Recipe, *, rounds: Rounds | None = Non
         rounds=rounds,
         stop=stop,
         what="signal",
+        names=CLASSES,
         devices=recipe.devices,
     )
 
@@ -157,7 +158,7 @@ def fit_signal(rows, z, fit_rows, recipe: Recipe, *, rounds: Rounds | None = Non
 def continue_signal(rows: MarketRows, z, model: FittedEnsemble, fit_rows: np.ndarray, recipe: Recipe) -> FittedEnsemble:
     """The model a step later, on the rows given (in time order): new leaves and trees, same size."""
     weight = signal_weights(rows, fit_rows, recipe.ensemble)
-    common = {"seed": recipe.seed, "threads": recipe.threads, "devices": recipe.devices}
+    common = {"seed": recipe.seed, "threads": recipe.threads, "devices": recipe.devices, "names": CLASSES}
     return continue_ensemble(model, z[fit_rows], rows.labels.label[fit_rows], weight, recipe.ensemble, recipe.warm, **common)
 
 # %% ../../nbs/38_market_recipe.ipynb #f73c7bae

@@ -162,7 +162,7 @@ def position_task(rows: MarketRows, windows: Windows, recipe: Recipe, *, tail_sh
 
 def _checked(role, fit, stop, judged, time_s, n_classes, rows, train, tune) -> TuneTask:
     for name, part in (("the rows to learn from", fit), ("the tail to stop on", stop), ("the tune window", judged)):
-        check_classes(part[1], n_classes, f"{role} study, {name}")
+        check_classes(part[1], n_classes, f"{role} study, {name}", CLASSES if role is Role.SIGNAL else POSITION_CLASSES)
     study = Fit.of_rows(FitKind.STUDY, f"{role} study", np.concatenate([train, tune]), rows.end_s)
     return TuneTask(role, fit, stop, judged, time_s, n_classes, study)
 

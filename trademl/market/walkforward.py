@@ -118,6 +118,7 @@ def fit_position(rows, z, decided, allowed, recipe: Recipe, *, rounds=None, stop
         rounds=rounds,
         stop=None if stop_allowed is None else table(stop_allowed),
         what="position",
+        names=POSITION_CLASSES,
         devices=recipe.devices,
     )
 
