@@ -1,5 +1,7 @@
 """A small, real revision: two stump graphs, golden rows, a complete manifest. For tests of the store, the hub and the bot."""
 
+import json
+
 import numpy as np
 
 from trademl.market.treetable import assemble
@@ -31,12 +33,12 @@ def stump(width, columns, cut=0.5, link="softmax"):
     )
 
 
-def graph(role, run=RUN, cut=0.5, classes=None, width=None):
-    """signal.onnx or position.onnx."""
+def graph(role, run=RUN, cut=0.5, classes=None, width=None, columns=None):
+    """signal.onnx or position.onnx; `columns` are the features that it names."""
     classes, width = classes or CLASSES[role], width or WIDTH[role]
     k = len(classes)
     table = stump(width, k, cut)
-    metadata = {"training_run_id": run, "role": role}
+    metadata = {"training_run_id": run, "role": role} | ({} if columns is None else {"features": json.dumps(columns)})
     return ensemble_graph(
         np.zeros(width), np.ones(width), [table], [1.0], np.ones(k), np.zeros(k), names=("rf",), classes=classes, metadata=metadata
     )

@@ -79,7 +79,7 @@ def test_verify_names_each_check_and_fails_on_a_flipped_byte(store):
     record, done = read(store, "verify", good.name)
     assert done.exit_code == record["exit"] == 0
     assert record["ok"] is True
-    assert len(record["checks"]) == 7
+    assert len(record["checks"]) == 8
     assert "every check passed" in call(store, "verify", good.name).stdout
     path = good.folder / "position.onnx"
     path.chmod(0o644)
@@ -124,7 +124,13 @@ def test_diff_shows_where_two_manifests_differ(store):
         "gate.passed": (True, False),
         "gate.reasons": ([], ["lower bound below zero"]),
     }
-    assert "gate.passed" in call(store, "diff", good.name, bad.name).stdout
+    shown = call(store, "diff", good.name, bad.name).stdout
+    assert shown.startswith(f"{good.name}  it does not say how it was started\n")
+    assert "gate refused" in shown
+    assert "gate.passed" in shown
+    assert "gate.reasons" not in shown  # a detail of the verdict
+    assert "1 details" in shown
+    assert "gate.reasons" in call(store, "diff", good.name, bad.name, "--all").stdout
     assert "the same" in call(store, "diff", good.name, good.name).stdout
 
 

@@ -1,5 +1,6 @@
 """The store: whole revisions or none, nothing altered goes unseen, and one pointer that moves last."""
 
+import hashlib
 import json
 import multiprocessing
 import os
@@ -76,7 +77,9 @@ def test_model_compat_holds_the_originals_keys(store):
 @pytest.mark.contract
 def test_every_check_is_made_and_named(store):
     done = write(store).verify()
-    assert [check.name for check in done] == ["manifest", "files", "hashes", "model_compat", "graphs", "trained together", "golden rows"]
+    assert [check.name for check in done] == [
+        "manifest", "files", "hashes", "scaler", "model_compat", "graphs", "trained together", "golden rows",
+    ]  # fmt: skip
     assert all(check.ok and check.detail for check in done)
 
 
@@ -160,6 +163,7 @@ def complete(**changes):
     "changes",
     [
         {"feature_count": 54},
+        {"scaler": {"sha256": "b" * 64, "n_features": 2}},
         {"feature_count": True},
         {"feature_count": "3"},
         {"trained_at": "2026-01-02 03:04:05"},
@@ -454,6 +458,18 @@ STRANGE = {
         {},
         "misses its golden rows by inf",
     ),
+    "golden rows of another width": (
+        {"golden.npz": npz_bytes(read_npz(FILES["golden.npz"]) | {"signal_x": np.zeros((8, 2))})},
+        {},
+        r"golden rows of signal.onnx have shape \(8, 2\), it takes 3 columns",
+    ),
+    "columns in another order": (
+        {"signal.onnx": make.graph("signal", columns=["beta", "alpha", "gamma"])},
+        {},
+        "takes 'beta' in column 0, the manifest lists 'alpha' there",
+    ),
+    "one column fewer": ({"signal.onnx": make.graph("signal", columns=["alpha", "beta"])}, {}, "takes 'nothing' in column 2.*'gamma'"),
+    "columns that are no list": ({"signal.onnx": make.graph("signal", columns="alpha")}, {}, "takes 'a' in column 0"),
     "golden rows unreadable": ({"golden.npz": b"PK\x03\x04 nonsense"}, {}, "not readable"),
     "manifest of another width": (
         {},
@@ -471,6 +487,34 @@ def test_models_that_do_not_fit_together_are_refused(store, what):
     with pytest.raises(RevisionError, match=says):
         revision.verify()
     assert [check.ok for check in revision.checks()][-1] is False
+
+
+SCALER = {"mean": np.arange(3.0), "scale": np.ones(3)}
+OTHER_SCALERS = {
+    "another width": (npz_bytes({name: part[:2] for name, part in SCALER.items()}), r"has shapes \[\(2,\), \(2,\)\].*take 3 features"),
+    "no columns": (npz_bytes({name: part[0] for name, part in SCALER.items()}), "has shapes"),
+    "other values": (npz_bytes(SCALER | {"mean": np.arange(3.0) + 1e-9}), "another scaler than the one that the manifest binds"),
+    "unreadable": (b"PK nonsense", "scaler.npz is not readable"),
+    "no scale": (npz_bytes({"mean": SCALER["mean"]}), "scaler.npz is not readable"),
+}
+
+
+def bound(**scaler):
+    """A manifest that binds this scaler."""
+    sha256 = hashlib.sha256(np.concatenate([scaler["mean"], scaler["scale"]]).astype("<f8").tobytes()).hexdigest()
+    return make.make_manifest(scaler={"sha256": sha256, "n_features": 3})
+
+
+def test_the_scaler_is_the_one_that_the_manifest_binds(store):
+    revision = store.write(FILES | {"native/scaler.npz": npz_bytes(SCALER)}, bound(**SCALER))
+    assert next(check.detail for check in revision.verify() if check.name == "scaler").startswith("3 columns")
+
+
+@pytest.mark.parametrize("what", OTHER_SCALERS)
+def test_another_scaler_is_refused(store, what):
+    data, says = OTHER_SCALERS[what]
+    with pytest.raises(RevisionError, match=says):
+        store.write(FILES | {"native/scaler.npz": data}, bound(**SCALER))
 
 
 def test_golden_rows_off_by_a_thousandth_are_refused(store):

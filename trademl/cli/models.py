@@ -1,10 +1,12 @@
 """`trademl models`: list, show, verify, activate and compare stored revisions."""
 
+import re
 from typing import Annotated
 
 import typer
 
 from trademl.cli import common
+from trademl.clock import iso_z
 from trademl.errors import Exit
 
 app = typer.Typer(no_args_is_help=True)
@@ -111,11 +113,12 @@ def activate(
 def diff(
     one: Annotated[str, typer.Argument(help="a revision")],
     other: Annotated[str, typer.Argument(help="another one")],
+    everything: Annotated[bool, typer.Option("--all", help="show the details of files and lineage too")] = False,
     symbol: Symbol = None,
     models_dir: ModelsDir = None,
     json: Json = False,
 ) -> None:
-    """Where two manifests differ."""
+    """What two revisions are, and where their manifests differ."""
     from trademl.ship.manifest import differences
 
     store = _store(symbol, models_dir, one)
@@ -125,7 +128,13 @@ def diff(
         return common.emit({"one": left.name, "other": right.name, "differences": [{"key": k, "one": a, "other": b} for k, a, b in found]})
     if not found:
         return print(f"{left.name} and {right.name} are the same")
-    return common.table([(key, _short(a), _short(b)) for key, a, b in found], ("key", left.name, right.name))
+    for revision in (left, right):
+        print(f"{revision.name}  {_start_of(revision.manifest)}\n{'':18}{_verdict_of(revision.manifest)}")
+    shown = [row for row in found if everything or not _DETAIL.match(row[0])]
+    common.table([(key, _short(key, a), _short(key, b)) for key, a, b in shown], ("key", left.name, right.name))
+    if len(shown) < len(found):
+        print(f"and {len(found) - len(shown)} details of files and lineage (--all shows them)")
+    return None
 
 
 def _store(symbol: str | None, models_dir: str | None, revision: str | None = None):
@@ -147,6 +156,20 @@ def _line_of(store, revision) -> dict:
     }
 
 
-def _short(value) -> str:
-    text = "-" if value is None else str(value)
+def _start_of(manifest) -> str:
+    started = manifest.get("warmstart")
+    return started["why"] if isinstance(started, dict) and "why" in started else "it does not say how it was started"
+
+
+def _verdict_of(manifest) -> str:
+    return manifest["metrics"].get("headline") or ("gate passed" if manifest["gate"]["passed"] else "gate refused")
+
+
+_DETAIL = re.compile(r"files\.|models\..*\.sha256$|lineage\..*\.(kind|name|revision|rows)$|gate\.(reasons|sentence)$|warmstart\.why$")
+
+
+def _short(key: str, value) -> str:
+    if key.endswith("_s") and type(value) is int:
+        value = iso_z(value)
+    text = "-" if value is None else f"{value:.6g}" if isinstance(value, float) else str(value)
     return text if len(text) <= 48 else f"{text[:45]}..."

@@ -237,6 +237,8 @@ def _check_sense(record: Mapping) -> None:
     _expect(roles.count("signal") == 1 and roles.count("position") <= 1, roles, "models", "one signal, at most one position")
     _expect(record["position_model"] == ("position" in roles), record["position_model"], "position_model", "whether models name one")
     _expect(record["feature_count"] == len(record["features"]), record["feature_count"], "feature_count", "the number of features")
+    width, scaled = record["feature_count"], (record["scaler"] or {"n_features": record["feature_count"]})["n_features"]
+    _expect(scaled == width, scaled, "scaler.n_features", f"the feature_count {width}")
     _expect(record["golden"]["file"] in files, record["golden"]["file"], "golden.file", "one of files")
     tail = f"-{record['symbol'].lower()}-{record['timeframe']}"
     _expect(record["line"].endswith(tail), record["line"], "line", f"a line that ends in {tail}")
@@ -270,13 +272,21 @@ def _leaves(value, where: str = ""):
         for key, item in value.items():
             yield from _leaves(item, f"{where}.{key}" if where else key)
     elif isinstance(value, list) and any(isinstance(item, dict) for item in value):
-        names = [item.get("name") if isinstance(item, dict) else None for item in value]
+        names = [_name_of(item) for item in value]
         for number, item in enumerate(value):
-            alone = names[number] is not None and names.count(names[number]) == 1
-            label = names[number] if alone else f"{names[number] or ''}[{number}]"
-            yield from _leaves(item, f"{where}.{label}")
+            alone = names[number] and names.count(names[number]) == 1
+            yield from _leaves(item, f"{where}.{names[number] if alone else f'{names[number]}[{number}]'}")
     else:
         yield where, value
+
+
+def _name_of(item) -> str:
+    """What a list's item is called: an ancestor's fit by its revision too, or a child's own would be compared with its parent's."""
+    if not isinstance(item, dict):
+        return ""
+    if item.get("name") and item.get("revision"):
+        return f"{item['name']} of {item['revision']}"
+    return str(item.get("name") or (f"profile {item['profile']}" if "profile" in item else ""))
 
 
 def field_table() -> str:

@@ -14,6 +14,7 @@ Reading needs numpy, and onnxruntime for `Revision.verify`; writing needs filelo
 """
 
 import contextlib
+import json
 import os
 import shutil
 import socket
@@ -46,6 +47,7 @@ from trademl.ship.manifest import (
 from trademl.ship.runtime import INPUT, check_graph, predict_onnx, session
 
 POINTER = "model_compat.json"
+SCALER = "native/scaler.npz"
 _NAME = frozenset("0123456789abcdef")
 
 
@@ -178,6 +180,23 @@ def _look_at_hashes(revision: Revision, runners: dict) -> str:
     return f"{size:,} bytes as the manifest says"
 
 
+def _look_at_scaler(revision: Revision, runners: dict) -> str:
+    bound, width = revision.manifest["scaler"], revision.manifest["feature_count"]
+    if bound is None or SCALER not in revision.files():
+        return "none kept"
+    where = f"revision {revision.name}: {SCALER}"
+    try:
+        held = read_npz(revision.read(SCALER))
+        parts = [np.asarray(held[name], "<f8") for name in ("mean", "scale")]
+    except (KeyError, TypeError, ValueError) as refusal:
+        raise RevisionError(f"{where} is not readable ({refusal}). {_advice(revision.folder)}") from refusal
+    if any(part.shape != (width,) for part in parts):
+        raise RevisionError(f"{where} has shapes {[part.shape for part in parts]}, the models take {width} features")
+    if digest(np.concatenate(parts).tobytes()) != bound["sha256"]:
+        raise RevisionError(f"{where} is another scaler than the one that the manifest binds to the models. {_advice(revision.folder)}")
+    return f"{width} columns, the one that the models were trained with"
+
+
 def _look_at_compat(revision: Revision, runners: dict) -> str:
     data = _read_regular(revision.folder / POINTER, MAX_BYTES, f"revision {revision.name}: {POINTER}")
     if data != canonical_json(revision.compat):
@@ -197,8 +216,10 @@ def _open_graph(revision: Revision, model: Mapping):
     try:
         check_graph(data)
         runner = session(data)
-    except (RevisionError, MissingExtraError):
+    except MissingExtraError:
         raise
+    except RevisionError as refusal:
+        raise RevisionError(f"revision {revision.name}: {model['file']}: {refusal}") from refusal
     except Exception as refusal:  # onnxruntime's errors have no public root
         raise RevisionError(f"revision {revision.name}: {model['file']} does not load: {refusal}") from refusal
     _expect_face(revision, model, runner)
@@ -234,7 +255,23 @@ def _look_at_run(revision: Revision, runners: dict) -> str:
             )
         if model["classes"] is not None and inside.get("classes") != ",".join(model["classes"]):
             raise RevisionError(f"{where} orders classes {inside.get('classes')!r}, the manifest {model['classes']}")
+        _expect_columns(revision, where, inside.get("features"))
     return f"every graph is of training run {wanted}"
+
+
+def _expect_columns(revision: Revision, where: str, told: str | None) -> None:
+    """A graph that names its columns must name those of the manifest first, in their order."""
+    if told is None:
+        return
+    names = [feature["name"] for feature in revision.manifest["features"]]
+    try:
+        columns = [str(name) for name in json.loads(told)][: len(names)]
+    except (TypeError, ValueError) as refusal:
+        raise RevisionError(f"{where} names its columns illegibly ({refusal})") from refusal
+    if columns != names:
+        at = next((n for n, (one, other) in enumerate(zip(columns, names)) if one != other), len(columns))
+        asked, listed = ((*part[at : at + 1], "nothing")[0] for part in (columns, names))
+        raise RevisionError(f"{where} takes {asked!r} in column {at}, the manifest lists {listed!r} there")
 
 
 def _look_at_golden(revision: Revision, runners: dict) -> str:
@@ -250,6 +287,11 @@ def _look_at_golden(revision: Revision, runners: dict) -> str:
         x, expected = (arrays.get(f"{model['role']}_{what}") for what in ("x", "probabilities"))
         if x is None or expected is None or len(x) == 0:
             raise RevisionError(f"revision {revision.name}: {golden['file']} holds no golden rows for the {model['role']} model")
+        width = model["input"]["shape"][-1]
+        if x.ndim != 2 or x.shape[1] != width:
+            raise RevisionError(
+                f"revision {revision.name}: the golden rows of {model['file']} have shape {x.shape}, it takes {width} columns"
+            )
         served = predict_onnx(runners[model["name"]], x)["probabilities"]
         off = float(np.abs(served - expected).max()) if served.shape == expected.shape else float("inf")
         if not off <= golden["tolerance"]:
@@ -265,6 +307,7 @@ _FILE_CHECKS = {
     "manifest": _look_at_manifest,
     "files": _look_at_names,
     "hashes": _look_at_hashes,
+    "scaler": _look_at_scaler,
     "model_compat": _look_at_compat,
 }
 _GRAPH_CHECKS = {"graphs": _look_at_graphs, "trained together": _look_at_run, "golden rows": _look_at_golden}
