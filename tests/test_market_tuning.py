@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -311,11 +312,12 @@ class TestTasks:
             assert (mine == theirs).all()
         assert other.sha256 != tasks[Role.SIGNAL].sha256
 
-    def test_a_batch_without_a_class_is_refused(self, market):
-        _, _, rows, windows, recipe = market
-        label = np.where(rows.labels.label == 1, 2, rows.labels.label)
-        with pytest.raises(BadDataError, match="signal study, the rows to learn from"):
-            signal_task(replace(rows, labels=replace(rows.labels, label=label)), windows, recipe, tail_share=0.15)
+
+def test_a_batch_without_a_class_is_refused(market):
+    _, _, rows, windows, recipe = market
+    label = np.where(rows.labels.label == 1, 2, rows.labels.label)
+    with pytest.raises(BadDataError, match=r"signal study, the rows to learn from: .* BUY: 0, HOLD"):
+        signal_task(replace(rows, labels=replace(rows.labels, label=label)), windows, recipe, tail_share=0.15)
 
 
 class TestVerdict:
@@ -392,6 +394,10 @@ class TestRetrainReads:
             ({"settings_hash": "0" * 64}, r"another \[ensemble\] or \[position\] settings"),
             ({"adopted": False}, "found nothing better"),
             ({"values": {"xgb_gamma": 1}}, "xgb_gamma, which this version does not search"),
+            ({"values": {"xgb_max_depth": "deep"}}, "xgb_max_depth = 'deep', not a whole number from 1 to 4; tune again"),
+            ({"values": {"xgb_max_depth": 3.0}}, "not a whole number"),
+            ({"values": {"rf_max_samples": -0.1}}, "rf_max_samples = -0.1, not a number from 0.1 to 0.4"),
+            ({"values": {"rf_max_samples": True}}, "rf_max_samples = True, not a number"),
             ({"lineage": []}, "lineage is empty"),
             ({"lineage": [{"kind": "study"}]}, "lineage cannot be read"),
         ],
@@ -423,6 +429,30 @@ class TestRetrainReads:
         (tmp_path / "tuned.json").write_text(text)
         with pytest.raises(BadDataError, match=r"tuned\.json .*delete it.*trademl tune signal"):
             pipeline.with_tuned(*verdict[0])
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"at": 5}, "signal.at = 5, expected str"),
+            ({"adopted": "yes"}, "signal.adopted = 'yes', expected bool"),
+            ({"log_loss": {}}, "signal.log_loss.best = None, expected a number"),
+            ({"lineage": None}, "signal.lineage = None, expected list"),
+        ],
+    )
+    def test_a_file_that_holds_something_else_is_refused_and_names_it(self, verdict, tmp_path, change, told):
+        given, section = verdict
+        (tmp_path / "tuned.json").write_text(json.dumps({"schema": 1, "signal": section | change}))
+        with pytest.raises(BadDataError, match=f"{re.escape(told)}.*delete it"):
+            pipeline.with_tuned(*given)
+
+    def test_after_it_was_deleted_the_study_writes_it_anew(self, verdict, market):
+        """The next step that the refusal names."""
+        settings, _, rows, _, _ = market
+        inputs = market[1]
+        path = tuning.tuned_file(inputs.choice.models_dir)
+        path.unlink()
+        _, section = tuning.conclude(tuning.open_study(inputs, rows, settings, "signal"))
+        assert tuning.read_tuned(inputs.choice.models_dir)["signal"] == section
 
     def test_the_walk_forward_carries_the_study_among_its_ancestors(self, verdict):
         _, _, rows, windows, _ = verdict[0]

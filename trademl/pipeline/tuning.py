@@ -5,6 +5,7 @@ A store's `studies/<role>.journal` holds the trials, its `tuned.json` the verdic
 
 import hashlib
 import json
+import math
 import multiprocessing
 import os
 from collections.abc import Callable, Mapping
@@ -244,14 +245,37 @@ def read_tuned(models_dir: str | Path) -> dict:
         return {}
     except (OSError, ValueError) as error:
         raise BadDataError(f"{path} cannot be read ({error}); {_MEND}") from None
-    sections = [record.get(role) for role in Role] if isinstance(record, dict) else [0]
-    if not all(part is None or (isinstance(part, dict) and part.keys() >= _NEEDED) for part in sections) or record.get("schema") != SCHEMA:
+    if not isinstance(record, dict) or record.get("schema") != SCHEMA:
         raise BadDataError(f"{path} is not what `trademl tune` of this version writes; {_MEND}")
+    for role in Role:
+        if record.get(role) is not None and (wrong := _misshapen(record[role])):
+            raise BadDataError(f"{path} is not what `trademl tune` of this version writes ({role}.{wrong}); {_MEND}")
     return record
 
 
-_MEND = "delete it to train with the settings' own parameters, or write it anew with `trademl tune signal` and `trademl tune position`"
-_NEEDED = {"adopted", "why", "values", "line", "label_spec", "feature_hash", "settings_hash", "lineage", "at", "log_loss", "data"}
+def _misshapen(part) -> str:
+    """The first thing that a role's section lacks or holds in another kind; empty when it is whole."""
+    if not isinstance(part, dict):
+        return f" holds {type(part).__name__}"
+    for name, kind in _NEEDED.items():
+        if not isinstance(part.get(name), kind):
+            return f"{name} = {part.get(name)!r}, expected {kind.__name__}"
+    loss = part["log_loss"]
+    lacking = [name for name in ("best", "shipped") if not _is_number(loss.get(name))]
+    return f"log_loss.{lacking[0]} = {loss.get(lacking[0])!r}, expected a number" if lacking else ""
+
+
+def _is_number(value) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+_MEND = (
+    "delete it: a retrain then takes the settings' own parameters, and `trademl tune signal` and `trademl tune position` write it anew "
+    "from the trials that they have"
+)
+_NEEDED = {"adopted": bool, "why": str, "values": dict, "line": str, "label_spec": str, "feature_hash": str} | {
+    "settings_hash": str, "lineage": list, "at": str, "log_loss": dict, "data": dict,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -321,9 +345,15 @@ def _usable(part, inputs, rows, windows, settings) -> tuple[Lineage, str]:
     other = [name for name, (there, here) in asked.items() if there != here]
     if other:
         return none, f"{own}, the study of {part['at'][:10]} was made under another {' and '.join(other)}; tune again"
-    unknown = sorted(set(part["values"]) - {dim.name for dims in SPACE.values() for dim in dims})
+    dims = {dim.name: dim for model in SPACE for dim in space_of(model, settings.ensemble)}
+    unknown = sorted(set(part["values"]) - set(dims))
     if unknown:
         return none, f"{own}, the study chose {', '.join(unknown)}, which this version does not search; tune again"
+    for name, value in part["values"].items():
+        dim = dims[name]
+        if not _is_number(value) or not dim.low <= value <= dim.high or (dim.is_whole and not isinstance(value, int)):
+            kind = "a whole number" if dim.is_whole else "a number"
+            return none, f"{own}, the study chose {name} = {value!r}, not {kind} from {dim.low:g} to {dim.high:g}; tune again"
     try:
         notes = Lineage.from_json(json.dumps(part["lineage"]))
         notes.check(windows.span("select").start_s, windows.embargo_s)
