@@ -238,6 +238,41 @@ class TestRefusals:
         assert stored(work / STORE) == before
         assert not (work / "models" / "revisions").exists()
 
+    @pytest.mark.parametrize(
+        ("setting", "shown"),
+        [
+            ({"LABELING_TP_ATR": 60}, "SELL: 0, BUY: 0, HOLD: "),  # all HOLD
+            ({"LABELING_HORIZON_BARS": 1}, "position: 0 rows hold classes HOLD: 0, EXIT: 0;"),
+        ],
+    )
+    def test_labels_without_a_class(self, work, setting, shown):
+        """scikit-learn would learn two classes in silence and answer two columns where three are expected."""
+        before = stored(work / STORE)
+        done = trademl("retrain", "--no-warmstart", "--json", cwd=work, **{f"TRADEML_{name}": value for name, value in setting.items()})
+        assert (done.code, done.json["exit"]) == (4, 4)
+        assert shown in plain(done)
+        assert "[labeling] tp_atr, sl_atr, horizon_bars" in done.err
+        assert stored(work / STORE) == before
+
+    def test_an_active_revision_of_another_contract_is_not_continued(self, work, revision):
+        done = trademl("retrain", "--json", cwd=work, TRADEML_LABELING_TP_ATR=2)
+        assert done.code in (0, 3), done.err
+        why = f"cold: revision {revision} cannot be continued: it was trained under another label spec (tp_atr 1.5 there, 2.0 here)"
+        assert done.json["start"].startswith(why)
+        told = trademl("models", "diff", revision, done.json["revision"], cwd=work)
+        assert told.code == 0
+        assert why in told.out
+        assert [line.split() for line in told.out.splitlines() if line.startswith("label_spec.tp_atr")] == [
+            ["label_spec.tp_atr", "1.5", "2"]
+        ]
+
+    def test_a_file_of_tuned_settings_that_is_torn(self, work):
+        (work / STORE / "tuned.json").write_text('{"schema": 1, "signal": {"adopted": tr')
+        done = trademl("retrain", "--json", cwd=work)
+        assert (done.code, done.json["exit"]) == (4, 4)
+        assert "tuned.json cannot be read" in plain(done)
+        assert "delete it" in done.err
+
     def test_bars_whose_clock_cannot_be_known_name_the_flag(self, work):
         rows = [
             f"2024.01.{day:02d},{hour:02d}:{minute:02d},1,2,0.5,1,9"
@@ -275,6 +310,7 @@ class TestBacktest:
         assert page["costs"]["spread"] == 16.95
         assert told["metrics"]["trades"] == page["strategy"]["trades"] > 30
 
+    @pytest.mark.leakage
     def test_bars_that_the_models_saw_are_refused(self, work):
         done = trademl("backtest", "--json", cwd=work)
         assert (done.code, done.json["exit"]) == (2, 2)
@@ -394,12 +430,22 @@ def test_the_same_seed_gives_the_same_bytes_at_any_number_of_threads(tmp_path):
     assert all(one[name] != reseeded[name] for name in ("signal.onnx", "position.onnx"))
 
 
+def final_scores(store: Path, done: Done) -> dict:
+    """Scores of the final window that a retrain stored with its revision."""
+    return json.loads((store / "revisions" / done.json["revision"] / "metrics.json").read_text())["signal"]["final"]
+
+
 @pytest.mark.slow
 def test_the_embedded_year_passes_and_without_its_edge_it_is_refused(tmp_path):
     found = trademl("retrain", "--json", cwd=tmp_path, small=False)
     assert (found.code, found.json["gate"]["passed"]) == (0, True), found.err
     nothing = trademl("retrain", "--edge", 0, "--no-warmstart", "--json", cwd=tmp_path, small=False)
     assert (nothing.code, nothing.json["gate"]["passed"]) == (3, False), nothing.err
+    with_edge, without = (final_scores(tmp_path / STORE, done) for done in (found, nothing))
+    assert with_edge["log_loss_minus_prior"]["high"] < -0.1
+    assert with_edge["log_loss"] <= min(with_edge["log_loss_by_model"].values()) + 0.004
+    assert without["log_loss_minus_prior"]["high"] > 0
+    assert -0.001 < without["log_loss_minus_prior"]["point"] < 0.004
     assert json.loads((tmp_path / STORE / "model_compat.json").read_text())["revision"] == found.json["revision"]
 
 
@@ -412,6 +458,9 @@ def test_the_real_file(shared_data, tmp_path):
     folder = (tmp_path / done.json["report"]).parent
     assert {path.name for path in folder.iterdir()} >= RUN_FILES
     assert json.loads((folder / "run.json").read_text())["peak_memory_mib"] < 2_048
+    final = final_scores(tmp_path / "models", done)
+    assert final["log_loss"] <= final["prior_log_loss"] + 0.004
+    assert final["log_loss_minus_prior"]["point"] == pytest.approx(final["log_loss"] - final["prior_log_loss"])
     assert trademl("models", "verify", cwd=tmp_path, small=False).code == 0
 
 
