@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from trademl import pipeline
-from trademl.errors import LeakageError, UsageError
+from trademl.errors import BadDataError, LeakageError, UsageError
+from trademl.market.features import FEATURE_NAMES
 from trademl.market.oos import LEAD_BARS
 from trademl.market.walkforward import unwatched
 from trademl.pipeline.evidence import out_of_sample
@@ -177,3 +178,46 @@ class TestRevision:
         assert final["n"] == len(run["windows"].rows("final"))
         assert final["log_loss"] < final["prior_log_loss"]  # the embedded market has an edge
         assert asdict(run["verdict"])["passed"] == run["revision"].manifest["gate"]["passed"]
+
+
+@pytest.fixture(scope="module")
+def bare(tmp_path_factory):
+    """An embedded market without volume and without a calendar."""
+    settings = load_settings(SMALL | {"synthetic.bars": 7_000})
+    choice = pipeline.choose_market(settings, symbol=SYNTHETIC, models_dir=str(tmp_path_factory.mktemp("models")))
+    inputs = pipeline.load_inputs(settings, choice)
+    inputs = replace(inputs, bars=inputs.bars.assign(volume=0.0), events=None, news_sha256=None, news_covers_until=None)
+    return settings, inputs, pipeline.make_rows(inputs, pipeline.make_features(inputs, settings), settings)
+
+
+class TestConstantColumns:
+    """Bars without volume, a run without a calendar: handled, and said."""
+
+    def test_they_are_named(self, bare, run):
+        names = pipeline.constant_features(bare[2])
+        assert {"volume_surge", "vwap_dist", "is_news_near", "news_minutes_away"} < set(names)
+        assert len(names) == 9
+        assert pipeline.constant_sentence(names).startswith("9 features never change in these bars (volume_ratio, ")
+        assert pipeline.constant_sentence(names[:1]).startswith(
+            "1 feature never changes in these bars (volume_ratio): nothing is learned from it"
+        )
+        assert pipeline.constant_sentence(pipeline.constant_features(run["rows"])) == ""
+        assert run["revision"].manifest["constant_features"] == []
+
+    def test_nobody_asks_them_and_parity_holds_on_all_rows(self, bare):
+        settings, _, rows = bare
+        recipe, windows = pipeline.recipe_of(settings), pipeline.windows_of(rows, settings.windows)
+        judged = pipeline.judge(rows, windows, recipe, 3)
+        shipped = pipeline.ship(rows, judged, recipe)
+        proven = pipeline.prove(rows, judged, shipped, "0" * 16)
+        assert proven.parity["signal"]["flips"] == 0
+        assert proven.parity["signal"]["max_abs"] <= 1e-5
+        dead = {FEATURE_NAMES.index(name) for name in pipeline.constant_features(rows)}
+        for table in (*shipped.signal.tables, *shipped.position.tables):
+            assert dead.isdisjoint(table.feature.tolist())
+
+    def test_prices_that_do_not_move_have_no_label(self, bare):
+        settings, inputs, _ = bare
+        still = replace(inputs, bars=inputs.bars.assign(open=1.0, high=1.0, low=1.0, close=1.0))
+        with pytest.raises(BadDataError, match=r"none of 7,000 bars has a label: their ATR is zero.*trademl data check"):
+            pipeline.make_rows(still, pipeline.make_features(still, settings), settings)

@@ -60,7 +60,7 @@ def retrain(
         common.emit(summary)
     else:
         print(summary["headline"])
-        for sentence in filter(None, (summary["start"], *summary["tuning"], *notes(summary["devices"]))):
+        for sentence in filter(None, (summary["start"], summary["constant"], *summary["tuning"], *notes(summary["devices"]))):
             print(sentence)
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])

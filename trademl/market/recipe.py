@@ -56,13 +56,18 @@ class MarketRows:
 
 
 def market_rows(bars: pd.DataFrame, x: np.ndarray, labels: Labels, costs: CostSpec) -> MarketRows:
-    """Join bars, features and labels; BadDataError when no row is complete."""
+    """Join bars, features and labels; BadDataError when no row is complete, or none has a label."""
     complete = np.isfinite(x).all(axis=1)
     if not complete.any():
         raise BadDataError(
             f"{len(bars):,} bars give no row with all {x.shape[1]} features; the longest look-back needs about 2,000 bars. Give more bars"
         )
     learnable = complete & (labels.label >= 0)
+    if not learnable.any():
+        raise BadDataError(
+            f"none of {len(bars):,} bars has a label: their ATR is zero (prices that do not move), or fewer than "
+            f"horizon_bars = {labels.spec.horizon_bars} bars follow. Look at the prices with `trademl data check`, or give more bars"
+        )
     end_s = np.where(learnable, labels.end_time, -1)
     return MarketRows(bars, x, labels, costs, epoch_seconds(bars.index) + labels.spec.bar_seconds, end_s, int(complete.argmax()))
 

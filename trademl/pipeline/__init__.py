@@ -3,7 +3,7 @@
 from trademl.market.recipe import windows_of
 from trademl.market.walkforward import judge, ship
 from trademl.pipeline.evidence import reread_evidence, shipped_evidence, weigh
-from trademl.pipeline.inputs import load_inputs, make_features, make_rows
+from trademl.pipeline.inputs import constant_features, constant_sentence, load_inputs, make_features, make_rows
 from trademl.pipeline.market import account_spec, choose_market, cost_spec, label_spec, open_store, recipe_of
 from trademl.pipeline.parent import find_start
 from trademl.pipeline.proof import prove, run_id_of
@@ -14,6 +14,8 @@ from trademl.pipeline.tuning import with_tuned
 __all__ = [
     "account_spec",
     "choose_market",
+    "constant_features",
+    "constant_sentence",
     "cost_spec",
     "find_start",
     "judge",

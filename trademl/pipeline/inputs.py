@@ -1,5 +1,6 @@
 """Bars and calendar in, rows out."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,6 +92,24 @@ def describe_labels(rows: MarketRows) -> dict:
         "effective_n": float(labels.effective_n),
         "unlabelled": int((~known).sum()),
     }
+
+
+def constant_features(rows: MarketRows) -> tuple[str, ...]:
+    """Features that hold one value in every complete row: nothing can be learned from them."""
+    x = rows.x[np.isfinite(rows.x).all(axis=1)]
+    return tuple(name for name, column in zip(FEATURE_NAMES, x.T, strict=True) if column.min() == column.max())
+
+
+def constant_sentence(names: Sequence[str]) -> str:
+    """What to make of them; empty when there are none."""
+    if not names:
+        return ""
+    few = f"{', '.join(names[:6])}{' and others' if len(names) > 6 else ''}"
+    one = len(names) == 1
+    return (
+        f"{len(names)} feature{'' if one else 's'} never change{'s' if one else ''} in these bars ({few}): nothing is learned from "
+        f"{'it' if one else 'them'}; volume features need a volume column, news features a calendar (--news)"
+    )
 
 
 def describe_features(rows: MarketRows) -> list[dict]:

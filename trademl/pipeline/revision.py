@@ -28,7 +28,7 @@ from trademl.market.walkforward import Judged, Shipped
 from trademl.market.warmstart import Spread, parameters_of
 from trademl.npz import npz_bytes
 from trademl.pipeline.evidence import score_signal
-from trademl.pipeline.inputs import Inputs, describe_features, describe_labels
+from trademl.pipeline.inputs import Inputs, constant_features, constant_sentence, describe_features, describe_labels
 from trademl.pipeline.market import account_spec
 from trademl.pipeline.proof import GOLDEN_ROWS, Proven
 from trademl.pipeline.risk import CLAMP, METADATA_FILE, TRADES_FILE, RiskTrained, risk_files, risk_verdicts, train_risk
@@ -109,6 +109,7 @@ def build_manifest(
         "features": [{"name": f.name, "dtype": "float64", "lookback": f.lookback} for f in FEATURES],
         "feature_count": len(FEATURES),
         "feature_hash": feature_hash(round_step=step),
+        "constant_features": list(constant_features(rows)),
         "round_step": step,
         "scaler": {"sha256": _scaler_hash(frozen.scaler), "n_features": len(FEATURES)},
         "label_spec": asdict(rows.spec) | {"hash": rows.spec.hash, "dynamic_sltp_required": True},
@@ -302,6 +303,7 @@ def summary_of(revision: Revision, evidence: Evidence, *, gated: bool = False) -
         "status": "refused" if refused else "done",
         "exit": int(Exit.GATE_REFUSED if refused else Exit.DONE),
         "start": manifest["warmstart"]["why"] if "warmstart" in manifest else None,
+        "constant": constant_sentence(manifest.get("constant_features", ())) or None,
         "tuning": [f"{role} with {told['why']}" for role, told in manifest.get("tuning", {}).items() if "study" in told],
         "devices": manifest.get("devices", {}),
         "metrics": revision.manifest["metrics"],
