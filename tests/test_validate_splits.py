@@ -74,6 +74,7 @@ def test_rows_before_literal_dates(cutoff, embargo_s, start, rows):
     assert found.dtype == np.int64
 
 
+@pytest.mark.leakage
 @given(timed_rows(), st.integers(0, 89), embargoes)
 def test_rows_before_is_past_only_and_complete(rows, cut, embargo_s):
     time_s, end_s = rows
@@ -129,6 +130,7 @@ def test_four_windows_literal_dates(name, start, end, bars, rows):
     assert windows.rows(name).size == rows
 
 
+@pytest.mark.leakage
 @settings(max_examples=60)
 @given(timed_rows(low=40, high=120), embargoes)
 def test_four_windows_never_leak(rows, embargo_s):
@@ -195,6 +197,7 @@ def test_walk_forward_literal_dates():
     assert time_s[rolling[0].fit_rows[0]] == at("2026-02-20")
 
 
+@pytest.mark.leakage
 @settings(max_examples=60)
 @given(timed_rows(), embargoes, st.integers(1, 30), st.one_of(st.none(), st.integers(5, 40)))
 def test_walk_forward_judges_every_bar_once_on_its_past(rows, embargo_s, every, window):
@@ -229,6 +232,7 @@ def test_walk_forward_skips_silent_blocks_and_refuses_an_empty_past():
         refit_times(10, 10, 4)
 
 
+@pytest.mark.leakage
 @settings(max_examples=60)
 @given(timed_rows(), embargoes, st.integers(1, 4))
 def test_out_of_fold_decides_all_but_the_first_block_on_its_past(rows, embargo_s, parts):
@@ -251,6 +255,7 @@ def test_out_of_fold_decides_all_but_the_first_block_on_its_past(rows, embargo_s
 # ---------------------------------------------------------------- splitters
 
 
+@pytest.mark.leakage
 @settings(max_examples=60)
 @given(timed_rows(low=30), embargoes, st.integers(3, 6), st.integers(1, 3))
 def test_combinatorial_folds_never_leak_and_purge_no_more_than_needed(rows, embargo_s, blocks, held_out):
