@@ -35,6 +35,13 @@ def rows_of(bars, news):
     return rows, np.flatnonzero(rows.end_s >= 0), choice.source
 
 
+def files_of(bars, news):
+    """The files given, or the real ones beside the clone, or (None, None): the embedded market."""
+    shared = Path(__file__).resolve().parents[2] / "shared" / "data" / "market"
+    found = sorted(shared.glob("btcusd*.csv.gz")), sorted(shared.glob("news*.csv.gz"))
+    return (bars, news) if bars else (found[0][0], found[1][0]) if all(found) else (None, None)
+
+
 def log_loss(p, y, w):
     """Weighted, of (n, 3) probabilities."""
     return float(np.average(-np.log(np.clip(p[np.arange(len(y)), y], 1e-9, 1)), weights=w))
@@ -59,10 +66,7 @@ def main():
     parser.add_argument("--bars", type=Path)
     parser.add_argument("--news", type=Path)
     given = parser.parse_args()
-    shared = Path(__file__).resolve().parents[2] / "shared" / "data" / "market"
-    found = sorted(shared.glob("btcusd*.csv.gz")), sorted(shared.glob("news*.csv.gz"))
-    bars, news = (given.bars, given.news) if given.bars else (found[0][0], found[1][0]) if all(found) else (None, None)
-    rows, known, source = rows_of(bars, news)
+    rows, known, source = rows_of(*files_of(given.bars, given.news))
     settings = load_settings()
     params, warm = settings.ensemble, settings.warmstart
     original = replace(params, xgb_max_depth=5, xgb_learning_rate=0.05)  # of the size that people use

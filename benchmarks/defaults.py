@@ -1,0 +1,91 @@
+"""How the shipped settings of [ensemble] were chosen: one change at a time, learned on train, stopped on its tail, scored on tune.
+
+    python benchmarks/defaults.py [--role signal|position] [--bars FILE --news FILE]
+
+Without files: the real file beside the clone (../shared/data) when it is there, else the embedded market. Log loss is weighted by each
+label's uniqueness; "over prior" is log loss minus that of the class shares (below zero: the model knows something). The windows that
+a retrain chooses and judges on are not looked at.
+"""
+
+import argparse
+import time
+from dataclasses import replace
+
+import numpy as np
+from warmstart import files_of, rows_of
+
+from trademl.cli.common import table
+from trademl.market.ensemble import fit_lightgbm, fit_xgboost
+from trademl.market.recipe import windows_of
+from trademl.market.trees import from_lightgbm, from_xgboost
+from trademl.market.treetable import predict
+from trademl.market.tuning import position_task, score_model, signal_task
+from trademl.pipeline.market import recipe_of
+from trademl.settings import load_settings
+from trademl.validate.metrics import log_loss, log_loss_difference
+
+USUAL = {  # what people begin with; boosters run 300 rounds and stop for nothing
+    "rf": {"rf_trees": 300, "rf_max_depth": 12, "rf_min_samples_leaf": 1, "rf_max_samples": 1.0, "rf_max_features": 0.135},
+    "xgb": {"xgb_max_depth": 6, "xgb_learning_rate": 0.1, "xgb_min_child_weight": 1, "xgb_subsample": 1.0, "xgb_colsample": 1.0}
+    | {"xgb_reg_lambda": 1, "xgb_max_bin": 256},
+    "lgb": {"lgb_num_leaves": 63, "lgb_learning_rate": 0.1, "lgb_min_data_in_leaf": 20, "lgb_subsample": 1.0, "lgb_colsample": 1.0}
+    | {"lgb_reg_lambda": 0, "lgb_max_bin": 255},
+}
+CHANGES = {  # setting: other values
+    "rf": {"max_depth": (3, 8), "min_samples_leaf": (150, 500), "max_samples": (1.0,), "max_features": (0.15, 0.3, 0.8), "trees": (300,)},
+    "xgb": {"max_depth": (1, 4), "learning_rate": (0.1,), "min_child_weight": (5,), "subsample": (1.0,), "colsample": (1.0,)}
+    | {"reg_lambda": (1,), "max_bin": (256,)},
+    "lgb": {"num_leaves": (4, 31), "learning_rate": (0.1,), "min_data_in_leaf": (300,), "subsample": (1.0,), "colsample": (1.0,)}
+    | {"reg_lambda": (1,), "max_bin": (255,)},
+}
+
+
+def usual(task, model, params, seed, threads):
+    """Probabilities of a model at the usual size."""
+    if model == "rf":
+        return score_model(task, "rf", params, seed=seed, threads=threads).probabilities
+    fit, read = (fit_xgboost, from_xgboost) if model == "xgb" else (fit_lightgbm, from_lightgbm)
+    return predict(read(fit(*task.fit, params, task.n_classes, rounds=300, seed=seed, threads=threads)), task.judged[0])
+
+
+def main():
+    """Print one table per model, and the mean of the three at both sizes."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--role", choices=["signal", "position"], default="signal")
+    parser.add_argument("--bars")
+    parser.add_argument("--news")
+    given, settings = parser.parse_args(), load_settings()
+    rows, _, source = rows_of(*files_of(given.bars, given.news))
+    shipped, run = settings.ensemble, {"seed": settings.run.seed, "threads": settings.run.threads}
+    make = signal_task if given.role == "signal" else position_task
+    task = make(rows, windows_of(rows, settings.windows), recipe_of(settings), tail_share=settings.tuning.tail_share)
+    _, y, w = task.judged
+    prior = task.prior_log_loss
+    sizes = f"{len(task.fit[1]):,} rows to learn from, {len(task.stop[1]):,} to stop on, {len(y):,} of tune"
+    print(f"{source}, {given.role}: {sizes}; class prior {prior:.4f}")
+    means = {}
+    for model, changes in CHANGES.items():
+        lines = []
+        others = {f"{model}_{name} {value}": {f"{model}_{name}": value} for name, values in changes.items() for value in values}
+        for name, change in {"shipped": {}, "usual size": USUAL[model], **others}.items():
+            start, params = time.perf_counter(), replace(shipped, **change)
+            if name == "usual size":
+                p, rounds = usual(task, model, params, **run), "" if model == "rf" else 300
+            else:
+                scored = score_model(task, model, params, **run)
+                p, rounds = scored.probabilities, scored.rounds
+            took = time.perf_counter() - start
+            means.setdefault(name, []).append(p)
+            loss = log_loss(p, y, w)
+            lines.append((name, f"{loss:.4f}", f"{loss - prior:+.4f}", rounds or "", f"{took:.1f}"))
+            print(f"  {model}, {name}: {loss - prior:+.4f}", flush=True)
+        table(lines, (model, "log loss", "over prior", "rounds", "seconds"))
+    both = [np.mean(means[name], axis=0) for name in ("shipped", "usual size")]
+    gain = log_loss_difference(both[0], y, task.judged_time_s, both[1], w, draws=2000, level=0.95, seed=settings.run.seed)
+    for name, p in zip(("shipped", "usual size"), both, strict=True):
+        print(f"mean of the three, {name}: {log_loss(p, y, w):.4f}, over prior {log_loss(p, y, w) - prior:+.4f}")
+    print(f"shipped minus usual: {gain.point:+.4f} [{gain.low:+.4f}, {gain.high:+.4f}]")
+
+
+if __name__ == "__main__":
+    main()
