@@ -517,6 +517,15 @@ def test_another_scaler_is_refused(store, what):
         store.write(FILES | {"native/scaler.npz": data}, bound(**SCALER))
 
 
+def test_a_revision_that_misses_its_golden_rows_is_not_stored(store):
+    arrays = read_npz(FILES["golden.npz"])
+    wrong = FILES | {"golden.npz": npz_bytes(arrays | {"position_probabilities": arrays["position_probabilities"] + 1e-3})}
+    with pytest.raises(RevisionError, match=r"position\.onnx misses its golden rows"):
+        store.write(wrong, make.make_manifest(), graphs=True)
+    assert store.scan() == ([], []) and list((store.models_dir / ".staging").iterdir()) == []
+    assert store.write(FILES, make.make_manifest(), graphs=True).name
+
+
 def test_golden_rows_off_by_a_thousandth_are_refused(store):
     arrays = read_npz(FILES["golden.npz"])
     arrays["position_probabilities"] = arrays["position_probabilities"] + np.float32(1e-3)

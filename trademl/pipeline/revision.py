@@ -250,9 +250,7 @@ def store_revision(
     )
     if tuned is not None:
         manifest["tuning"] = jsonable(tuned.record())
-    revision = store.write(files, manifest)
-    revision.verify()
-    return revision
+    return store.write(files, manifest, graphs=True)
 
 
 def describe(inputs, rows, judged, shipped, settings, evidence, verdict) -> dict:
@@ -327,9 +325,7 @@ def store_risk(parent: Revision, settings: Settings) -> Revision:
     manifest |= {"trained_at": trained_at, "parent": parent.name, "lineage": [*lineage, *_fits(trained)]}
     manifest["models"] = [model for model in manifest["models"] if model["role"] != "risk"] + risk_models(files)
     store = Store(parent.folder.parents[1])
-    revision = store.write(files, manifest)
-    revision.verify()
-    return revision
+    return store.write(files, manifest, graphs=True)
 
 
 def _fits(trained: RiskTrained) -> list[dict]:

@@ -466,11 +466,12 @@ class Store:
                     path.unlink(missing_ok=True)
         return gone
 
-    def write(self, files: Mapping[str, bytes], manifest: Mapping) -> Revision:
+    def write(self, files: Mapping[str, bytes], manifest: Mapping, *, graphs: bool = False) -> Revision:
         """Store a revision; the same one twice is the same folder.
 
         `manifest` is complete but for `files` and each model's `sha256`, which are filled in from the bytes here.
-        Raises RevisionError for names or a manifest that break the contract, UsageError for another line; then nothing was written.
+        It is read back from the disk and verified (with `graphs`, run on its golden rows) before it gets its place.
+        Raises RevisionError for what breaks the contract, UsageError for another line; then nothing is stored.
         """
         record = _complete(files, manifest)
         data = canonical_json(record)
@@ -481,7 +482,7 @@ class Store:
         target = self.folder / revision_name(data)
         if not os.path.lexists(target):
             own = {"manifest.json": data, POINTER: canonical_json(compat_record(record, digest(data)))}
-            self._write_folder(target, dict(sorted(files.items())) | own)
+            self._write_folder(target, dict(sorted(files.items())) | own, graphs)
         self._seal(target)
         revision = read_revision(target)
         revision.verify(graphs=False)
@@ -545,19 +546,21 @@ class Store:
         _make_folder(folder)
         return folder / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
 
-    def _write_folder(self, target: Path, files: Mapping[str, bytes]) -> None:
+    def _write_folder(self, target: Path, files: Mapping[str, bytes], graphs: bool) -> None:
         staging = None
         try:
             _make_folder(self.folder)
             staging = self._staging()
-            staging.mkdir()
+            made = staging / target.name
+            made.mkdir(parents=True)
             for name, data in files.items():
-                (staging / name).parent.mkdir(exist_ok=True)
-                _write_file(staging / name, data, mode=0o444)
-            for folder in (*_inner_folders(staging), staging):
+                (made / name).parent.mkdir(exist_ok=True)
+                _write_file(made / name, data, mode=0o444)
+            for folder in (*_inner_folders(made), made):
                 _sync_folder(folder)
+            read_revision(made).verify(graphs=graphs)
             try:
-                _retry(lambda: staging.rename(target))
+                _retry(lambda: made.rename(target))
             except OSError:
                 if not os.path.lexists(target):  # else another writer of the same revision was first
                     raise
