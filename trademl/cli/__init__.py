@@ -18,7 +18,7 @@ app = typer.Typer(
 app.command()(market.retrain)
 app.command()(market.backtest)
 app.command()(market.report)
-app.add_typer(tune.app, name="tune", help="Search the ensemble's settings on the tune window; several processes may share a study.")
+app.command()(tune.tune)
 app.add_typer(data.app, name="data", help="Look at, repair and import bars and calendars.")
 app.add_typer(models.app, name="models", help="List, prove and activate stored revisions.")
 app.add_typer(workbench.config, name="config", help="The settings and where each came from.")
@@ -58,4 +58,5 @@ def _misread(error: Exception) -> None:
         error.show()
         common.leave(Exit.USAGE)
     help_of = f"; `{context.command_path} --help` shows what it takes" if context else ""
-    common.fail(error.format_message().rstrip(".") + help_of, error.exit_code)
+    said = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    common.fail(said + help_of, error.exit_code)
