@@ -118,7 +118,7 @@ def read_numbers(table: Table, layout: Layout, point: float | None, findings: Fi
     others = np.stack([column.numbers * (factor if column is spread else 1.0) for column in used[4:]])
     return prices, others, text, (factor if factor != 1.0 or point else 0.0), used
 
-
+# %% ../../nbs/11_data_bars.ipynb #b2a75008
 def leave_out(table: Table, rows: np.ndarray, used, masks: dict[str, np.ndarray], findings: Findings) -> np.ndarray:
     """Report impossible rows by kind; the mask (bool, like `rows`) of all of them."""
     bad = np.zeros(len(rows), bool)
@@ -309,7 +309,7 @@ def check_stored(table: Table, report: BarsReport) -> None:
             f"{table.path.name}: holds other bars (sha256 {report.sha256[:12]}) than were imported ({was[:12]}); import the source again"
         )
 
-
+# %% ../../nbs/11_data_bars.ipynb #86abb47f
 def inspect_bars(bars: pd.DataFrame) -> tuple[Issue, ...]:
     """What is odd about a canonical frame. BadDataError when it is not canonical. Rows are counted from 1."""
     index = bars.index

@@ -185,7 +185,7 @@ def clock_that_fits(wall: np.ndarray) -> str:
     name = max(hits, key=hits.get)
     return f"no clock brings them there (the best, {name}, {best} of {len(wall)}): the file mixes clocks; take another one"
 
-
+# %% ../../nbs/11a_data_calendar.ipynb #28e1a3b6
 def prove_clock(
     table: Table, layout: NewsLayout, stamps: Stamps, payroll: np.ndarray, timed: np.ndarray, tz: str | None, findings: Findings
 ):

@@ -116,7 +116,7 @@ def is_holiday(ns: np.ndarray) -> np.ndarray:
     january = month.astype(int) % 12 == 0
     return (december & (((number >= 24) & (number <= 26)) | (number == 31))) | (january & (number <= 2))
 
-
+# %% ../../nbs/10d_data_checks.ipynb #5092b1cb
 def report_gaps(time: np.ndarray, where: Where, findings: Findings) -> None:
     """`gap` and `closure` issues. `time`: open times (int64 ns), strictly increasing."""
     gaps = find_gaps(time)

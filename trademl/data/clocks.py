@@ -204,7 +204,7 @@ def half_days(part: pa.StructArray) -> np.ndarray:
     known = pc.index_in(letters, pa.array(["AM", "PM"]))
     return pc.fill_null(known, -1).to_numpy(zero_copy_only=False).astype(np.int8)
 
-
+# %% ../../nbs/10a_data_clocks.ipynb #f5c1087d
 def offsets(part: pa.StructArray) -> np.ndarray:
     """int64 ns ahead of UTC, of `Z`, `+01:00`, `GMT+0200`; NAT where no zone is written."""
     coded = pc.dictionary_encode(pc.fill_null(part.field("z"), ""))
@@ -360,7 +360,7 @@ def new_york_time_of_day(utc: np.ndarray) -> np.ndarray:
     local = pd.DatetimeIndex(utc.view("M8[ns]")).tz_localize("UTC").tz_convert("America/New_York").tz_localize(None)
     return local.as_unit("ns").asi8 % DAY
 
-
+# %% ../../nbs/10a_data_clocks.ipynb #13cecf0e
 def witness(wall: np.ndarray, bar: int, name: str, closes: np.ndarray | None = None) -> Witness:
     """What the file says about one clock. `bar` = length of a bar in ns."""
     clock = zone(name)

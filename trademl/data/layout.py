@@ -119,7 +119,7 @@ def has_time_of_day(column: Column) -> bool:
         return column.numbers is not None and bool(np.nanmax(column.numbers[:50]) > 21010101)
     return any(":" in (v.as_py() or "") for v in column.text.slice(0, 50))
 
-
+# %% ../../nbs/10c_data_layout.ipynb #442c3ade
 def find_time(names: list[str], table: Table, stamp: str | None) -> tuple[int, int | None]:
     """Positions of the time column and, where date and time are two, of the time of day."""
     columns = table.columns
@@ -183,7 +183,7 @@ def named_layout(table: Table, stamp: str | None) -> Layout:
         tuple(c.name for i, c in enumerate(table.columns) if i not in used),
     )
 
-
+# %% ../../nbs/10c_data_layout.ipynb #17bc9a6b
 def bare_layout(table: Table) -> Layout:
     """Roles by order, for files without a header."""
     columns = table.columns

@@ -90,7 +90,7 @@ class NewsReport:
         )
         return self
 
-
+# %% ../../nbs/12_data_news.ipynb #8a4379be
 def news_covers_until(events: pd.DataFrame) -> datetime:
     """Time (UTC) of the last event."""
     return events["time"].iloc[-1].to_pydatetime()

@@ -359,7 +359,7 @@ def sniff_file(path: Path, kind: str) -> tuple[Dialect, str]:
     cut = len(head) == 1 << 16 and "\n" in text
     return sniff(text[: text.rfind("\n") + 1] if cut else text, path.name), encoding
 
-
+# %% ../../nbs/10_data_tables.ipynb #3cf831d4
 def read_text(path: Path, kind: str, sha256: str) -> Table:
     """A text file as a Table."""
     dialect, encoding = sniff_file(path, kind)

@@ -71,7 +71,7 @@ def cost_curve(
     points = tuple(cost_point(stage, r, m, **options) for r, m in zip(results, multiples, strict=True))
     return points, break_even_spread(points, results[0].trades)
 
-
+# %% ../../nbs/60b_evidence_costs.ipynb #7293c162
 def break_even_spread(points: tuple[CostPoint, ...], free_trades: pd.DataFrame) -> Figure:
     """Spread at which expectancy is zero; `free_trades` are those at zero spread, with `risk_distance` and `net_r`."""
     n, unit = len(free_trades), "price units"

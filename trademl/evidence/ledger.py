@@ -72,7 +72,7 @@ def append_look(path: str | os.PathLike, look: Look) -> None:
         file.flush()
         os.fsync(file.fileno())
 
-
+# %% ../../nbs/62_evidence_ledger.ipynb #1302eeae
 @dataclass(frozen=True)
 class Ledger:
     """All looks, oldest first."""

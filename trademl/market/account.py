@@ -218,7 +218,7 @@ def room(bars: int, signals: int) -> Made:
     """An empty Made."""
     return Made(np.empty(bars), np.empty((signals, 4), np.int64), np.empty((signals, len(REAL))), np.zeros(OPEN, np.int64))
 
-
+# %% ../../nbs/35b_market_account.ipynb #bde15481
 @njit(**KERNEL)
 def run_account(m, exits, rules, money, wanted, made):
     """Fill `made`: the marks of all bars and a row per trade; returns (trades, book, money asked for, money taken)."""

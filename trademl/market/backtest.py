@@ -99,7 +99,7 @@ def _wanted(decisions, start, stop):
     multiplier = np.ones(len(at)) if decisions.multiplier is None else np.clip(decisions.multiplier[at], *MULTIPLIER_RANGE)
     return Wanted(at, decisions.side[at], leave_at, multiplier)
 
-
+# %% ../../nbs/36_market_backtest.ipynb #13b9bbee
 def _trades(p, whole, real):
     decided, left, side, reason = whole.T
     label_reason = p.exits().reason[(side < 0).astype(int), decided]  # on the bid alone

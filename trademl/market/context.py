@@ -69,7 +69,7 @@ def _check_spacing(time):
             f"bars: no two of {len(time)} bars open {BAR_SECONDS} s apart (nearest: {step.min()} s); the features are defined on M15 bars"
         )
 
-
+# %% ../../nbs/32a_market_context.ipynb #245de1ac
 def read_only(x):
     """A view of x that cannot be written through."""
     view = x.view()

@@ -209,7 +209,7 @@ def lgb_device(booster: lgb.Booster) -> str:
     found = re.search(r"\[device_type: (\w+)\]", booster.model_to_string(num_iteration=1))
     return found[1] if found else "cpu"
 
-
+# %% ../../nbs/34_market_ensemble.ipynb #f62ff6b2
 def fit_ensemble(
     z: np.ndarray,  # (n, n_features) float32, scaled
     y: np.ndarray,  # (n,) classes 0 .. n_classes - 1

@@ -53,7 +53,7 @@ class Rules(NamedTuple):
     is_tp_first: bool
     at_next_open: bool
 
-
+# %% ../../nbs/35a_market_fills.ipynb #b8f379de
 @dataclass(frozen=True, eq=False)
 class Prepared:
     """Checked bars with ATR; reuse it for any number of runs."""

@@ -44,7 +44,7 @@ def entry_prices(open_: np.ndarray, close: np.ndarray, entry_bar: np.ndarray, sp
         return close[entry_bar]
     return open_[np.minimum(entry_bar + 1, len(open_) - 1)]
 
-
+# %% ../../nbs/37_market_position.ipynb #295f12f3
 def held_rows(
     open_: np.ndarray,  # (n,) bar arrays
     close: np.ndarray,

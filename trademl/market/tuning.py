@@ -132,7 +132,7 @@ def _windows(rows: MarketRows, windows: Windows, tail_share: float):
     assert_no_leakage(train, tune, rows.time_s, rows.end_s, embargo_s=windows.embargo_s)
     return train, fit, stop, tune, fit_scaler(rows.x[train]).transform(rows.x)
 
-
+# %% ../../nbs/38b_market_tuning.ipynb #1fd2a685
 def signal_task(rows: MarketRows, windows: Windows, recipe: Recipe, *, tail_share: float) -> TuneTask:
     """Bars of train against bars of tune, scored under each label's uniqueness."""
     train, fit, stop, tune, z = _windows(rows, windows, tail_share)
@@ -214,7 +214,7 @@ class _XgbLooks(xgb.callback.TrainingCallback):
         self.looks(epoch + 1, float(evals_log["stop"]["mlogloss"][-1]))
         return False
 
-
+# %% ../../nbs/38b_market_tuning.ipynb #3eaa5ccb
 def score_model(
     task: TuneTask,
     model: str,  # one of MODELS
