@@ -77,6 +77,18 @@ def test_nothing_is_fetched(tmp_path):
     assert "default-src 'none'" in own
 
 
+def test_sentences_wrap_and_wear_no_quotes(tmp_path):
+    told = {"output_type": "execute_result", "metadata": {}, "execution_count": 1, "data": {"text/plain": repr("it's cold: <no parent>")}}
+    table = {
+        "output_type": "display_data",
+        "metadata": {},
+        "data": {"text/html": f"<table><tr><td>1.5</td><td>{'why ' * 20}</td></tr></table>"},
+    }
+    text = body(page(tmp_path, code(told, table)))
+    assert '<pre class="out">it&#x27;s cold: &lt;no parent&gt;</pre>' in text
+    assert "<td>1.5</td>" in text and '<td class="words">why' in text
+
+
 def test_what_a_cell_printed_is_escaped(tmp_path):
     text = body(
         page(

@@ -223,8 +223,8 @@ class Pages:
                 "base risk, %": profile["base_risk_pct"],
                 "halt, %": profile["max_total_drawdown_pct"],
                 "multiplier": profile["multiplier"],
-                "label entropy, bits": labels.get("entropy_bits"),
-                "at the grid's edge": labels.get("edge_share"),
+                "label entropy, bits": f"{labels['entropy_bits']:.2f}" if labels else "-",
+                "at the grid's edge": f"{labels['edge_share']:.0%}" if labels else "-",
                 "verdict": profile["sentence"],
             }
         return pd.DataFrame(rows).T

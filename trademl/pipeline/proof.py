@@ -35,7 +35,7 @@ class Proven:
 
     def table(self) -> pd.DataFrame:
         """Rows compared, largest difference and flipped classes of each graph."""
-        return pd.DataFrame(self.parity).T
+        return pd.DataFrame(self.parity).T.astype({"rows": int, "flips": int, "ties": int})
 
 
 def run_id_of(inputs: Inputs, rows: MarketRows, recipe: Recipe, settings: Settings, parent: str | None = None) -> str:

@@ -4,6 +4,7 @@ nbconvert drops plotly figures, so the page is made here: markdown, figures, tab
 A content security policy forbids every request; what a cell printed is escaped, and tables are rebuilt from a list of allowed tags.
 """
 
+import ast
 import base64
 import html
 import json
@@ -161,7 +162,7 @@ class _Page:
                 return f'<img alt="" src="data:{mime};base64,{html.escape(packed)}">'
         if "text/markdown" in data:
             return f'<div class="prose">{self.markdown(_text(data["text/markdown"]))}</div>'
-        return f'<pre class="out">{html.escape(_text(data["text/plain"]))}</pre>' if "text/plain" in data else ""
+        return f'<pre class="out">{html.escape(_unquoted(_text(data["text/plain"])))}</pre>' if "text/plain" in data else ""
 
     def figure(self, figure: Mapping[str, Any]) -> str:
         """A figure with its title as text of the page, so that it wraps on a phone."""
@@ -195,6 +196,15 @@ def _text(source: Any) -> str:
     return "".join(source) if isinstance(source, list) else str(source)
 
 
+def _unquoted(text: str) -> str:
+    """A cell that ends in a sentence shows it as Python writes strings."""
+    try:
+        told = ast.literal_eval(text) if text[:1] in ("'", '"') else text
+    except (SyntaxError, ValueError):
+        return text
+    return told if isinstance(told, str) else text
+
+
 def _inline(text: str) -> str:
     """Plotly's titles may hold <br> and <b>; here they become plain text."""
     return html.escape(re.sub(r"<br\s*/?>", " ", re.sub(r"</?[bi]>|</?su[bp]>", "", text)))
@@ -206,6 +216,7 @@ def clean_html(text: str) -> str:
     cleaner.feed(text)
     cleaner.close()
     clean = "".join(cleaner.parts) + "".join(f"</{tag}>" for tag in reversed(cleaner.open))
+    clean = re.sub(r"<td>(?=[^<]{50,}</td>)", '<td class="words">', clean)  # a sentence wraps
     return re.sub(r"<td>(?![\s\d.,+\-−%–]*</td>|nan|inf)", '<td class="text">', clean)  # words to the left, numbers to the right
 
 
