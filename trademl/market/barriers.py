@@ -157,10 +157,11 @@ def _settle(sign, ask, t0, count, horizon, tp_first, reward, prices, won, lost, 
             code = (TIMEOUT if t + horizon < n else END) if bars == horizon else (SL if opened <= stop else TP)
             leave = sign * (close[last] + ask) if bars == horizon else opened
             result = (leave - entry) / risk
-        best, worst = max(_highest(good, row_of, i, bars), opened), max(_highest(bad, row_of, i, bars), -opened)
         reason[t], exit_bar[t], price[t], r[t], tied[t] = code, last, sign * leave, result, is_tied
-        mfe[t] = max(max((best - entry) / risk, 0.0), result)
-        mae[t] = max(max((worst + entry) / risk, 0.0), -result)
+        if len(mae):
+            best, worst = max(_highest(good, row_of, i, bars), opened), max(_highest(bad, row_of, i, bars), -opened)
+            mfe[t] = max(max((best - entry) / risk, 0.0), result)
+            mae[t] = max(max((worst + entry) / risk, 0.0), -result)
 
 
 @njit(**KERNEL)
@@ -206,7 +207,8 @@ def _walk_tile(sign, ask, t0, count, horizon, tp_first, reward, prices, good, ba
     _levels(-sign, base[here], prices[1][here], level)
     _bars_until(bad, level, count, horizon, lost)
     _settle(sign, ask, t0, count, horizon, tp_first, reward, prices, won, lost, good, bad, row_of, out)
-    _adverse_before_target(sign, ask, t0, count, horizon, prices, won, bad, row_of, out[6])
+    if len(out[6]):
+        _adverse_before_target(sign, ask, t0, count, horizon, prices, won, bad, row_of, out[6])
 
 
 @njit(**KERNEL)
@@ -225,8 +227,8 @@ def _walk(ask, stop_bar, horizon, tp_first, reward, prices, long, short):
         _walk_tile(-1.0, ask, t0, count, horizon, tp_first, reward, prices, down, up, row_of, short)
 
 # %% ../../nbs/32d_market_barriers.ipynb #e883bc0d
-def _outputs(n):
-    floats = [np.empty(n) for _ in range(5)]
+def _outputs(n, excursions=True):
+    floats = [np.empty(size) for size in (n, n, *[n if excursions else 0] * 3)]
     return SideOutcome(np.empty(n, np.int8), np.empty(n, np.int64), *floats, np.empty(n, bool))
 
 
@@ -236,14 +238,15 @@ def walk_brackets(
     *,
     spread: float = 0.0,  # ask - bid: a short is closed at the ask, and its barriers are met by it
     full_horizon: bool = True,  # no trade where the data end before its horizon; else it ends there: END
+    excursions: bool = True,  # False leaves mae, mfe and mae_to_tp empty, for half of the time
 ) -> tuple[SideOutcome, SideOutcome]:
     """(long, short) trade decided at each of n bars. None without an ATR, a next bar or (by default) a full horizon."""
     n = len(prices.close)
     stop_bar = max(0, n - (spec.horizon_bars if full_horizon else 1))
-    sides = _outputs(n), _outputs(n)
+    sides = _outputs(n, excursions), _outputs(n, excursions)
     long, short = (tuple(vars(side).values()) for side in sides)
     _walk(float(spread), stop_bar, spec.horizon_bars, spec.tie is Tie.TP_FIRST, spec.tp_atr / spec.sl_atr, prices, long, short)
     for none in (slice(stop_bar, None), np.flatnonzero(~(prices.risk[:stop_bar] > 0))):
-        for column in (*long, *short):
+        for column in filter(len, (*long, *short)):
             column[none] = {"i": -1, "f": np.nan, "b": False}[column.dtype.kind]
     return sides

@@ -73,7 +73,7 @@ class Prepared:
     def exits(self, spread: float = 0.0) -> Exits:
         """Where every possible trade ends at this spread; walked at the first call."""
         if spread not in self._exits:
-            sides = walk_brackets(self.prices, self.spec, spread=spread, full_horizon=False)
+            sides = walk_brackets(self.prices, self.spec, spread=spread, full_horizon=False, excursions=False)
             columns = [np.stack([getattr(side, name) for side in sides]) for name in ("exit_bar", "exit_price", "reason", "tied")]
             self._exits[spread] = Exits(*columns)
         return self._exits[spread]
