@@ -23,9 +23,10 @@ class Account:
         self.equity = equity
         self.peak = max(self.peak, equity)
         halt, pause = self.spec.max_total_drawdown_pct / 100, self.spec.weekly_pause_pct / 100
+        was_halted = self.halted_at is not None
         if halt > 0 and self.halted_at is None and equity <= self.peak * (1 - halt):
             self.halted_at = i
-        if pause > 0 and week not in self.paused and equity <= self.week_equity * (1 - pause):
+        if pause > 0 and not was_halted and week not in self.paused and equity <= self.week_equity * (1 - pause):
             self.paused.append(week)
 
 
@@ -77,8 +78,13 @@ class Market:
         return self.time[t + 1] if self.next_open else self.time[t] + self.spec.bar_seconds
 
     def week(self, i):
-        """Number of the week in which bar i opens; Mondays at 00:00 UTC."""
-        return (self.time[i] // DAY + 3) // 7
+        """Number of the week in which bar i opens."""
+        return week_of(self.time[i])
+
+
+def week_of(seconds):
+    """Number of the week of a moment; Mondays at 00:00 UTC."""
+    return (seconds // DAY + 3) // 7
 
 
 def swap_so_far(market, trade, i):
@@ -160,7 +166,7 @@ def try_to_open(market, account, decisions, t, counters):
         counters["skipped_no_bar"] += 1
     elif not market.atr[t] > 0:
         counters["skipped_no_atr"] += 1
-    elif market.week(t + 1) in account.paused:
+    elif week_of(market.fill_time(t)) in account.paused:
         counters["skipped_paused"] += 1
     else:
         multiplier = 1.0 if decisions.multiplier is None else min(max(float(decisions.multiplier[t]), 0.10), 1.25)

@@ -237,6 +237,23 @@ def test_weekly_pause_lets_the_open_trade_run_and_ends_on_monday():
     assert (done.counters.skipped_paused, done.counters.paused_weeks) == (2, 1)
 
 
+def test_weekly_pause_holds_for_a_trade_filled_at_the_last_close_before_a_gap():
+    account = replace(ACCOUNT, risk_pct=10, weekly_pause_pct=5)
+    bars = bars_of([(1000, 1001, 991, 992), QUIET, QUIET, QUIET])
+    bars.index = bars.index[:16].append(bars.index[16:] + pd.Timedelta("20d"))  # bar 15 is the last for weeks
+    signals = decide_at(len(bars), (WARM, 1), (15, 1), (16, 1))
+    for entry, decided, skipped in (("close", [13, 16], 1), ("next_open", [13, 15, 16], 0)):  # by the moment of the fill
+        done = run_backtest(bars, signals, replace(SPEC, entry=entry, horizon_bars=1), CostSpec(), account)
+        assert (done.trades.decision_bar.tolist(), done.counters.skipped_paused) == (decided, skipped)
+
+
+def test_nothing_is_paused_after_the_halt():
+    account = replace(ACCOUNT, risk_pct=10, max_total_drawdown_pct=5, weekly_pause_pct=8)
+    bars = bars_of([(1000, 1001, 994, 997), QUIET, QUIET])  # 6.25 % down at the close, 8.75 % when out
+    done = run_backtest(bars, decide_at(len(bars), (WARM, 1)), SPEC, CostSpec(slippage=2), account)
+    assert (done.counters.halted_at, done.counters.paused_weeks) == (14, 0) and done.equity[-1] < 9_200
+
+
 # ------------------------------------------------------------------------------------------------ bad and odd input
 
 SMALL = bars_of([UP, QUIET])
@@ -335,8 +352,10 @@ def cases(draw):
     c = o + rng.integers(-5, 6, n)
     h, low = np.maximum(o, c) + rng.integers(0, 6, n), np.minimum(o, c) - rng.integers(0, 6, n)
     timeframe = draw(st.sampled_from(["15min", "4h", "1d"]))
-    bars = bars_of(np.column_stack([o, h, low, c]), timeframe, start="2024-01-04", warm=0)
     one_of = lambda *values: draw(st.sampled_from(values))  # noqa: E731
+    bars = bars_of(np.column_stack([o, h, low, c]), timeframe, start="2024-01-04", warm=0)
+    bars = bars[rng.random(n) >= one_of(0.0, 0.3)]  # data have holes
+    n = len(bars)
     spec = LabelSpec(
         tp_atr=one_of(1.5, 0.7, 1.0), sl_atr=one_of(0.8, 0.5, 2.0), horizon_bars=one_of(1, 3, 8), timeframe=timeframe,
         entry=one_of("next_open", "close"), tie=one_of("sl_first", "tp_first"), price_path=one_of("ohlc", "ohlc", "close"),

@@ -86,7 +86,7 @@ def _mark(book, money, i, week_of_bar, equity):
     peak = max(book.peak, equity)
     if money.max_drawdown > 0 and halted_at < 0 and equity <= peak * (1 - money.max_drawdown):
         halted_at = i
-    if money.weekly_pause > 0 and paused_week != week and equity <= week_equity * (1 - money.weekly_pause):
+    if money.weekly_pause > 0 and book.halted_at < 0 and paused_week != week and equity <= week_equity * (1 - money.weekly_pause):
         paused_week = week
         paused_weeks += 1
     return Book(equity, peak, week, week_equity, paused_week, paused_weeks, halted_at)
@@ -143,15 +143,15 @@ BELOW_MIN, NO_MARGIN, NO_ATR, HALTED, PAUSED, NO_BAR, OPEN = range(7)  # why a s
 
 
 @njit(**INLINE)
-def _may_open(book, risk, week, t):
+def _may_open(book, risk, filled_day, t):
     """OPEN, or the reason why nothing may be opened at bar t whatever its size."""
     if book.halted_at >= 0:
         return HALTED
-    if t + 1 >= len(week):
+    if t + 1 >= len(risk):
         return NO_BAR
     if not risk[t] > 0:
         return NO_ATR
-    return PAUSED if book.paused_week == week[t + 1] else OPEN
+    return PAUSED if book.paused_week == (filled_day[t] + 3) // 7 else OPEN  # day 0 was a Thursday, weeks begin on Monday
 
 
 @njit(**INLINE)
@@ -243,7 +243,7 @@ def run_account(m, exits, rules, money, wanted, made):
         side = float(sides[k])
         ask = 0.0 if side > 0 else money.spread
         entry = base[t] + (money.spread - ask) + side * money.slippage
-        verdict, lots, asked = _may_open(book, risk, week, t), 0.0, 0.0
+        verdict, lots, asked = _may_open(book, risk, filled_day, t), 0.0, 0.0
         if verdict == OPEN:
             verdict, lots, asked = _size(money, balance, risk[t], entry, multiplier[k])
         if verdict != OPEN:
