@@ -203,6 +203,14 @@ class TestChild:
         assert manifest["trained_together"] != family["parent"]["run_id"]
         assert manifest["devices"]["signal"]["xgb"] == {"requested": "auto", "resolved": "cpu", "reason": "a warm start works on the CPU"}
 
+    def test_newest_rows_without_a_class_make_the_run_cold_not_failed(self, family):
+        child, start = family["child"], Start(read_parent(family["parent"]["revision"]), "may be continued")
+        recipe = replace(child["recipe"], warm=replace(child["recipe"].warm, refresh_bars=2))
+        _, scaler, choice = walkforward._judge_both(child["rows"], child["windows"], recipe, unwatched, start)
+        assert not choice.chosen and choice.parent is None
+        assert re.search(r"cold: revision \w{16} cannot be continued: .*2 rows hold classes", choice.sentence())
+        assert (scaler.mean != start.parent.scaler.mean).any()
+
     def test_its_signal_is_the_parents_a_step_later(self, family):
         old, new = (family[who]["shipped"].signal for who in ("parent", "child"))
         assert old.rounds == new.rounds

@@ -16,6 +16,7 @@ import lightgbm as lgb
 import numpy as np
 
 from .backtest import Decisions
+from ..errors import BadDataError
 from .decision import DecisionRule, class_mean_r, decide
 from .ensemble import MODELS, Blend, FittedEnsemble, Rounds, choose_blend, fit_ensemble, fit_scaler
 from .position import EXIT, POSITION_CLASSES, HeldRows, choose_entries, first_exit, held_rows, position_matrix, r_with_exits
@@ -285,7 +286,10 @@ def _judge_both(rows, windows, recipe, stage, start):
         return cold, own, Choice(start, False)
     kept = start.parent.scaler
     with stage("judge warm start") as watched:
-        warm = judge_warm(rows, windows, kept.transform(rows.x), cold, recipe, watched.update)
+        try:
+            warm = judge_warm(rows, windows, kept.transform(rows.x), cold, recipe, watched.update)
+        except BadDataError as refusal:  # the newest rows of a refit lack a class
+            return cold, own, Choice(Start(None, f"revision {start.parent.revision} cannot be continued: {refusal}"), False)
     choice = choose_start(rows, windows, cold, warm, start, recipe)
     return (warm, kept, choice) if choice.chosen else (cold, own, choice)
 
