@@ -54,6 +54,12 @@ def test_list_shows_every_revision_with_its_state(store):
     assert "candidate" in text
 
 
+def test_a_symbol_that_the_store_does_not_hold_is_refused(store):
+    with pytest.raises(UsageError, match="holds revisions of BTCUSD, not of XAUUSD"):
+        RUNNER.invoke(app, ["list", "--symbol", "XAUUSD", "--models-dir", str(store.models_dir)], catch_exceptions=False)
+    assert call(store, "list", "--symbol", "BTCUSD").exit_code == 0
+
+
 def test_list_shows_what_is_not_readable_and_an_empty_store(store, tmp_path):
     (store.folder / "notes").mkdir()
     record, _ = read(store, "list")

@@ -272,6 +272,8 @@ SMALL = bars_of([UP, QUIET])
         (lambda b: b.drop(columns="high"), "lack high"),
         (lambda b: b.reset_index(drop=True), "DatetimeIndex"),
         (lambda b: b.tz_localize(None), "UTC"),
+        (lambda b: pd.concat([b, b[["close"]]], axis=1), "2 columns named close"),
+        (lambda b: b.assign(low="n/a"), "low is not all numbers"),
     ],
 )
 def test_bad_bars_are_refused(change, says):

@@ -323,6 +323,10 @@ def test_time_that_goes_back_or_repeats_is_refused(order):
         label_bars(frame([QUIET] * 3).iloc[order])
 
 
+def test_a_horizon_beyond_the_data_costs_no_memory():
+    assert (label_bars(after_quiet(UP, QUIET), LabelSpec(horizon_bars=10**9)).label == Label.NONE).all()
+
+
 def test_missing_columns():
     bars = after_quiet(UP, QUIET)
     with pytest.raises(BadDataError, match="lack high, close"):

@@ -11,7 +11,7 @@ Json = Annotated[bool, typer.Option("--json", help="print one JSON object on sta
 Bars = Annotated[str | None, typer.Option(help="bars file (canonical or unambiguous); default: settings.ini, else the embedded market")]
 News = Annotated[str | None, typer.Option(help="calendar file")]
 NoNews = Annotated[bool, typer.Option("--no-news", help="train without a calendar: features 52-55 are constant, and the revision says so")]
-Symbol = Annotated[str | None, typer.Option(help="a [symbol.X] section of settings.ini: costs, lots, price grid")]
+Symbol = Annotated[str | None, typer.Option(help="a symbol of settings.ini (its section symbol.X): costs, lots, price grid")]
 Profile = Annotated[int | None, typer.Option(min=1, max=5, help="risk profile 1 (careful) to 5")]
 ModelsDir = Annotated[str | None, typer.Option(help="the store to use; default: the market's own")]
 Tz = Annotated[str | None, typer.Option(help="clock of the bars file: an IANA name, an offset, broker-eu or broker-us")]

@@ -30,6 +30,15 @@ def _refuse_first(bad, bars, what, rule):
         raise BadDataError(f"bars row {at + 1:,} ({bars.index[at]}): {what}: {row}; {rule} ({int(bad.sum()):,} such rows)")
 
 
+def _numbers(bars, name):
+    if bars[name].ndim > 1:
+        raise BadDataError(f"bars have {bars[name].shape[1]} columns named {name}; keep one of them")
+    try:
+        return bars[name].to_numpy(np.float64)
+    except (TypeError, ValueError) as error:
+        raise BadDataError(f"bars column {name} is not all numbers ({error}); read files with trademl.data.bars.read_bars") from None
+
+
 def check_bars(bars: pd.DataFrame, spec: LabelSpec) -> None:
     """Refuse bars that no trade can be walked on: BadDataError with the first bad row, what is wrong with it and how many there are."""
     missing = [name for name in PRICES if name not in bars.columns]
@@ -37,7 +46,7 @@ def check_bars(bars: pd.DataFrame, spec: LabelSpec) -> None:
         raise BadDataError(f"bars lack {', '.join(missing)}; a bars frame has {', '.join(PRICES)} (see trademl.data.bars)")
     if not isinstance(bars.index, pd.DatetimeIndex) or bars.index.tz is None:
         raise BadDataError("bars need a DatetimeIndex of bar opens in UTC; read them with trademl.data.bars.read_bars")
-    o, h, low, c = (bars[name].to_numpy(np.float64) for name in PRICES)
+    o, h, low, c = (_numbers(bars, name) for name in PRICES)
     finite = np.isfinite(o) & np.isfinite(h) & np.isfinite(low) & np.isfinite(c)
     _refuse_first(~finite, bars, "a price is not a finite number", "`trademl data check` lists such rows")
     _refuse_first(low <= 0, bars, "a price is not above zero", "prices must be > 0")
@@ -245,7 +254,8 @@ def walk_brackets(
     stop_bar = max(0, n - (spec.horizon_bars if full_horizon else 1))
     sides = _outputs(n, excursions), _outputs(n, excursions)
     long, short = (tuple(vars(side).values()) for side in sides)
-    _walk(float(spread), stop_bar, spec.horizon_bars, spec.tie is Tie.TP_FIRST, spec.tp_atr / spec.sl_atr, prices, long, short)
+    horizon = min(spec.horizon_bars, n)  # the tables need no more
+    _walk(float(spread), stop_bar, horizon, spec.tie is Tie.TP_FIRST, spec.tp_atr / spec.sl_atr, prices, long, short)
     for none in (slice(stop_bar, None), np.flatnonzero(~(prices.risk[:stop_bar] > 0))):
         for column in filter(len, (*long, *short)):
             column[none] = {"i": -1, "f": np.nan, "b": False}[column.dtype.kind]

@@ -150,10 +150,15 @@ def open_store(settings: Settings, *, symbol: str | None = None, models_dir: str
     come into question: then the one that holds `revision`, or the newest revision of all, is meant.
     """
     own, embedded = Store(settings.paths.models), Store(f"{settings.paths.models}/synthetic")
-    if models_dir is not None:
-        return Store(models_dir)
-    if symbol is not None:
-        return embedded if symbol == SYNTHETIC else own
+    if models_dir is not None or symbol is not None:
+        named = Store(models_dir) if models_dir is not None else embedded if symbol == SYNTHETIC else own
+        others = sorted({r.manifest["symbol"] for r in named.revisions()} - {symbol}) if symbol is not None else []
+        if others:
+            raise UsageError(
+                f"{named.models_dir} holds revisions of {', '.join(others)}, not of {symbol}: leave out --symbol, "
+                f"or name the folder of the {symbol} revisions with --models-dir"
+            )
+        return named
     if Path(settings.market.bars).exists():
         return own
     found = [(r.trained_at, r.name, store) for store in (own, embedded) for r in store.revisions() if r.name.startswith(revision or "")]

@@ -132,8 +132,18 @@ def sequence_from_table(
     else:
         atr = np.asarray(trades["atr"], dtype=np.float64) if "atr" in trades.columns else column["risk_distance"] / sl_atr
         atr_norm = atr / column["entry_price"]
-    times = (epoch_seconds(np.asarray(trades[name].array.astype("datetime64[ns, UTC]").asi8, dtype="M8[ns]")) for name in needed[:2])
-    return TradeSequence(*times, **column, atr_norm=atr_norm)
+    return TradeSequence(*(_seconds(trades, name) for name in needed[:2]), **column, atr_norm=atr_norm)
+
+
+def _seconds(trades, name):
+    missing = np.asarray(trades[name].isna())
+    if missing.any():
+        raise BadDataError(f"trade table, row {int(np.argmax(missing)) + 1:,}: {name} is missing ({int(missing.sum()):,} such)")
+    try:
+        times = trades[name].array.astype("datetime64[ns, UTC]")
+    except (TypeError, ValueError):
+        raise BadDataError(f"trade table: {name} ({trades[name].dtype}) holds no times in UTC; tz_localize them first") from None
+    return epoch_seconds(np.asarray(times.asi8, dtype="M8[ns]"))
 
 
 def sequence_of(net_r, *, risk_distance=200.0, entry_price=60_000.0, atr_norm=None, start_s=1_704_067_200, every_s=3600) -> TradeSequence:
