@@ -316,6 +316,15 @@ def test_sentences():
     assert claim(empty, none) == "No trade was made in the window: there is nothing to judge."
 
 
+def test_a_page_without_trades_says_what_became_of_the_decisions(bars):
+    made = blind(11)
+    wanted = f"Decisions to trade: {int((made.side != 0).sum()):,}"
+    for account, why in ((replace(ACCOUNT, balance=0.01), "below the smallest lot"), (replace(ACCOUNT, leverage=1e-6), "leverage allows")):
+        assert re.search(rf"nothing to judge\. {wanted} \(.*{why}", judge(bars, made, SPEC, COSTS, account, **QUICK).sentence)
+    nothing = judge(bars, Decisions(np.zeros(N, np.int8)), SPEC, COSTS, ACCOUNT, **QUICK).sentence
+    assert nothing.endswith("nothing to judge. Decisions to trade: 0.")
+
+
 def _empty_run():
     frame = pd.DataFrame({name: np.empty(0) for name in ("entry_bar", "exit_bar", "gross_r", "net_r", "pnl")})
     return Run(frame, np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0), 1_000.0, 0)

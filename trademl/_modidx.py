@@ -261,6 +261,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                'trademl/evidence/honesty.py'),
                                           'trademl.evidence.honesty._whole_frame': ( 'evidence_honesty.html#_whole_frame',
                                                                                      'trademl/evidence/honesty.py'),
+                                          'trademl.evidence.honesty._why_none': ( 'evidence_honesty.html#_why_none',
+                                                                                  'trademl/evidence/honesty.py'),
                                           'trademl.evidence.honesty._window': ( 'evidence_honesty.html#_window',
                                                                                 'trademl/evidence/honesty.py'),
                                           'trademl.evidence.honesty.baselines': ( 'evidence_honesty.html#baselines',

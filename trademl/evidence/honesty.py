@@ -22,7 +22,7 @@ from ..errors import UsageError
 from .costs import CostPoint, TieBounds, cost_curve, shorts_off_label, tie_bounds
 from .figures import Figure, TradeFigures, schema_table, trade_figures
 from .nulls import Band, NullCurves, RandomEntries, Stage, always, cut_stage, play, random_entries, run_of
-from ..market.backtest import BacktestResult
+from ..market.backtest import BacktestResult, Counters
 from ..market.fills import Decisions
 from ..market.specs import AccountSpec, CostSpec, LabelSpec
 
@@ -107,6 +107,22 @@ def claim(figures: TradeFigures, luck: Band) -> str:
     return f"No skill was found: {figure_}{rival}."
 
 
+_REFUSED = {
+    "skipped_below_min_lot": "below the smallest lot",
+    "skipped_no_margin": "beyond what the leverage allows",
+    "skipped_no_atr": "without an ATR",
+    "skipped_no_bar": "at the last bar",
+}
+
+
+def _why_none(counters: Counters) -> str:
+    """What became of the decisions, when none became a trade."""
+    if counters.trades:
+        return ""
+    why = ", ".join(f"{getattr(counters, name):,} {words}" for name, words in _REFUSED.items() if getattr(counters, name))
+    return f" Decisions to trade: {counters.signals:,}" + (f" ({why})." if why else ".")
+
+
 def _share(luck: Band) -> str:
     share = 100 * luck.at_least_as_good / luck.n
     return "none" if not share else f"{share:.1f} %" if share < 10 else f"{share:.0f} %"
@@ -139,7 +155,8 @@ def judge(
     return Evidence(
         schema=EVIDENCE_SCHEMA,
         kind=EVIDENCE_KIND,
-        sentence=claim(strategy, luck.expectancy_net_r if luck.runs else Band(None, None, None, None, 0, 0, None, luck.reason)),
+        sentence=claim(strategy, luck.expectancy_net_r if luck.runs else Band(None, None, None, None, 0, 0, None, luck.reason))
+        + _why_none(result.counters),
         is_skill_found=is_skill(strategy, luck.expectancy_net_r),
         window={"start_utc": iso_z(start_s), "end_utc": iso_z(end_s), "bars": stage.width},
         label_spec=spec,
