@@ -323,6 +323,12 @@ def test_time_that_goes_back_or_repeats_is_refused(order):
         label_bars(frame([QUIET] * 3).iloc[order])
 
 
+@pytest.mark.parametrize("timeframe", ["15m", "M15", "0min", "min", "", "-1h"])
+def test_a_timeframe_that_is_none_is_refused(timeframe):
+    with pytest.raises(UsageError, match="timeframe = .* is not one of the form"):
+        LabelSpec(timeframe=timeframe)
+
+
 def test_a_horizon_beyond_the_data_costs_no_memory():
     assert (label_bars(after_quiet(UP, QUIET), LabelSpec(horizon_bars=10**9)).label == Label.NONE).all()
 

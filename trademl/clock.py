@@ -4,6 +4,8 @@ from datetime import UTC, datetime
 
 import numpy as np
 
+from trademl.errors import UsageError
+
 DAY_S = 86_400
 
 
@@ -30,9 +32,10 @@ def _ticks_per_second(unit: str) -> int:
 def timeframe_seconds(timeframe: str) -> int:
     """Seconds of a bar: "15min" gives 900. Minutes, hours and days only."""
     for suffix, seconds in (("min", 60), ("h", 3600), ("d", DAY_S)):
-        if timeframe.endswith(suffix) and timeframe[: -len(suffix)].isdigit():
-            return int(timeframe[: -len(suffix)]) * seconds
-    raise ValueError(f"timeframe {timeframe!r} is not one of the form 15min, 1h, 1d")
+        count = timeframe.removesuffix(suffix)
+        if count != timeframe and count.isdecimal() and int(count) > 0:
+            return int(count) * seconds
+    raise UsageError(f"timeframe = {timeframe!r} is not one of the form 15min, 1h, 1d")
 
 
 def utc_now() -> datetime:
