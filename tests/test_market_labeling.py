@@ -325,7 +325,7 @@ def test_time_that_goes_back_or_repeats_is_refused(order):
 
 @pytest.mark.parametrize("timeframe", ["15m", "M15", "0min", "min", "", "-1h"])
 def test_a_timeframe_that_is_none_is_refused(timeframe):
-    with pytest.raises(UsageError, match="timeframe = .* is not one of the form"):
+    with pytest.raises(UsageError, match=r"timeframe = .* is not one of the form"):
         LabelSpec(timeframe=timeframe)
 
 

@@ -4,8 +4,6 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from trademl.errors import UsageError
-
 DAY_S = 86_400
 
 
@@ -35,7 +33,7 @@ def timeframe_seconds(timeframe: str) -> int:
         count = timeframe.removesuffix(suffix)
         if count != timeframe and count.isdecimal() and int(count) > 0:
             return int(count) * seconds
-    raise UsageError(f"timeframe = {timeframe!r} is not one of the form 15min, 1h, 1d")
+    raise ValueError(f"timeframe = {timeframe!r} is not one of the form 15min, 1h, 1d")
 
 
 def utc_now() -> datetime:

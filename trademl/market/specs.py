@@ -99,7 +99,10 @@ class LabelSpec:
             raise UsageError(f"horizon_bars = {self.horizon_bars!r} must be a whole number >= 1")
         if self.atr != "sma_tr_14":
             raise UsageError(f"atr = {self.atr!r} is not known; the one definition is sma_tr_14")
-        timeframe_seconds(self.timeframe)
+        try:
+            timeframe_seconds(self.timeframe)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
         for name, kind in (("entry", Entry), ("tie", Tie), ("price_path", PricePath)):
             object.__setattr__(self, name, choose(kind, getattr(self, name), name))
 
