@@ -32,10 +32,10 @@ USUAL = {  # what people begin with; boosters run 300 rounds and stop for nothin
     | {"lgb_reg_lambda": 0, "lgb_max_bin": 255},
 }
 CHANGES = {  # setting: other values
-    "rf": {"max_depth": (3, 8), "min_samples_leaf": (150, 500), "max_samples": (1.0,), "max_features": (0.15, 0.3, 0.8), "trees": (300,)},
+    "rf": {"max_depth": (3, 8), "min_samples_leaf": (50, 500), "max_samples": (1.0,), "max_features": (0.15, 0.3, 0.8), "trees": (300,)},
     "xgb": {"max_depth": (1, 4), "learning_rate": (0.1,), "min_child_weight": (5,), "subsample": (1.0,), "colsample": (1.0,)}
     | {"reg_lambda": (1,), "max_bin": (256,)},
-    "lgb": {"num_leaves": (4, 31), "learning_rate": (0.1,), "min_data_in_leaf": (300,), "subsample": (1.0,), "colsample": (1.0,)}
+    "lgb": {"num_leaves": (4, 31), "learning_rate": (0.1,), "min_data_in_leaf": (50,), "subsample": (1.0,), "colsample": (1.0,)}
     | {"reg_lambda": (1,), "max_bin": (255,)},
 }
 

@@ -166,12 +166,14 @@ def run_job(
         given["run_dir"] = _shown(run.path)
     partial, final = run.path / f"{PARTIAL}{source.stem}.ipynb", run.path / f"{source.stem}.ipynb"
     began = time.monotonic()
-    with _terminated_as_interrupt(), watch(run.path, shares, show=show), _kernel(run.path) as kernel:
+    with _kernel(run.path) as kernel, _stoppable(kernel), watch(run.path, shares, show=show):
         try:
             _execute(source, partial, given, kernel, cell_timeout_s)
         except TradeMLError:
             raise
         except Exception as error:
+            if kernel.is_stopped:
+                raise KeyboardInterrupt from error
             raise _told(error, run, final, kernel, cell_timeout_s) from error
         finally:
             kernel.kill()
@@ -216,6 +218,7 @@ class _Kernel:
         self.managers: list[Any] = []
         self.stream = log.open("ab")
         self.exit_status: int | None = None
+        self.is_stopped = False  # from outside
         self.manager_class = self._manager_class(private)
 
     def _manager_class(self, private: Path) -> type:
@@ -253,6 +256,8 @@ class _Kernel:
                     "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT", "10000"),
                 }
                 kw["stdout"] = kw["stderr"] = kernel.stream
+                if kernel.is_stopped:
+                    raise KeyboardInterrupt
                 return await super()._async_pre_start_kernel(**kw)
 
             async def _async_is_alive(self) -> bool:
@@ -290,20 +295,26 @@ def _kernel(run_dir: Path) -> Iterator[_Kernel]:
 
 
 @contextlib.contextmanager
-def _terminated_as_interrupt() -> Iterator[None]:
-    """SIGTERM (systemd stop) ends a run like Ctrl-C does: kernel ended, folder finished as interrupted."""
+def _stoppable(kernel: _Kernel) -> Iterator[None]:
+    """Ctrl-C and SIGTERM (systemd stop) end a run: kernel ended, folder finished as interrupted.
+
+    A KeyboardInterrupt that is raised inside a callback of the event loop can get lost; the dead kernel then ends the run.
+    """
 
     def handler(number, frame):
+        kernel.is_stopped = True
+        kernel.kill()
         raise KeyboardInterrupt
 
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    before = signal.signal(signal.SIGTERM, handler)
+    before = {number: signal.signal(number, handler) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, own in before.items():
+            signal.signal(number, own)
 
 
 def _told(error: Exception, run: RunFolder, notebook: Path, kernel: _Kernel, cell_timeout_s: int | None) -> Exception:
