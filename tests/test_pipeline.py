@@ -157,6 +157,15 @@ class TestRevision:
         again = pipeline.reread_evidence(run["revision"], run["settings"], profile=3)
         assert again.to_json() == run["evidence"].to_json()
 
+    def test_a_sharpe_says_from_how_many_days(self, run):
+        from trademl.pipeline.pages import FEW_DAYS, Pages
+
+        days = run["evidence"].strategy.sharpe.n
+        rows = dict(Pages(run["revision"], run["evidence"], run["settings"], 3).trade_rows())
+        told = "" if days >= FEW_DAYS else " (too few to be believed)"
+        assert days > 1 and f"Sharpe, annualised from {days} daily returns{told}" in rows
+        assert rows["trades"] == f"{run['evidence'].strategy.trades:,}"
+
     def test_a_run_by_hand_moves_no_pointer(self, run):
         from trademl.ship.store import State, Store
 

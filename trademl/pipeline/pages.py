@@ -31,6 +31,7 @@ TRADE_ROWS = {
     "max_drawdown_equity_pct": "deepest drawdown of equity, %",
     "sharpe": "Sharpe, annualised from daily returns",
 }
+FEW_DAYS = 90  # an annualised ratio of fewer daily returns is a number about luck
 
 
 def _shown(value) -> str:
@@ -130,9 +131,16 @@ class Pages:
             trades=self.evidence.strategy.trades,
         )
 
+    def _meaning(self, name: str) -> str:
+        """What a row of the table is; a Sharpe says from how many days, and whether that is enough."""
+        days = self.evidence.strategy.sharpe.n
+        if name != "sharpe" or not days:
+            return TRADE_ROWS[name]
+        return f"{TRADE_ROWS[name].replace('daily', f'{days:,} daily')}{' (too few to be believed)' if days < FEW_DAYS else ''}"
+
     def trade_rows(self) -> list[tuple]:
         """(meaning, value) of the judged decisions, for a terminal."""
-        return [(meaning, _shown(getattr(self.evidence.strategy, name))) for name, meaning in TRADE_ROWS.items()]
+        return [(self._meaning(name), _shown(getattr(self.evidence.strategy, name))) for name in TRADE_ROWS]
 
     def trades_table(self) -> pd.DataFrame:
         """The figures of the final window beside random entries, always-long and always-short."""
@@ -140,11 +148,11 @@ class Pages:
         columns = {"these decisions": self.evidence.strategy}
         columns |= {name.replace("_", " "): figures for name, figures in self.evidence.baselines.items()}
         rows = {}
-        for name, meaning in TRADE_ROWS.items():
+        for name in TRADE_ROWS:
             row = {column: _shown(getattr(figures, name)) for column, figures in columns.items()}
             band = getattr(luck, name, None)
             row["random entries, 5 to 95 %"] = "" if band is None or band.low is None else f"{_short(band.low)} to {_short(band.high)}"
-            rows[meaning] = row
+            rows[self._meaning(name)] = row
         order = ["these decisions", "random entries, 5 to 95 %", *list(columns)[1:]]
         return pd.DataFrame(rows).T[order]
 
