@@ -26,7 +26,8 @@ class Account:
         was_halted = self.halted_at is not None
         if halt > 0 and self.halted_at is None and equity <= self.peak * (1 - halt):
             self.halted_at = i
-        if pause > 0 and not was_halted and week not in self.paused and equity <= self.week_equity * (1 - pause):
+        may_pause = pause > 0 and not was_halted and week not in self.paused and self.week_equity > 0
+        if may_pause and equity <= self.week_equity * (1 - pause):
             self.paused.append(week)
 
 

@@ -338,6 +338,11 @@ def test_a_gap_may_take_more_than_the_account_has_and_nothing_trades_after_it():
     bars = bars_of([QUIET, (500, 501, 499, 500), QUIET, QUIET])
     done = run_backtest(bars, decide_at(len(bars), (WARM, 1), (15, 1)), SPEC, CostSpec(), replace(ACCOUNT, risk_pct=50))
     assert done.balance[-1] < 0 and len(done.trades) == 1 and done.counters.skipped_below_min_lot == 1
+    long_after = bars_of([QUIET, (500, 501, 499, 500), *[QUIET] * 30], "1d")
+    signals = decide_at(len(long_after), (WARM, 1), (30, 1), (40, 1))
+    account = replace(ACCOUNT, risk_pct=50, weekly_pause_pct=8)
+    done = run_backtest(long_after, signals, replace(SPEC, timeframe="1d"), CostSpec(), account)
+    assert (done.counters.paused_weeks, done.counters.skipped_paused, done.counters.skipped_below_min_lot) == (1, 0, 2)
 
 
 # ------------------------------------------------------------------------------------------------ the slow reference

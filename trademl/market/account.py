@@ -86,7 +86,10 @@ def _mark(book, money, i, week_of_bar, equity):
     peak = max(book.peak, equity)
     if money.max_drawdown > 0 and halted_at < 0 and equity <= peak * (1 - money.max_drawdown):
         halted_at = i
-    if money.weekly_pause > 0 and book.halted_at < 0 and paused_week != week and equity <= week_equity * (1 - money.weekly_pause):
+    may_pause = (
+        money.weekly_pause > 0 and book.halted_at < 0 and paused_week != week and week_equity > 0
+    )  # of less than nothing no share is lost
+    if may_pause and equity <= week_equity * (1 - money.weekly_pause):
         paused_week = week
         paused_weeks += 1
     return Book(equity, peak, week, week_equity, paused_week, paused_weeks, halted_at)
