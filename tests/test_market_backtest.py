@@ -240,7 +240,7 @@ def test_weekly_pause_lets_the_open_trade_run_and_ends_on_monday():
 def test_weekly_pause_holds_for_a_trade_filled_at_the_last_close_before_a_gap():
     account = replace(ACCOUNT, risk_pct=10, weekly_pause_pct=5)
     bars = bars_of([(1000, 1001, 991, 992), QUIET, QUIET, QUIET])
-    bars.index = bars.index[:16].append(bars.index[16:] + pd.Timedelta("20d"))  # bar 15 is the last for weeks
+    bars.index = bars.index[:16].append(bars.index[16:] + pd.Timedelta(days=20))  # bar 15 is the last for weeks
     signals = decide_at(len(bars), (WARM, 1), (15, 1), (16, 1))
     for entry, decided, skipped in (("close", [13, 16], 1), ("next_open", [13, 15, 16], 0)):  # by the moment of the fill
         done = run_backtest(bars, signals, replace(SPEC, entry=entry, horizon_bars=1), CostSpec(), account)
