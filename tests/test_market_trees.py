@@ -314,9 +314,17 @@ class TestSavedXGBoost:
 
     @given(st.binary(max_size=60))
     def test_anything_is_refused_or_passed_with_one_kind_of_error(self, tail):
-        for data in (tail, b"{" + tail, xgboost_bytes()[0] + tail + b"}"):
-            with pytest.raises(RevisionError, match="XGBoost model"):
+        for data in (tail, b"{" + tail):
+            try:
                 check_xgboost_ubj(data)
+                assert data[:1] == b"{"  # a whole object, however small
+            except RevisionError as refusal:
+                assert "XGBoost model" in str(refusal)
+        with pytest.raises(RevisionError, match="XGBoost model"):
+            check_xgboost_ubj(xgboost_bytes()[0] + tail + b"}")  # whole, and more
+
+    def test_an_empty_object_is_whole(self):
+        check_xgboost_ubj(b"{}")
 
     @pytest.mark.parametrize(
         "data", [b"{" + b"L" + (1).to_bytes(8, "big") + b"a" + b"[" * 200, b"{L" + (-1).to_bytes(8, "big", signed=True)]
