@@ -1,5 +1,6 @@
 """Tree tables answer exactly as the libraries do, on every row, also on thresholds and on NaN."""
 
+import contextlib
 import json
 from dataclasses import replace
 from functools import cache
@@ -315,11 +316,9 @@ class TestSavedXGBoost:
     @given(st.binary(max_size=60))
     def test_anything_is_refused_or_passed_with_one_kind_of_error(self, tail):
         for data in (tail, b"{" + tail):
-            try:
+            with contextlib.suppress(RevisionError):  # any other error fails the test
                 check_xgboost_ubj(data)
                 assert data[:1] == b"{"  # a whole object, however small
-            except RevisionError as refusal:
-                assert "XGBoost model" in str(refusal)
         with pytest.raises(RevisionError, match="XGBoost model"):
             check_xgboost_ubj(xgboost_bytes()[0] + tail + b"}")  # whole, and more
 
