@@ -54,7 +54,7 @@ def with_vectorbt(bars, prepared, side, engine):
 
     close = bars["close"].to_numpy()
     columns = {name: bars[name].to_numpy() for name in ("open", "high", "low", "close")}
-    stops = {"sl_stop": prepared.market.risk / close, "tp_stop": prepared.prices.target / close}
+    stops = {"sl_stop": prepared.prices.risk / close, "tp_stop": prepared.prices.target / close}
     stops = {name: np.nan_to_num(value, nan=0.5) for name, value in stops.items()}
     fixed = {
         "stop_entry_price": "FillPrice",
@@ -72,7 +72,7 @@ def with_backtesting(bars, prepared, side):
     """A call of backtesting.py's run."""
     import backtesting
 
-    base, risk, target, n = prepared.market.base, prepared.market.risk, prepared.prices.target, len(bars)
+    base, risk, target, n = prepared.prices.base, prepared.prices.risk, prepared.prices.target, len(bars)
 
     class Bracket(backtesting.Strategy):
         def init(self):
@@ -107,7 +107,7 @@ def main():
         return run_backtest(of, decisions, costs=COSTS, account=ACCOUNT)
 
     wanted, made = _wanted(decisions, 0, n), room(n, int((side != 0).sum()))
-    of_a_run = (prepared.market, prepared.exits(COSTS.spread), prepared.rules, money_of(COSTS, ACCOUNT), wanted, made)
+    of_a_run = (prepared.prices, prepared.market, prepared.exits(COSTS.spread), prepared.rules, money_of(COSTS, ACCOUNT), wanted, made)
     rows = [("kernel: a whole account, prepared bars (mark 0.5 ms)", lambda: run_account(*of_a_run), 5 * options.repeat)]
     rows += [("1,000 turned runs of it (mark 1,000 ms)", lambda: turned_runs(prepared, decisions, shifts, COSTS, ACCOUNT), 3)]
     rows += [("run_backtest, prepared bars: table, marks, counts", run, options.repeat)]

@@ -116,7 +116,7 @@ def test_vectorbt_agrees_on_close_entries(market, capsys):
         price=close,
         entries=side > 0,
         short_entries=side < 0,
-        sl_stop=np.nan_to_num(prepared.market.risk / close, nan=0.5),
+        sl_stop=np.nan_to_num(prepared.prices.risk / close, nan=0.5),
         tp_stop=np.nan_to_num(prepared.prices.target / close, nan=0.5),
         stop_entry_price="FillPrice",
         stop_exit_price="StopLimit",

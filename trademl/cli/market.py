@@ -12,6 +12,7 @@ Bars = Annotated[str | None, typer.Option(help="bars file (canonical or unambigu
 News = Annotated[str | None, typer.Option(help="calendar file")]
 NoNews = Annotated[bool, typer.Option("--no-news", help="train without a calendar: features 52-55 are constant, and the revision says so")]
 Symbol = Annotated[str | None, typer.Option(help="a symbol of settings.ini (its section symbol.X): costs, lots, price grid")]
+Seed = Annotated[int | None, typer.Option(help="seed of everything random")]
 Profile = Annotated[int | None, typer.Option(min=1, max=5, help="risk profile 1 (careful) to 5")]
 ModelsDir = Annotated[str | None, typer.Option(help="the store to use; default: the market's own")]
 Tz = Annotated[str | None, typer.Option(help="clock of the bars file: an IANA name, an offset, broker-eu or broker-us")]
@@ -35,7 +36,7 @@ def retrain(
     profile: Profile = None,
     edge: Annotated[float | None, typer.Option(min=0, max=1, help="edge of the embedded market: 0 nothing to find, 0.5 clear")] = None,
     models_dir: ModelsDir = None,
-    seed: Annotated[int | None, typer.Option(help="seed of everything random")] = None,
+    seed: Seed = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (ROCm builds too); what a GPU cannot do is done on the CPU")] = None,
     json: Json = False,
 ) -> None:

@@ -5,14 +5,13 @@ from typing import Annotated, Literal
 import typer
 
 from trademl.cli import common
-from trademl.cli.market import Bars, Json, ModelsDir, News, NoNews, Stamp, Symbol, Tz
+from trademl.cli.market import Bars, Json, ModelsDir, News, NoNews, Seed, Stamp, Symbol, Tz
 from trademl.errors import Exit
 
 Of = Annotated[Literal["signal", "position"], typer.Argument(help="the signal first: it decides where the position model's trades begin")]
 Trials = Annotated[int | None, typer.Option(min=2, help="trials of each of the three models, those already made included")]
 Workers = Annotated[int | None, typer.Option(min=1, help="processes; give the same command again elsewhere to add more")]
 Fresh = Annotated[bool, typer.Option("--fresh", help="set the study's journal aside and start anew")]
-Seed = Annotated[int | None, typer.Option(help="seed of everything random")]
 
 
 def tune(

@@ -76,7 +76,7 @@ def run_backtest(
     p = _prepared(bars, decisions, spec)
     wanted, money = _wanted(decisions, 0, len(p)), money_of(costs, account)
     made = room(len(p), len(wanted.at))
-    n, book, asked, taken = run_account(p.market, p.exits(costs.spread), p.rules, money, wanted, made)
+    n, book, asked, taken = run_account(p.prices, p.market, p.exits(costs.spread), p.rules, money, wanted, made)
     refusals = (int(count) for count in made.refused)
     counters = Counters(len(wanted.at), n, *refusals, int(book.paused_weeks), int(book.halted_at), float(asked), float(taken))
     trades = _trades(p, made.whole[:n], made.real[:n])
@@ -166,7 +166,7 @@ def turned_runs(
     wanted, runs = _wanted(decisions, start, stop), len(shifts)
     turned = Wanted(*(np.empty_like(column) for column in wanted))
     sums = Sums(*(np.zeros(runs, np.int64) for _ in range(2)), *(np.zeros(runs) for _ in range(6)))
-    equity, of_a_run = np.empty((runs, len(points))), (p.market, p.exits(costs.spread), p.rules, money_of(costs, account))
+    equity, of_a_run = np.empty((runs, len(points))), (p.prices, p.market, p.exits(costs.spread), p.rules, money_of(costs, account))
     run_turned(*of_a_run, wanted, shifts.astype(np.int64), start, stop, turned, room(n, len(wanted.at)), sums, points, equity)
     trades = np.where(sums.trades, sums.trades, np.nan)
     factors = [np.where(sums.trades, profit_factor_of(*x), np.nan) for x in ((sums.gains, sums.losses), (sums.gains_r, sums.losses_r))]

@@ -23,18 +23,13 @@ WEEK_S = 7 * DAY_S
 
 
 class Market(NamedTuple):
-    """What the account's kernel sees, (n,) each. Prices are bid."""
+    """What the account's kernel sees besides the Prices, (n,) each."""
 
-    base: np.ndarray  # price that the barriers of a trade decided at this bar stand around: the next open, or this close
-    risk: np.ndarray  # distance of the stop: one R, price units
-    open: np.ndarray
-    close: np.ndarray
-    first: np.ndarray  # the path that barriers are checked on: a bar's first price, its highest and its lowest
-    top: np.ndarray
-    bottom: np.ndarray
+    open: np.ndarray  # bid, where a trade that was given up is closed
     day: np.ndarray  # int64 UTC day number of the open
-    filled_day: np.ndarray  # int64 UTC day number of the moment at which a trade decided at this bar is filled
     week: np.ndarray  # int64 week number of the open; weeks begin on Monday 00:00 UTC
+    filled_day: np.ndarray  # the same of the moment at which a trade decided at this bar is filled
+    filled_week: np.ndarray
 
 
 class Exits(NamedTuple):
@@ -89,19 +84,9 @@ def prepare(bars: pd.DataFrame, spec: LabelSpec = SPEC) -> Prepared:
     prices, atr = prices_of(bars, spec)
     at_next_open = spec.entry is Entry.NEXT_OPEN
     time_s = epoch_seconds(bars.index)
-    day = time_s // DAY_S
-    market = Market(
-        base=prices.base,
-        risk=prices.risk,
-        open=np.ascontiguousarray(bars["open"], np.float64),
-        close=prices.close,
-        first=prices.first,
-        top=prices.top,
-        bottom=prices.bottom,
-        day=day,
-        filled_day=np.append(day[1:], -1) if at_next_open else (time_s + spec.bar_seconds) // DAY_S,
-        week=(time_s + MONDAY_S) // WEEK_S,
-    )
+    filled_s = np.append(time_s[1:], -1) if at_next_open else time_s + spec.bar_seconds
+    calendar = [number for s in (time_s, filled_s) for number in (s // DAY_S, (s + MONDAY_S) // WEEK_S)]
+    market = Market(np.ascontiguousarray(bars["open"], np.float64), *calendar)
     rules = Rules(spec.horizon_bars, spec.tie is Tie.TP_FIRST, at_next_open)
     return Prepared(bars.index, time_s, atr, prices, market, rules, spec)
 
