@@ -15,12 +15,12 @@ import numpy as np
 from warmstart import files_of, rows_of
 
 from trademl.cli.common import table
-from trademl.market.ensemble import fit_lightgbm, fit_xgboost
+from trademl.learn.ensemble import fit_lightgbm, fit_xgboost
+from trademl.learn.readers import from_lightgbm, from_xgboost
+from trademl.learn.treetable import predict
 from trademl.market.recipe import windows_of
-from trademl.market.trees import from_lightgbm, from_xgboost
-from trademl.market.treetable import predict
 from trademl.market.tuning import position_task, score_model, signal_task
-from trademl.pipeline.market import recipe_of
+from trademl.pipeline.market.choice import recipe_of
 from trademl.settings import load_settings
 from trademl.validate.metrics import log_loss, log_loss_difference
 

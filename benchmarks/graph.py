@@ -13,7 +13,7 @@ import numpy as np
 import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier
 
-from trademl.market.trees import from_forest, from_lightgbm, from_xgboost
+from trademl.learn.readers import from_forest, from_lightgbm, from_xgboost
 from trademl.ship.export import check_parity, ensemble_graph, predict_onnx, session
 
 

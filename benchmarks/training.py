@@ -21,7 +21,7 @@ from defaults import USUAL
 from warmstart import files_of, rows_of
 
 from trademl.cli.common import table
-from trademl.market.ensemble import MODELS, Rounds, fit_ensemble, fit_scaler
+from trademl.learn.ensemble import MODELS, Rounds, fit_ensemble, fit_scaler
 from trademl.market.recipe import signal_weights
 from trademl.settings import load_settings
 

@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import xgboost as xgb
 
-from trademl import pipeline
 from trademl.cli.common import table
-from trademl.market.ensemble import Rounds, fit_ensemble, fit_scaler, fit_xgboost, native_files, xgb_parameters
+from trademl.learn.ensemble import Rounds, fit_ensemble, fit_scaler, fit_xgboost, native_files, xgb_parameters
 from trademl.market.recipe import signal_weights
 from trademl.market.warmstart import continue_ensemble, refresh_xgboost
+from trademl.pipeline import market as pipeline
 from trademl.settings import load_settings
 
 STEPS, STEP_ROWS, ROUNDS, MORE, CAP = 10, 3_500, 120, 30, 240

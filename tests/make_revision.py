@@ -4,8 +4,8 @@ import json
 
 import numpy as np
 
-from trademl.market.treetable import assemble
-from trademl.npz import npz_bytes
+from trademl.files import npz_bytes
+from trademl.learn.treetable import assemble
 from trademl.ship.export import ensemble_graph, predict_onnx, regressor_graph
 
 RUN = "0123456789abcdef"

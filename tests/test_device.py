@@ -12,10 +12,10 @@ import xgboost as xgb
 from trademl import device
 from trademl.device import CPU, Resolved, fit_on, notes, resolve, resolve_models
 from trademl.errors import UsageError
-from trademl.market import ensemble
-from trademl.market.ensemble import Rounds, fit_ensemble, native_files
-from trademl.pipeline.market import recipe_of
-from trademl.pipeline.proof import recipe_facts
+from trademl.learn import ensemble
+from trademl.learn.ensemble import Rounds, fit_ensemble, native_files
+from trademl.pipeline.market.choice import recipe_of
+from trademl.pipeline.market.proof import recipe_facts
 from trademl.settings import load_settings
 
 PRETENDED = Resolved("auto", "cuda", "pretended")

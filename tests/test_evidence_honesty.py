@@ -13,11 +13,11 @@ import pytest
 from trademl.clock import epoch_seconds
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import UsageError
-from trademl.evidence import honesty
+from trademl.evidence import page as honesty
 from trademl.evidence.costs import ambiguous_trades, cost_curve, shorts_off_label
 from trademl.evidence.figures import Run, TradeFigures, figure, schema_table, trade_figures
-from trademl.evidence.honesty import Evidence, claim, json_schema_tables, judge
 from trademl.evidence.nulls import always, band, cut_stage, play, random_entries, run_of
+from trademl.evidence.page import Evidence, claim, json_schema_tables, judge
 from trademl.market.backtest import run_backtest
 from trademl.market.fills import Decisions
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec

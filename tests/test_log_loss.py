@@ -8,9 +8,9 @@ was at most 0.0025 above the best single model under the edge; without one it la
 import numpy as np
 import pytest
 
-from trademl import pipeline
-from trademl.pipeline.evidence import score_signal
-from trademl.pipeline.market import SYNTHETIC
+from trademl.pipeline import market as pipeline
+from trademl.pipeline.market.choice import SYNTHETIC
+from trademl.pipeline.market.evidence import score_signal
 from trademl.settings import load_settings
 
 TOLERANCE = 0.004  # of log loss

@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import BadDataError, UsageError
-from trademl.market.decision import DecisionRule, Rule, class_mean_r, decide, expected_r
-from trademl.market.ensemble import (
+from trademl.learn.ensemble import (
     MODELS,
     Rounds,
     check_classes,
@@ -22,6 +21,7 @@ from trademl.market.ensemble import (
     native_probabilities,
     sample_weights,
 )
+from trademl.market.decision import DecisionRule, Rule, class_mean_r, decide, expected_r
 from trademl.market.labeling import label_bars
 from trademl.market.position import choose_entries, first_exit, held_rows, r_with_exits
 from trademl.market.specs import Label

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier, RandomForestRegressor
 
 from trademl.errors import RevisionError, UsageError
-from trademl.market.trees import (
+from trademl.files import npz_bytes, read_npz
+from trademl.learn.readers import (
     TreeTable,
     check_lightgbm_text,
     check_xgboost_ubj,
@@ -25,8 +26,7 @@ from trademl.market.trees import (
     raw,
     replace_oldest,
 )
-from trademl.market.treetable import assemble, below32, floor32
-from trademl.npz import npz_bytes, read_npz
+from trademl.learn.treetable import assemble, below32, floor32
 
 RNG = np.random.default_rng(11)
 N, F = 3_000, 8

@@ -12,11 +12,11 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from trademl import pipeline
 from trademl.errors import BadDataError, UsageError
-from trademl.market.studies import Owner, open_search, run_trials, set_aside
+from trademl.learn.studies import Owner, open_search, run_trials, set_aside
 from trademl.market.tuning import SPACE, Dim, Role, judge_best, position_task, score_model, signal_task, space_of, values_of
-from trademl.pipeline import tuning
+from trademl.pipeline import market as pipeline
+from trademl.pipeline.market import tuning
 from trademl.runs import Progress, read_events
 from trademl.settings import load_settings
 from trademl.validate.lineage import Fit, FitKind, Lineage

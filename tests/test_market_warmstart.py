@@ -8,11 +8,11 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from trademl import pipeline
 from trademl.data.bars import bars_hash
 from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
+from trademl.files import npz_bytes
+from trademl.learn.ensemble import MODELS, Rounds, Scaler, fit_ensemble, native_files
 from trademl.market import walkforward
-from trademl.market.ensemble import MODELS, Rounds, Scaler, fit_ensemble, native_files
 from trademl.market.walkforward import unwatched
 from trademl.market.warmstart import (
     COLD,
@@ -26,9 +26,9 @@ from trademl.market.warmstart import (
     unlike,
     why_not_warm,
 )
-from trademl.npz import npz_bytes
-from trademl.pipeline.market import SYNTHETIC
-from trademl.pipeline.parent import read_parent, terms_of
+from trademl.pipeline import market as pipeline
+from trademl.pipeline.market.choice import SYNTHETIC
+from trademl.pipeline.market.parent import read_parent, terms_of
 from trademl.settings import load_settings
 from trademl.ship.manifest import canonical_json, differences
 from trademl.ship.store import Store

@@ -6,13 +6,13 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
-from trademl import pipeline
 from trademl.errors import BadDataError, LeakageError, UsageError
 from trademl.market.features import FEATURE_NAMES
-from trademl.market.oos import LEAD_BARS
+from trademl.market.out_of_sample import LEAD_BARS
 from trademl.market.walkforward import unwatched
-from trademl.pipeline.evidence import out_of_sample
-from trademl.pipeline.market import SYNTHETIC
+from trademl.pipeline import market as pipeline
+from trademl.pipeline.market.choice import SYNTHETIC
+from trademl.pipeline.market.evidence import out_of_sample
 from trademl.settings import load_settings
 from trademl.validate.leakage import assert_no_leakage
 from trademl.validate.lineage import Lineage
@@ -158,7 +158,7 @@ class TestRevision:
         assert again.to_json() == run["evidence"].to_json()
 
     def test_a_sharpe_says_from_how_many_days(self, run):
-        from trademl.pipeline.pages import FEW_DAYS, Pages
+        from trademl.pipeline.market.pages import FEW_DAYS, Pages
 
         days = run["evidence"].strategy.sharpe.n
         rows = dict(Pages(run["revision"], run["evidence"], run["settings"], 3).trade_rows())

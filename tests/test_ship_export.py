@@ -10,7 +10,7 @@ import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from trademl.errors import ParityError, UsageError
-from trademl.market.trees import TreeTable, from_forest, from_lightgbm, from_xgboost, predict, replace_oldest
+from trademl.learn.readers import TreeTable, from_forest, from_lightgbm, from_xgboost, predict, replace_oldest
 from trademl.ship.export import check_parity, ensemble_graph, predict_onnx, regressor_graph, session
 
 N, F = 6_000, 9

@@ -18,7 +18,7 @@ import onnx
 import pytest
 
 from trademl.errors import Exit, LockedError, RevisionError, UsageError
-from trademl.npz import npz_bytes, read_npz
+from trademl.files import npz_bytes, read_npz
 from trademl.ship import manifest as m
 from trademl.ship.runtime import check_graph
 from trademl.ship.store import State, Store, read_revision

@@ -4,6 +4,7 @@ A message says what, where, value, rule and next step, in that order:
 "bars.csv row 5,031: time 2026-03-29T02:15Z repeats row 5,030; `trademl data repair --dry-run` shows all 4".
 """
 
+from collections.abc import Iterable
 from enum import IntEnum
 
 
@@ -62,3 +63,11 @@ class MissingExtraError(TradeMLError, ImportError):
     """An optional tool is not installed; the message names the pip line."""
 
     exit_code = Exit.USAGE
+
+
+def choose(choices: Iterable, value: object, name: str):
+    """The one of `choices` (an enumeration, or plain values) that equals `value`. UsageError lists the right ones."""
+    for choice in choices:
+        if choice == value:
+            return choice
+    raise UsageError(f"{name} = {value!r} is not one of {', '.join(str(choice) for choice in choices)}")

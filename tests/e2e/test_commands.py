@@ -142,7 +142,7 @@ class TestRetrain:
 
     def test_a_stage_that_fails_leaves_its_traceback_and_the_earlier_revision(self, work):
         before = stored(work / STORE)
-        break_with(work, "import trademl.pipeline.inputs as stage", "stage.label_bars = lambda *_: 1 // 0")
+        break_with(work, "import trademl.pipeline.market.inputs as stage", "stage.label_bars = lambda *_: 1 // 0")
         done = trademl("retrain", "--json", cwd=work, PYTHONPATH=path_with(work))
         assert done.code == 1
         assert "stage labels: ZeroDivisionError" in plain(done)
@@ -159,7 +159,7 @@ class TestRetrain:
     def test_a_graph_that_says_something_else_stores_nothing(self, tmp_path):
         break_with(
             tmp_path,
-            "import trademl.pipeline.proof as stage",
+            "import trademl.pipeline.market.proof as stage",
             "true = stage.ensemble_graph",
             "stage.ensemble_graph = lambda mean, scale, tables, weights, slope, shift, **rest: "
             "true(mean, scale, tables, weights, slope * 1.05, shift, **rest)",
@@ -173,7 +173,7 @@ class TestRetrain:
     @pytest.mark.slow
     def test_a_report_that_cannot_be_drawn_leaves_the_pointer(self, work):
         pointer = (work / STORE / "model_compat.json").read_bytes()
-        break_with(work, "import trademl.market_jobs as jobs", "jobs.write_report = lambda *_, **__: 1 // 0")
+        break_with(work, "import trademl.commands.market as jobs", "jobs.write_report = lambda *_, **__: 1 // 0")
         done = trademl("retrain", "--seed", 8, "--no-warmstart", "--json", cwd=work, PYTHONPATH=path_with(work))
         assert (done.code, done.json["exit"]) == (1, 1)
         assert (work / STORE / "model_compat.json").read_bytes() == pointer

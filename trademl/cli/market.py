@@ -46,8 +46,8 @@ def retrain(
             "--ensemble and --position are trained together, always: they share one scaler and one run, and a position model beside a "
             "signal that it was not trained with is how the original lost money. Give both, or neither (which means both)"
         )
+    from trademl.commands.market import run_retrain, run_risk
     from trademl.device import notes
-    from trademl.market_jobs import run_retrain, run_risk
 
     overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
     overrides["warmstart.enabled"] = False if no_warmstart else None
@@ -84,7 +84,7 @@ def report(
     revision: RevisionName = None, symbol: Symbol = None, models_dir: ModelsDir = None, profile: Profile = None, json: Json = False
 ) -> None:
     """Write the report of a stored revision again, from what the revision itself holds."""
-    from trademl.market_jobs import run_report
+    from trademl.commands.market import run_report
 
     summary = run_report({"account.profile": profile}, revision, symbol=symbol, models_dir=models_dir)
     if json:
@@ -115,7 +115,7 @@ def backtest(
     json: Json = False,
 ) -> None:
     """Replay a stored revision under any account, cost or profile."""
-    from trademl.market_jobs import run_backtest_job
+    from trademl.commands.market import run_backtest_job
 
     given = {
         "costs": {"spread": spread, "commission": commission, "slippage": slippage},

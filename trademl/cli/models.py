@@ -139,7 +139,7 @@ def diff(
 
 def _store(symbol: str | None, models_dir: str | None, revision: str | None = None):
     """The store that is meant, by the rule of every command."""
-    from trademl.pipeline.market import open_store
+    from trademl.pipeline.market.choice import open_store
     from trademl.settings import load_settings
 
     return open_store(load_settings(), symbol=symbol, models_dir=models_dir, revision=revision)

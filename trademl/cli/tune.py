@@ -30,7 +30,7 @@ def tune(
     json: Json = False,
 ) -> None:
     """Search a model's settings; the next retrain uses what beats the shipped ones by more than noise. Killed: run it again, it goes on."""
-    from trademl.market_jobs import run_tune
+    from trademl.commands.market import run_tune
 
     overrides = {"tuning.trials": trials, "tuning.workers": workers, "run.seed": seed}
     where = {"bars": bars, "news": news, "no_news": no_news, "symbol": symbol, "models_dir": models_dir}

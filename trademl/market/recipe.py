@@ -18,7 +18,7 @@ from ..device import Resolved
 from ..errors import BadDataError
 from .backtest import Decisions, run_backtest
 from .decision import DecisionRule, Rule, decide
-from .ensemble import Blend, FittedEnsemble, Rounds, Scaler, fit_ensemble, sample_weights
+from ..learn.ensemble import Blend, FittedEnsemble, Rounds, Scaler, fit_ensemble, sample_weights
 from .labeling import Labels
 from .specs import CLASSES, AccountSpec, CostSpec, LabelSpec
 from .warmstart import continue_ensemble

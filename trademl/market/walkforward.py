@@ -18,7 +18,7 @@ import numpy as np
 from .backtest import Decisions
 from ..errors import BadDataError
 from .decision import DecisionRule, class_mean_r, decide
-from .ensemble import MODELS, Blend, FittedEnsemble, Rounds, choose_blend, fit_ensemble, fit_scaler
+from ..learn.ensemble import MODELS, Blend, FittedEnsemble, Rounds, choose_blend, fit_ensemble, fit_scaler
 from .position import EXIT, POSITION_CLASSES, HeldRows, choose_entries, first_exit, held_rows, position_matrix, r_with_exits
 from trademl.market.recipe import (
     Frozen,

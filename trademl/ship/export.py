@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from trademl.errors import MissingExtraError, ParityError, UsageError
-from trademl.market.treetable import Link, TreeTable
+from trademl.learn.treetable import Link, TreeTable
 from trademl.ship.runtime import INPUT, predict_onnx, session
 
 __all__ = ["Parity", "check_parity", "ensemble_graph", "predict_onnx", "regressor_graph", "session"]

@@ -31,7 +31,7 @@ import numpy as np
 
 from trademl.clock import DAY_S, iso_z, utc_now
 from trademl.errors import LockedError, MissingExtraError, RevisionError, UsageError
-from trademl.npz import read_npz
+from trademl.files import read_npz
 from trademl.ship.manifest import (
     MAX_BYTES,
     MAX_FILES,

@@ -1,0 +1,122 @@
+"""Bars and calendar in, rows out."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+
+from trademl.clock import epoch_seconds, iso_z, utc_now
+from trademl.data.bars import bars_hash, inspect_bars, read_bars
+from trademl.data.news import check_coverage, high_impact_usd, news_covers_until, news_hash, read_news
+from trademl.data.synthetic import synthetic_market
+from trademl.market.features import FEATURE_NAMES, feature_matrix
+from trademl.market.labeling import label_bars
+from trademl.market.recipe import MarketRows, market_rows
+from trademl.pipeline.market.choice import MarketChoice, cost_spec, label_spec
+from trademl.settings import Settings
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Bars and calendar as they came in, with what was found."""
+
+    choice: MarketChoice
+    bars: pd.DataFrame
+    events: pd.DataFrame | None
+    issues: tuple  # of data.bars.Issue, bars first
+    bars_sha256: str
+    news_sha256: str | None
+    news_covers_until: str | None
+
+    def overview(self) -> pd.DataFrame:
+        """What came in and what was found, one line each."""
+        span = f"{iso_z(epoch_seconds(self.bars.index[:1])[0])} to {iso_z(epoch_seconds(self.bars.index[-1:])[0])}"
+        calendar = "none (--no-news)" if self.events is None else f"{len(self.events):,} events, until {self.news_covers_until}"
+        rows = [("bars", f"{len(self.bars):,}", span), ("calendar", "", calendar), ("bars sha256", "", self.bars_sha256[:16])]
+        rows += [(issue.kind, f"{issue.count:,}", issue.message) for issue in self.issues]
+        return pd.DataFrame(rows, columns=["what", "count", "found"]).set_index("what")
+
+
+def load_inputs(settings: Settings, choice: MarketChoice, *, tz=None, stamp=None, strict=False, now=None) -> Inputs:
+    """Read and check the inputs of the chosen market. Raises BadDataError; nothing is repaired."""
+    if choice.is_synthetic:
+        made = synthetic_market(settings.synthetic.bars, settings.synthetic.edge, settings.synthetic.seed)
+        bars, events, issues = made.bars, made.events, tuple(inspect_bars(made.bars))
+    else:
+        report = read_bars(choice.bars, tz=tz, stamp=stamp, strict=strict, now=now or utc_now())
+        report.require_clean()
+        bars, events, issues = report.bars, None, report.issues
+        if not choice.no_news:
+            news = read_news(choice.news, tz=tz, strict=strict)
+            news.require_clean()
+            events, issues = news.events, (*issues, *news.issues)
+            check_coverage(bars, events)
+    return Inputs(
+        choice,
+        bars,
+        events,
+        tuple(issues),
+        bars_hash(bars),
+        None if events is None else news_hash(events),
+        None if events is None else iso_z(news_covers_until(events)),
+    )
+
+
+def make_features(inputs: Inputs, settings: Settings) -> np.ndarray:
+    """The feature matrix (n, 55) of the inputs."""
+    timed, all_day = (None, None) if inputs.events is None else high_impact_usd(inputs.events)
+    columns = [inputs.bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume")]
+    step = settings.symbol(inputs.choice.symbol).round_step
+    return feature_matrix(inputs.bars.index, *columns, timed, all_day_times=all_day, round_step=step)
+
+
+def make_rows(inputs: Inputs, x: np.ndarray, settings: Settings) -> MarketRows:
+    """Labels, joined with bars and features."""
+    timed = None if inputs.events is None else high_impact_usd(inputs.events)[0]
+    labels = label_bars(inputs.bars, label_spec(settings), timed)
+    return market_rows(inputs.bars, x, labels, cost_spec(settings, inputs.choice.symbol))
+
+
+def describe_labels(rows: MarketRows) -> dict:
+    """The label mix beside the driftless one, ambiguity, uniqueness and the effective number of labels."""
+    labels = rows.labels
+    known = labels.label >= 0
+    win = rows.spec.driftless_win_rate
+    return {
+        "n": int(known.sum()),
+        "shares": labels.share(),
+        "driftless": {"SELL": win, "BUY": win, "HOLD": 1 - 2 * win},
+        "ambiguous_share": float(labels.ambiguous[known].mean()),
+        "mean_uniqueness": float(np.nanmean(labels.weight[known])),
+        "effective_n": float(labels.effective_n),
+        "unlabelled": int((~known).sum()),
+    }
+
+
+def constant_features(rows: MarketRows) -> tuple[str, ...]:
+    """Features that hold one value in every complete row: nothing can be learned from them."""
+    x = rows.x[np.isfinite(rows.x).all(axis=1)]
+    return tuple(name for name, column in zip(FEATURE_NAMES, x.T, strict=True) if column.min() == column.max())
+
+
+def constant_sentence(names: Sequence[str]) -> str:
+    """What to make of them; empty when there are none."""
+    if not names:
+        return ""
+    few = f"{', '.join(names[:6])}{' and others' if len(names) > 6 else ''}"
+    one = len(names) == 1
+    return (
+        f"{len(names)} feature{'' if one else 's'} never change{'s' if one else ''} in these bars ({few}): nothing is learned from "
+        f"{'it' if one else 'them'}; volume features need a volume column, news features a calendar (--news)"
+    )
+
+
+def describe_features(rows: MarketRows) -> list[dict]:
+    """Coverage and spread of each feature over the bars after the warm-up."""
+    table = []
+    for name, column in zip(FEATURE_NAMES, rows.x[rows.first :].T, strict=True):
+        finite = column[np.isfinite(column)]
+        low, median, high = np.quantile(finite, (0.01, 0.5, 0.99))
+        table.append({"name": name, "finite": len(finite) / len(column), "low": low, "median": median, "high": high})
+    return table

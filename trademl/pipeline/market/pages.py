@@ -1,0 +1,242 @@
+"""The pictures and tables of a revision, from what the revision itself holds."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from trademl import report
+from trademl.evidence.figures import Figure
+from trademl.evidence.page import Evidence
+from trademl.learn.ensemble import MODELS
+from trademl.market.labeling import Labels, label_bars
+from trademl.market.out_of_sample import OutOfSample
+from trademl.market.specs import CLASSES, Entry, ExitReason
+from trademl.pipeline.market.evidence import out_of_sample
+from trademl.pipeline.market.risk import METADATA_FILE
+from trademl.settings import Settings
+from trademl.ship.store import Revision
+from trademl.validate.splits import Window
+
+TRADE_ROWS = {
+    "trades": "trades",
+    "expectancy_net_r": "expectancy, R net of cost",
+    "win_rate": "win rate",
+    "profit_factor_r": "profit factor, in R",
+    "profit_factor": "profit factor, in money",
+    "net_pnl": "net result, account currency",
+    "return_pct": "return, %",
+    "max_drawdown_equity_pct": "deepest drawdown of equity, %",
+    "sharpe": "Sharpe, annualised from daily returns",
+}
+FEW_DAYS = 90  # an annualised ratio of fewer daily returns is a number about luck
+
+
+def _shown(value) -> str:
+    if not isinstance(value, Figure):
+        return f"{value:,}"
+    if value.value is None:
+        return "none"
+    interval = "" if value.low is None else f" [{_short(value.low)}, {_short(value.high)}]"
+    return f"{_short(value.value)}{interval}"
+
+
+def _short(number: float) -> str:
+    return f"{number:,.0f}" if abs(number) >= 1_000 else f"{number:.3g}"
+
+
+@dataclass(frozen=True)
+class Pages:
+    """One method per picture or table; each returns something that a notebook displays."""
+
+    revision: Revision
+    evidence: Evidence
+    settings: Settings
+    profile: int
+
+    @cached_property
+    def metrics(self) -> dict:
+        """The revision's metrics.json."""
+        return json.loads(self.revision.read("metrics.json"))
+
+    @cached_property
+    def oos(self) -> OutOfSample:
+        """The revision's out-of-sample table."""
+        return out_of_sample(self.revision)
+
+    @cached_property
+    def _labels(self) -> Labels:
+        return label_bars(self.oos.bars, self.oos.spec)
+
+    def labels(self):
+        """The label mix beside the driftless one."""
+        facts = self.metrics["labels"]
+        return report.label_distribution(facts["shares"], facts["driftless"], facts["n"], effective_n=facts["effective_n"])
+
+    def label_on_path(self):
+        """A BUY of the final window on its price path: the first whose trade lived for a while."""
+        labels, bars, spec = self._labels, self.oos.bars, self.oos.spec
+        final = self.oos.labelled("final")
+        life = labels.long.exit_bar[final] - final
+        wins = (labels.long.reason[final] == ExitReason.TP) & (life >= 5) & (life <= 24)
+        at = int(final[wins][0]) if wins.any() else int(final[0])
+        start, entry = max(at - 8, 0), at + (spec.entry is Entry.NEXT_OPEN)
+        end = int(labels.long.exit_bar[at])
+        stretch = bars.iloc[start : end + 9]
+        price = bars["open"].iloc[entry] if spec.entry is Entry.NEXT_OPEN else bars["close"].iloc[at]
+        return report.label_on_path(
+            stretch,
+            entry - start,
+            entry_price=price,
+            target=price + spec.tp_atr * labels.atr[at],
+            stop=price - spec.sl_atr * labels.atr[at],
+            exit=end - start,
+            exit_price=labels.long.exit_price[at],
+            reason=ExitReason(labels.long.reason[at]).name,
+        )
+
+    def windows(self):
+        """Train, tune, select and final, with the purged gaps and the refits."""
+        split = self.revision.manifest["split"]
+        spans = {w.value: {"start": split["windows"][w]["start_s"], "end": split["windows"][w]["end_s"]} for w in Window}
+        gaps = [(spans[w]["start"] - split["embargo"], spans[w]["start"]) for w in list(Window)[1:]]
+        return report.windows_timeline(spans, refits=split["refits"], gaps=gaps)
+
+    def equity(self):
+        """Equity and drawdown of the final window, with the band of random entries (5 to 95 %)."""
+        curve = self.evidence.curve
+        return report.equity_and_drawdown(
+            curve["time_utc"],
+            curve["equity"],
+            band_low=curve["null_low"] or None,
+            band_high=curve["null_high"] or None,
+            null_median=curve["null_median"] or None,
+            band_name="random entries, 5 to 95 %",
+            deepest_pct=self.evidence.strategy.max_drawdown_equity_pct.value,
+            trades=self.evidence.strategy.trades,
+        )
+
+    def cost_curve(self):
+        """Expectancy at several spreads."""
+        points = self.evidence.cost_curve
+        worth = [point.expectancy_net_r for point in points]
+        return report.cost_curve(
+            [point.multiple for point in points],
+            [np.nan if w.value is None else w.value for w in worth],
+            low=[np.nan if w.low is None else w.low for w in worth],
+            high=[np.nan if w.high is None else w.high for w in worth],
+            spread=self.evidence.costs.spread,
+            trades=self.evidence.strategy.trades,
+        )
+
+    def _meaning(self, name: str) -> str:
+        """What a row of the table is; a Sharpe says from how many days, and whether that is enough."""
+        days = self.evidence.strategy.sharpe.n
+        if name != "sharpe" or not days:
+            return TRADE_ROWS[name]
+        return f"{TRADE_ROWS[name].replace('daily', f'{days:,} daily')}{' (too few to be believed)' if days < FEW_DAYS else ''}"
+
+    def trade_rows(self) -> list[tuple]:
+        """(meaning, value) of the judged decisions, for a terminal."""
+        return [(self._meaning(name), _shown(getattr(self.evidence.strategy, name))) for name in TRADE_ROWS]
+
+    def trades_table(self) -> pd.DataFrame:
+        """The figures of the final window beside random entries, always-long and always-short."""
+        luck = self.evidence.random_entries
+        columns = {"these decisions": self.evidence.strategy}
+        columns |= {name.replace("_", " "): figures for name, figures in self.evidence.baselines.items()}
+        rows = {}
+        for name in TRADE_ROWS:
+            row = {column: _shown(getattr(figures, name)) for column, figures in columns.items()}
+            band = getattr(luck, name, None)
+            row["random entries, 5 to 95 %"] = "" if band is None or band.low is None else f"{_short(band.low)} to {_short(band.high)}"
+            rows[self._meaning(name)] = row
+        order = ["these decisions", "random entries, 5 to 95 %", *list(columns)[1:]]
+        return pd.DataFrame(rows).T[order]
+
+    def backtest(self) -> dict:
+        """The page of `trademl backtest`: the trades under another account or cost."""
+        parts = [
+            (f"# Backtest\n\n> {self.evidence.sentence}", [self.trades_table()]),
+            ("## Equity", [self.equity()]),
+            ("## What the spread does", [self.cost_curve()]),
+        ]
+        return report.notebook_of(parts)
+
+    def calibration(self):
+        """Reliability on final of the probabilities that were calibrated on select."""
+        table = pd.DataFrame(self.metrics["signal"]["final"]["reliability"]["bins"])
+        bins = {}
+        for k, name in enumerate(CLASSES):
+            mine = table[table.class_index == k]
+            bins[name] = {"predicted": mine.forecast, "observed": mine.observed, "count": mine.n}
+        return report.calibration(bins, n=self.metrics["signal"]["final"]["n"])
+
+    def confusion(self):
+        """True class against the most probable one, on final."""
+        return report.confusion(self.metrics["signal"]["final"]["confusion"], CLASSES)
+
+    def log_loss_table(self) -> pd.DataFrame:
+        """Log loss of the blend, of each model and of the class prior, on select and final."""
+        rows = {}
+        for window in ("select", "final"):
+            s = self.metrics["signal"][window]
+            gain = s["log_loss_minus_prior"]
+            rows[window] = {
+                "labels": f"{s['n']:,}",
+                "effective": f"{s['effective_n']:,.0f}",
+                "class prior": f"{s['prior_log_loss']:.4f}",
+                "blend": f"{s['log_loss']:.4f}",
+                **{name: f"{s['log_loss_by_model'][name]:.4f}" for name in MODELS},
+                "blend - prior": "none" if gain["low"] is None else f"{gain['point']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
+            }
+        return pd.DataFrame(rows).T
+
+    def warm_or_cold(self):
+        """Log loss of both candidates on select (which decided) and final; a sentence where there was but one."""
+        told = self.revision.manifest.get("warmstart")
+        if told is None or not told["log_loss"]:
+            return told["why"] if told else "cold: made before warm starts"
+        rows = {window: {name: f"{value:.4f}" for name, value in both.items()} for window, both in told["log_loss"].items()}
+        table = pd.DataFrame(rows).T[["cold", "warm"]]
+        table.loc["decided on select"] = ["shipped" if told["start"] == name else "" for name in table.columns]
+        return table
+
+    @cached_property
+    def _risk(self) -> dict | None:
+        names = {entry["name"] for entry in self.revision.manifest["files"]}
+        return json.loads(self.revision.read(METADATA_FILE)) if METADATA_FILE in names else None
+
+    def risk_histogram(self):
+        """Which multiplier each profile's replay chose, under both objectives."""
+        if self._risk is None:
+            return "This revision was made without risk heads: every trade is sized at the profile's base risk."
+        counts = {
+            number: {objective: np.array(of["histogram"]) * of["rows"] for objective, of in profile["labels"].items()}
+            for number, profile in self._risk["profiles"].items()
+            if profile["labels"]
+        }
+        if not counts:
+            return "Too few trades to replay: no profile has labels, and every multiplier is 1.0."
+        return report.risk_histogram(counts, self._risk["candidates"])
+
+    def risk_table(self) -> pd.DataFrame:
+        """Verdict of each head, with the label entropy and the share of labels at the grid's edges."""
+        rows = {}
+        for number, profile in (self._risk or {"profiles": {}})["profiles"].items():
+            labels = profile["labels"].get(self._risk["objective"], {})
+            rows[f"profile {number}"] = {
+                "base risk, %": profile["base_risk_pct"],
+                "halt, %": profile["max_total_drawdown_pct"],
+                "multiplier": profile["multiplier"],
+                "label entropy, bits": f"{labels['entropy_bits']:.2f}" if labels else "-",
+                "at the grid's edge": f"{labels['edge_share']:.0%}" if labels else "-",
+                "verdict": profile["sentence"],
+            }
+        return pd.DataFrame(rows).T
+
+    def features(self):
+        """Coverage and spread of every feature."""
+        return report.feature_coverage(self.metrics["features"], self.metrics["complete_rows"])
