@@ -27,10 +27,9 @@ def class_mean_r(label: np.ndarray, long_r: np.ndarray, short_r: np.ndarray, wei
             worth[:, k] = [np.average(r[rows], weights=weight[rows]) for r in (long_r, short_r)]
     return worth
 
-# %% ../../nbs/34_market_decision.ipynb #b2538a2f
+# %% ../../nbs/34_market_decision.ipynb #c0571a02
 def cost_in_r(costs: CostSpec, spec: LabelSpec, atr: np.ndarray) -> np.ndarray:
-    """Round-trip cost in R, float64 (n,), of a trade decided at each bar; inf where ATR is zero or unknown."""
-    atr = np.asarray(atr, np.float64)
+    """Round-trip cost of a trade decided at each bar, in R, float64 (n,); inf where ATR is zero or unknown."""
     with np.errstate(divide="ignore", invalid="ignore"):
         cost = costs.in_r(spec.sl_atr * atr)
     return np.where(atr > 0, cost, np.inf)
@@ -56,13 +55,13 @@ class DecisionRule:
     def __post_init__(self):
         object.__setattr__(self, "rule", choose(Rule, self.rule, "decision.rule"))
 
-
-TIE_R = 1e-9  # sides whose expected R differ by less are a tie: rounding must not choose
-
-
+# %% ../../nbs/34_market_decision.ipynb #c0571a06
 def expected_r(probabilities: np.ndarray, worth: np.ndarray, cost_r: np.ndarray) -> np.ndarray:
     """Expected R net of cost, float64 (n, 2 sides long/short), of (n, 3) probabilities and the bar's cost in R (n,)."""
     return probabilities @ worth.T - np.asarray(cost_r)[:, None]
+
+# %% ../../nbs/34_market_decision.ipynb #c0571a09
+TIE_R = 1e-9  # sides whose expected R differ by less are a tie: rounding must not choose
 
 
 def decide(

@@ -91,10 +91,10 @@ class OutOfSample:
 
     def decisions(self, rule: DecisionRule, costs: CostSpec, window: str, *, exits_on: bool) -> Decisions:
         """Sides within a window under any rule and cost; the position rule's exits if they are on."""
-        cost_r = cost_in_r(costs, self.spec, self.frame["atr"].to_numpy())
-        side = np.zeros(len(cost_r), np.int8)
+        atr = self.frame["atr"].to_numpy()
+        side = np.zeros(len(atr), np.int8)
         span = self.rows(window)
-        side[span] = decide(rule, self.probabilities, cost_r, self.model_probabilities)[span]
+        side[span] = decide(rule, self.probabilities, cost_in_r(costs, self.spec, atr), self.model_probabilities)[span]
         if not exits_on:
             return Decisions(side)
         long_exit, short_exit = (self.frame[name].to_numpy() for name in EXITS)
