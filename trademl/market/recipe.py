@@ -20,6 +20,7 @@ from .backtest import Decisions, run_backtest
 from .decision import DecisionRule, Rule, cost_in_r, decide
 from ..learn.ensemble import Blend, FittedEnsemble, Rounds, Scaler, fit_ensemble, sample_weights
 from .labeling import Labels
+from .open_trade import ExitRule
 from .specs import CLASSES, AccountSpec, CostSpec, LabelSpec
 from .warmstart import continue_ensemble
 from ..settings import Ensemble as EnsembleParams
@@ -104,6 +105,11 @@ class Recipe:
     threads: int = 0
     devices: Mapping[str, Resolved] = field(default_factory=dict)  # model -> where to train; empty = on the CPU
     warm: WarmParams | None = None  # how a fit continues another; needed only where a run starts from a parent
+
+    @property
+    def exit_rule(self) -> ExitRule:
+        """When the position model's answer closes a trade."""
+        return ExitRule(self.position.exit_probability, self.position.min_bars_held)
 
 
 @dataclass(frozen=True)

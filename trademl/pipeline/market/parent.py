@@ -5,6 +5,7 @@ from dataclasses import asdict
 
 import numpy as np
 
+from trademl.bot.records import label_spec_of
 from trademl.errors import RevisionError
 from trademl.files import read_npz
 from trademl.learn.ensemble import FittedEnsemble, Scaler
@@ -12,7 +13,6 @@ from trademl.market.features import FEATURE_NAMES, feature_hash
 from trademl.market.recipe import MarketRows, Recipe
 from trademl.market.specs import CLASSES
 from trademl.market.warmstart import COLD, NEWEST_ROWS, Parent, Start, Terms, parameters_of, read_signal, unlike, why_not_warm
-from trademl.pipeline.market.evidence import contract_of
 from trademl.pipeline.market.inputs import Inputs
 from trademl.settings import Settings
 from trademl.ship.runtime import predict_onnx
@@ -74,7 +74,7 @@ def terms_of(revision: Revision) -> Terms:
 def read_parent(revision: Revision) -> Parent:
     """A stored revision as a parent, after every check of `Revision.verify`; RevisionError when something is not what it should be."""
     manifest, terms = revision.manifest, terms_of(revision)
-    contract_of(revision)
+    label_spec_of(revision)
     revision.verify()
     record = manifest.get("warmstart", {"generation": 0})
     generation = record.get("generation") if isinstance(record, dict) else None

@@ -13,7 +13,7 @@ from trademl.errors import ParityError
 from trademl.files import npz_bytes
 from trademl.learn.ensemble import MODELS, Blend, FittedEnsemble, native_probabilities
 from trademl.market.features import FEATURE_NAMES, feature_hash
-from trademl.market.position import POSITION_CLASSES, STATE_FEATURES
+from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES
 from trademl.market.recipe import MarketRows, Recipe
 from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged, Shipped, position_inputs

@@ -21,8 +21,8 @@ from trademl.evidence.page import Evidence
 from trademl.files import npz_bytes
 from trademl.learn.ensemble import MODELS, FittedEnsemble, native_files
 from trademl.market.features import FEATURES, feature_hash
+from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES
 from trademl.market.out_of_sample import oos_bytes, oos_frame
-from trademl.market.position import POSITION_CLASSES, STATE_FEATURES
 from trademl.market.recipe import MarketRows, Recipe
 from trademl.market.specs import CLASSES, CostSpec
 from trademl.market.walkforward import Judged, Shipped
@@ -31,9 +31,10 @@ from trademl.pipeline.market.choice import account_spec
 from trademl.pipeline.market.evidence import score_signal
 from trademl.pipeline.market.inputs import Inputs, constant_features, constant_sentence, describe_features, describe_labels
 from trademl.pipeline.market.proof import GOLDEN_ROWS, Proven
-from trademl.pipeline.market.risk import CLAMP, METADATA_FILE, TRADES_FILE, RiskTrained, risk_files, risk_verdicts, train_risk
+from trademl.pipeline.market.risk import METADATA_FILE, TRADES_FILE, RiskTrained, risk_files, risk_verdicts, train_risk
 from trademl.pipeline.market.tuning import Tuned
 from trademl.risk.profiles import PROFILES
+from trademl.risk.state import MULTIPLIER_CLAMP
 from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
 from trademl.runs import jsonable
 from trademl.settings import Settings
@@ -191,7 +192,8 @@ def risk_record(files: Mapping[str, bytes]) -> dict:
     else:
         said = {"published": False, "verdict": "no risk head was trained: 1.0"}
         profiles = [{"profile": p.number, "max_total_drawdown_pct": p.max_total_drawdown_pct, **said} for p in PROFILES]
-    return {"profiles": profiles, "risk": {"multiplier_min": CLAMP[0], "multiplier_max": CLAMP[1], "features": list(RISK_FEATURES)}}
+    low, high = MULTIPLIER_CLAMP
+    return {"profiles": profiles, "risk": {"multiplier_min": low, "multiplier_max": high, "features": list(RISK_FEATURES)}}
 
 
 def _scaler_hash(scaler) -> str:

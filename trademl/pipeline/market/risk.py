@@ -9,7 +9,6 @@ import numpy as np
 import pandas as pd
 
 from trademl.clock import epoch_seconds
-from trademl.errors import RevisionError
 from trademl.learn.ensemble import lightgbm_text
 from trademl.learn.readers import from_lightgbm
 from trademl.market.backtest import Decisions
@@ -17,21 +16,18 @@ from trademl.market.decision import decide
 from trademl.market.recipe import MarketRows, Recipe, rule_of, trades_in
 from trademl.market.specs import AccountSpec, CostSpec
 from trademl.market.walkforward import Judged
-from trademl.risk.multiplier import RiskModel, as_input, train_heads
+from trademl.risk.multiplier import RiskModel, train_heads
 from trademl.risk.profiles import PROFILES
 from trademl.risk.profiles import profile as profile_of
 from trademl.risk.replay import Objective, replay
-from trademl.risk.state import clamp_multiplier
+from trademl.risk.state import MULTIPLIER_CLAMP, clamp_multiplier, head_input
 from trademl.risk.trades import LotSpec, TradeSequence
 from trademl.risk.verdict import play
 from trademl.settings import Settings
 from trademl.ship.export import check_parity, regressor_graph
-from trademl.ship.runtime import predict_onnx, session
-from trademl.ship.store import Revision
 from trademl.validate.lineage import Fit, FitKind
 
 TRADES_FILE, METADATA_FILE = "risk_trades.parquet", "risk_metadata.json"
-CLAMP = (0.10, 1.25)
 KEPT = ["entry_time", "exit_time", "net_r", "risk_distance", "entry_price", "atr_norm"]
 
 
@@ -75,9 +71,9 @@ def risk_files(trained: RiskTrained, run_id: str, trained_at: str) -> dict[str, 
     train = TradeSequence.from_backtest(trained.trades[trained.trades["part"] == "train"])
     for number, booster in trained.model.boosters.items():
         graph = regressor_graph(
-            from_lightgbm(booster), clip=CLAMP, metadata={"role": "risk", "profile": str(number), "training_run_id": run_id}
+            from_lightgbm(booster), clip=MULTIPLIER_CLAMP, metadata={"role": "risk", "profile": str(number), "training_run_id": run_id}
         )
-        states = as_input(replay(train, profile_of(number), objective=Objective.WR_PF_SQRT_DD, lots=trained.lots, seed=0).states)
+        states = head_input(replay(train, profile_of(number), objective=Objective.WR_PF_SQRT_DD, lots=trained.lots, seed=0).states)
         check_parity(graph, states, clamp_multiplier(booster.predict(states, num_threads=1))[:, None])
         files |= {f"risk_p{number}.onnx": graph, f"native/risk_p{number}.txt": lightgbm_text(booster).encode()}
     return files
@@ -115,15 +111,3 @@ def head_of_model(model: RiskModel, profile: int, settings: Settings):
     if not settings.risk_model.enabled or profile not in model.published:
         return None
     return lambda state: float(model.multiplier(profile, state)[0])
-
-
-def head_of_revision(revision: Revision, profile: int, settings: Settings):
-    """The policy of a stored revision for a profile; None when it is 1.0. A head that should be there and is not: RevisionError."""
-    listed = {entry["profile"]: entry for entry in revision.manifest["profiles"]}
-    if not settings.risk_model.enabled or not listed.get(profile, {}).get("published", False):
-        return None
-    name = f"risk_p{profile}.onnx"
-    if name not in {entry["name"] for entry in revision.manifest["files"]}:
-        raise RevisionError(f"revision {revision.name} publishes a risk head for profile {profile}, but holds no {name}")
-    runner = session(revision.read(name))
-    return lambda state: float(predict_onnx(runner, as_input(state))["value"][0, 0])
