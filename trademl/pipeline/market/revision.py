@@ -230,7 +230,7 @@ def store_revision(
     metrics = describe(inputs, rows, judged, shipped, settings, evidence, verdict)
     trained_at = iso_z(utc_now())
     if risk is not None:
-        shipped = replace(shipped, lineage=shipped.lineage.add(risk.fit()))
+        shipped = replace(shipped, lineage=shipped.lineage.add(*risk.fits()))
     heads = {} if risk is None else risk_files(risk, run_id, trained_at)
     files = revision_files(rows, judged, shipped, proven, metrics, heads)
     manifest = build_manifest(
@@ -329,4 +329,4 @@ def store_risk(parent: Revision, settings: Settings) -> Revision:
 
 
 def _fits(trained: RiskTrained) -> list[dict]:
-    return json.loads(Lineage((trained.fit(),)).to_json())
+    return json.loads(Lineage(trained.fits()).to_json())
