@@ -47,14 +47,14 @@ class OneOf:
         return f"must be {' or '.join(self.words)}"
 
 
-POSITIVE = Range(1e-9, 10**12)
-NOT_NEGATIVE = Range(0, 10**12)
-FRACTION = Range(0, 1, above=True)  # of something that must not be empty
-SEED = Range(0, 2**32 - 1)
-COUNT = Range(1, 1_000_000)
-ROUNDS = Range(1, 100_000)  # trees or boosting rounds
-DEPTH = Range(1, 30)
-BINS = Range(2, 65_535)
+_POSITIVE = Range(1e-9, 10**12)
+_NOT_NEGATIVE = Range(0, 10**12)
+_FRACTION = Range(0, 1, above=True)  # of something that must not be empty
+_SEED = Range(0, 2**32 - 1)
+_COUNT = Range(1, 1_000_000)
+_ROUNDS = Range(1, 100_000)  # trees or boosting rounds
+_DEPTH = Range(1, 30)
+_BINS = Range(2, 65_535)
 
 
 @dataclass(frozen=True)
@@ -76,7 +76,7 @@ class Market:
 class Synthetic:
     bars: Annotated[int, Range(1, 5_000_000)]
     edge: Annotated[float, Range(0, 1)]
-    seed: Annotated[int, SEED]
+    seed: Annotated[int, _SEED]
 
 
 @dataclass(frozen=True)
@@ -84,12 +84,12 @@ class Labeling:
     method: Annotated[str, OneOf(("atr_aware", "sltp_aware"))]  # the second is refused with the reason
     tp_atr: Annotated[float, Range(0.01, 1_000)]
     sl_atr: Annotated[float, Range(0.01, 1_000)]
-    horizon_bars: Annotated[int, COUNT]
+    horizon_bars: Annotated[int, _COUNT]
     atr: Annotated[str, OneOf(("sma_tr_14",))]
     entry: Annotated[str, OneOf(("next_open", "close"))]
     tie: Annotated[str, OneOf(("sl_first", "tp_first"))]
     price_path: Annotated[str, OneOf(("ohlc", "close"))]
-    news_surge: Annotated[float, POSITIVE]
+    news_surge: Annotated[float, _POSITIVE]
 
 
 @dataclass(frozen=True)
@@ -99,9 +99,9 @@ class DynamicSltp:
 
 @dataclass(frozen=True)
 class Windows:
-    final_share: Annotated[float, FRACTION]
-    select_share: Annotated[float, FRACTION]
-    tune_share: Annotated[float, FRACTION]
+    final_share: Annotated[float, _FRACTION]
+    select_share: Annotated[float, _FRACTION]
+    tune_share: Annotated[float, _FRACTION]
     embargo_bars: Annotated[int, Range(0, 1_000_000)]
     refit_every_days: Annotated[float, Range(0.25, 36_500)]
     oof_parts: Annotated[int, Range(1, 100)]
@@ -115,29 +115,29 @@ class Windows:
 
 @dataclass(frozen=True)
 class Ensemble:
-    rf_trees: Annotated[int, ROUNDS]
-    rf_max_depth: Annotated[int, DEPTH]
-    rf_min_samples_leaf: Annotated[int, COUNT]
-    rf_max_samples: Annotated[float, FRACTION]
-    rf_max_features: Annotated[float, FRACTION]
-    xgb_max_rounds: Annotated[int, ROUNDS]
-    xgb_max_depth: Annotated[int, DEPTH]
-    xgb_learning_rate: Annotated[float, FRACTION]
-    xgb_min_child_weight: Annotated[float, NOT_NEGATIVE]
-    xgb_subsample: Annotated[float, FRACTION]
-    xgb_colsample: Annotated[float, FRACTION]
-    xgb_reg_lambda: Annotated[float, NOT_NEGATIVE]
-    xgb_max_bin: Annotated[int, BINS]
-    lgb_max_rounds: Annotated[int, ROUNDS]
+    rf_trees: Annotated[int, _ROUNDS]
+    rf_max_depth: Annotated[int, _DEPTH]
+    rf_min_samples_leaf: Annotated[int, _COUNT]
+    rf_max_samples: Annotated[float, _FRACTION]
+    rf_max_features: Annotated[float, _FRACTION]
+    xgb_max_rounds: Annotated[int, _ROUNDS]
+    xgb_max_depth: Annotated[int, _DEPTH]
+    xgb_learning_rate: Annotated[float, _FRACTION]
+    xgb_min_child_weight: Annotated[float, _NOT_NEGATIVE]
+    xgb_subsample: Annotated[float, _FRACTION]
+    xgb_colsample: Annotated[float, _FRACTION]
+    xgb_reg_lambda: Annotated[float, _NOT_NEGATIVE]
+    xgb_max_bin: Annotated[int, _BINS]
+    lgb_max_rounds: Annotated[int, _ROUNDS]
     lgb_num_leaves: Annotated[int, Range(2, 131_072)]
-    lgb_learning_rate: Annotated[float, FRACTION]
-    lgb_min_data_in_leaf: Annotated[int, COUNT]
-    lgb_subsample: Annotated[float, FRACTION]
-    lgb_colsample: Annotated[float, FRACTION]
-    lgb_reg_lambda: Annotated[float, NOT_NEGATIVE]
-    lgb_max_bin: Annotated[int, BINS]
-    early_stopping_rounds: Annotated[int, ROUNDS]
-    recency_half_life_bars: Annotated[float, NOT_NEGATIVE]
+    lgb_learning_rate: Annotated[float, _FRACTION]
+    lgb_min_data_in_leaf: Annotated[int, _COUNT]
+    lgb_subsample: Annotated[float, _FRACTION]
+    lgb_colsample: Annotated[float, _FRACTION]
+    lgb_reg_lambda: Annotated[float, _NOT_NEGATIVE]
+    lgb_max_bin: Annotated[int, _BINS]
+    early_stopping_rounds: Annotated[int, _ROUNDS]
+    recency_half_life_bars: Annotated[float, _NOT_NEGATIVE]
     class_weight: Annotated[str, OneOf(("none", "balanced"))]
 
 
@@ -146,9 +146,9 @@ class WarmStart:
     enabled: bool
     refresh_bars: Annotated[int, Range(1, 100_000_000)]
     lgb_decay: Annotated[float, Range(0, 1)]
-    rf_replace_share: Annotated[float, FRACTION]
+    rf_replace_share: Annotated[float, _FRACTION]
     max_generations: Annotated[int, Range(0, 1_000_000)]
-    max_drift_psi: Annotated[float, NOT_NEGATIVE]
+    max_drift_psi: Annotated[float, _NOT_NEGATIVE]
 
 
 @dataclass(frozen=True)
@@ -164,9 +164,9 @@ class Tuning:
 @dataclass(frozen=True)
 class Position:
     exit_gap_r: Annotated[float, Range(0, 1_000)]
-    min_bars_held: Annotated[int, COUNT]
-    exit_probability: Annotated[float, FRACTION]
-    entry_share: Annotated[float, FRACTION]
+    min_bars_held: Annotated[int, _COUNT]
+    exit_probability: Annotated[float, _FRACTION]
+    entry_share: Annotated[float, _FRACTION]
 
 
 @dataclass(frozen=True)
@@ -185,44 +185,44 @@ class RiskModel:
 @dataclass(frozen=True)
 class Account:
     profile: Annotated[int, Range(1, 5)]
-    balance: Annotated[float, POSITIVE]
-    leverage: Annotated[float, POSITIVE]
-    margin_call_pct: Annotated[float, NOT_NEGATIVE]
+    balance: Annotated[float, _POSITIVE]
+    leverage: Annotated[float, _POSITIVE]
+    margin_call_pct: Annotated[float, _NOT_NEGATIVE]
     swap: bool
 
 
 @dataclass(frozen=True)
 class Backtest:
     null_runs: Annotated[int, Range(0, 1_000_000)]
-    bootstrap_draws: Annotated[int, COUNT]
+    bootstrap_draws: Annotated[int, _COUNT]
 
 
 @dataclass(frozen=True)
 class Gate:
-    min_trades: Annotated[int, COUNT]
+    min_trades: Annotated[int, _COUNT]
     level: Annotated[float, Range(0.001, 0.5)]
 
 
 @dataclass(frozen=True)
 class Run:
-    seed: Annotated[int, SEED]
+    seed: Annotated[int, _SEED]
     device: Annotated[str, OneOf(("auto", "cpu", "cuda"))]
     threads: Annotated[int, Range(0, 4_096)]
 
 
 @dataclass(frozen=True)
 class Symbol:
-    round_step: Annotated[float, POSITIVE]
-    contract_size: Annotated[float, POSITIVE]
-    point: Annotated[float, POSITIVE]
-    spread: Annotated[float, NOT_NEGATIVE]
-    commission: Annotated[float, NOT_NEGATIVE]
-    slippage: Annotated[float, NOT_NEGATIVE]
+    round_step: Annotated[float, _POSITIVE]
+    contract_size: Annotated[float, _POSITIVE]
+    point: Annotated[float, _POSITIVE]
+    spread: Annotated[float, _NOT_NEGATIVE]
+    commission: Annotated[float, _NOT_NEGATIVE]
+    slippage: Annotated[float, _NOT_NEGATIVE]
     swap_long: Annotated[float, Range(-(10**12), 10**12)]
     swap_short: Annotated[float, Range(-(10**12), 10**12)]
-    lot_step: Annotated[float, POSITIVE]
-    min_lot: Annotated[float, POSITIVE]
-    max_lot: Annotated[float, POSITIVE]
+    lot_step: Annotated[float, _POSITIVE]
+    min_lot: Annotated[float, _POSITIVE]
+    max_lot: Annotated[float, _POSITIVE]
 
     def conflict(self) -> tuple[tuple[str, ...], str] | None:
         """Lots between which there is no size."""

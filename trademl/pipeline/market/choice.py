@@ -2,16 +2,19 @@
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from trademl.device import resolve_models
 from trademl.errors import UsageError
 from trademl.market.decision import Rule
-from trademl.market.recipe import Recipe
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
 from trademl.risk.profiles import PROFILES
 from trademl.risk.profiles import profile as profile_of
 from trademl.settings import Settings
 from trademl.ship.store import Store
+
+if TYPE_CHECKING:
+    from trademl.market.recipe import Recipe
 
 SYNTHETIC = "SYNTH"
 
@@ -49,6 +52,11 @@ class MarketChoice:
         return f"{self.bars} with {'no calendar (--no-news)' if self.no_news else self.news}"
 
 
+def store_folder(settings: Settings, symbol: str) -> str:
+    """The folder of a market's store: a store holds one line, and SYNTH's is the embedded market's, whatever its bars come from."""
+    return f"{settings.paths.models}/synthetic" if symbol == SYNTHETIC else settings.paths.models
+
+
 def choose_market(
     settings: Settings,
     *,
@@ -68,7 +76,7 @@ def choose_market(
     if bars is None and (news or no_news):
         raise UsageError("--news and --no-news belong to a bars file: give --bars FILE too (the embedded market brings its own calendar)")
     if bars is None:
-        return MarketChoice(SYNTHETIC, None, None, False, models_dir or f"{settings.paths.models}/synthetic", named.timeframe)
+        return MarketChoice(SYNTHETIC, None, None, False, models_dir or store_folder(settings, SYNTHETIC), named.timeframe)
     if news and no_news:
         raise UsageError("--news and --no-news exclude each other")
     if not news and not no_news:
@@ -76,7 +84,7 @@ def choose_market(
             raise UsageError(f"no calendar for {bars}: give --news FILE, or say --no-news (features 52-55 are then constant)")
         news = named.news
     settings.symbol(wanted)
-    return MarketChoice(wanted, bars, news, no_news, models_dir or settings.paths.models, named.timeframe)
+    return MarketChoice(wanted, bars, news, no_news, models_dir or store_folder(settings, wanted), named.timeframe)
 
 
 def label_spec(settings: Settings) -> LabelSpec:
@@ -122,8 +130,10 @@ def account_spec(settings: Settings, symbol: str, profile: int, **given) -> Acco
     return AccountSpec(**(fields | {k: v for k, v in given.items() if v is not None}))
 
 
-def recipe_of(settings: Settings) -> Recipe:
+def recipe_of(settings: Settings) -> "Recipe":
     """The recipe that the settings describe."""
+    from trademl.market.recipe import Recipe  # here: the commands that only look for a store need no library that trains
+
     return Recipe(
         ensemble=settings.ensemble,
         position=settings.position,
@@ -149,9 +159,9 @@ def open_store(settings: Settings, *, symbol: str | None = None, models_dir: str
     When a plain `retrain` would take the embedded market only for want of files, both its store and the configured market's
     come into question: then the one that holds `revision`, or the newest revision of all, is meant.
     """
-    own, embedded = Store(settings.paths.models), Store(f"{settings.paths.models}/synthetic")
+    own, embedded = (Store(store_folder(settings, one)) for one in (settings.market.symbol, SYNTHETIC))
     if models_dir is not None or symbol is not None:
-        named = Store(models_dir) if models_dir is not None else embedded if symbol == SYNTHETIC else own
+        named = Store(store_folder(settings, symbol) if models_dir is None else models_dir)
         others = sorted({r.manifest["symbol"] for r in named.revisions()} - {symbol}) if symbol is not None else []
         if others:
             raise UsageError(
