@@ -67,6 +67,11 @@ class MarketChoice:
         return f"{self.bars} with {'no calendar (--no-news)' if self.no_news else self.news}"
 
 
+def store_folder(settings: Settings, symbol: str) -> str:
+    """The folder of a market's store: a store holds one line, and SYNTH's is the embedded market's, whatever its bars come from."""
+    return f"{settings.paths.models}/synthetic" if symbol == SYNTHETIC else settings.paths.models
+
+
 def choose_market(settings: Settings, flags: MarketFlags = MarketFlags()) -> MarketChoice:
     """Flags first, then the files that the settings name, else the embedded market. The store follows the line."""
     market = settings.market
@@ -78,7 +83,7 @@ def choose_market(settings: Settings, flags: MarketFlags = MarketFlags()) -> Mar
     if bars is None and (news or flags.no_news):
         raise UsageError("--news and --no-news belong to a bars file: give --bars FILE too (the embedded market brings its own calendar)")
     if bars is None:
-        return MarketChoice(SYNTHETIC, None, None, False, flags.models_dir or _embedded_store(settings), market.timeframe)
+        return MarketChoice(SYNTHETIC, None, None, False, flags.models_dir or store_folder(settings, SYNTHETIC), market.timeframe)
     if news and flags.no_news:
         raise UsageError("--news and --no-news exclude each other")
     if not news and not flags.no_news:
@@ -86,11 +91,7 @@ def choose_market(settings: Settings, flags: MarketFlags = MarketFlags()) -> Mar
             raise UsageError(f"no calendar for {bars}: give --news FILE, or say --no-news (features 52-55 are then constant)")
         news = market.news
     settings.symbol(symbol)
-    return MarketChoice(symbol, bars, news, flags.no_news, flags.models_dir or settings.paths.models, market.timeframe)
-
-
-def _embedded_store(settings: Settings) -> str:
-    return f"{settings.paths.models}/synthetic"
+    return MarketChoice(symbol, bars, news, flags.no_news, flags.models_dir or store_folder(settings, symbol), market.timeframe)
 
 
 def open_store(settings: Settings, *, symbol: str | None = None, models_dir: str | None = None, revision: str | None = None) -> Store:
@@ -99,9 +100,9 @@ def open_store(settings: Settings, *, symbol: str | None = None, models_dir: str
     When a plain `retrain` would take the embedded market only for want of files, both its store and the configured market's
     come into question: then the one that holds `revision`, or the newest revision of all, is meant.
     """
-    configured, embedded = Store(settings.paths.models), Store(_embedded_store(settings))
+    configured, embedded = (Store(store_folder(settings, name)) for name in (settings.market.symbol, SYNTHETIC))
     if models_dir is not None or symbol is not None:
-        named = Store(models_dir) if models_dir is not None else embedded if symbol == SYNTHETIC else configured
+        named = Store(store_folder(settings, symbol) if models_dir is None else models_dir)
         others = sorted({Stored(r).symbol for r in named.revisions()} - {symbol}) if symbol is not None else []
         if others:
             raise UsageError(

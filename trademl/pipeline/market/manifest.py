@@ -51,7 +51,7 @@ class Trained:
     @property
     def lineage(self) -> Lineage:
         """Every fit behind what is stored: the shipped models' and the heads'."""
-        return self.shipped.lineage if self.heads is None else self.shipped.lineage.add(self.heads.fit())
+        return self.shipped.lineage if self.heads is None else self.shipped.lineage.add(*self.heads.fits())
 
 
 def build_manifest(case: Case, trained: Trained, files: Mapping[str, bytes], metrics: Mapping, trained_at: str) -> dict:
@@ -96,7 +96,7 @@ def rebuild_manifest(stored: Stored, heads: RiskHeads, files: Mapping[str, bytes
     return before | {
         "trained_at": trained_at,
         "parent": stored.name,
-        "lineage": [*(fit for fit in before["lineage"] if fit["kind"] != FitKind.RISK_LABELS), *_fits(Lineage((heads.fit(),)))],
+        "lineage": [*(fit for fit in before["lineage"] if fit["kind"] != FitKind.RISK_LABELS), *_fits(Lineage(heads.fits()))],
         "models": [*(model for model in before["models"] if model["role"] != "risk"), *risk_models(files)],
         **risk_record(files),
     }

@@ -41,10 +41,12 @@ class RiskHeads:
     trades: pd.DataFrame  # columns KEPT and `part`: train (out-of-fold) or select
     lots: LotSpec
 
-    def fit(self) -> Fit:
-        """The note for the lineage: the last exit that risk labels or verdicts have seen."""
+    def fits(self) -> tuple[Fit, ...]:
+        """The note for the lineage: the last exit that risk labels or verdicts have seen. Without trades nothing was seen: no note."""
+        if self.trades.empty:
+            return ()
         last = int(epoch_seconds(pd.DatetimeIndex(self.trades["exit_time"]))[-1])
-        return Fit(FitKind.RISK_LABELS, "risk heads", None, last, len(self.trades))
+        return (Fit(FitKind.RISK_LABELS, "risk heads", None, last, len(self.trades)),)
 
 
 def risk_trades(case: Case, judged: Judged) -> pd.DataFrame:
