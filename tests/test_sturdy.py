@@ -4,14 +4,18 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from make_revision import make_files, make_manifest
 
 from trademl import device
+from trademl.errors import BadDataError
+from trademl.learn.ensemble import fit_ensemble
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.market.choice import SYNTHETIC
 from trademl.pipeline.market.risk import KEPT, risk_files
@@ -115,6 +119,15 @@ class TestOneStore:
 
 
 class TestNothingToLearnFrom:
+    @pytest.mark.parametrize(("rows", "later"), [(40, 0), (2, 40)])
+    def test_too_few_rows_for_a_booster_are_bad_data(self, rows, later):
+        def made(n):
+            return np.zeros((n, 3), np.float32), np.arange(n) % 2, np.ones(n)
+
+        params = replace(load_settings().ensemble, lgb_subsample=0.05)
+        with pytest.raises(BadDataError, match=rf"position: {rows} rows to learn from and {later} to stop on are too few"):
+            fit_ensemble(*made(rows), params, n_classes=2, seed=1, stop=made(later), what="position")
+
     def test_risk_heads_without_trades_have_seen_nothing(self):
         settings = load_settings()
         none = pd.DataFrame({name: pd.Series(dtype="datetime64[ns, UTC]" if name.endswith("time") else float) for name in KEPT})
