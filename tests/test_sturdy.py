@@ -181,7 +181,6 @@ class TestTheCommandLine:
             (2_500, 0, {}, 4),
             (3_600, 0.5, {"labeling_horizon_bars": 400}, 4),
             (3_600, 0.5, {"labeling_tp_atr": 0.01, "labeling_sl_atr": 0.01}, 4),
-            (4_000, 0, {"labeling_tp_atr": 0.3, "labeling_sl_atr": 0.3}, 3),
             (6_000, 0, {}, 3),
         ],
     )
