@@ -37,7 +37,7 @@ def _check_spacing(time):
     if (step < BAR_SECONDS).any():
         row = int((step < BAR_SECONDS).argmax()) + 1
         where = f"bars row {row} ({iso_z(time[row])}): opens {step[row - 1]} s after row {row - 1}"
-        raise BadDataError(f"{where}; M15 bars stand in order, at least {BAR_SECONDS} s apart")
+        raise BadDataError(f"{where}; M15 bars must be in order, at least {BAR_SECONDS} s apart")
     if len(step) >= 96 and step.min() > BAR_SECONDS:
         raise BadDataError(
             f"bars: no two of {len(time)} bars open {BAR_SECONDS} s apart (nearest: {step.min()} s); the features are defined on M15 bars"
