@@ -13,7 +13,7 @@ from trademl.evidence.page import Evidence
 from trademl.evidence.page import judge as judge_trades
 from trademl.market.backtest import Decisions, run_backtest
 from trademl.market.labeling import label_bars
-from trademl.market.out_of_sample import OutOfSample, read_oos
+from trademl.market.out_of_sample import OutOfSample, read_out_of_sample
 from trademl.market.position import first_exit, held_rows
 from trademl.market.recipe import EVIDENCE_ACCOUNT
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
@@ -63,7 +63,7 @@ def evidence_on(
 
 def out_of_sample(stored: Stored) -> OutOfSample:
     """A revision's out-of-sample table, under its own contract."""
-    return read_oos(stored.read("oos.parquet"), stored.label_spec)
+    return read_out_of_sample(stored.read("oos.parquet"), stored.label_spec)
 
 
 def reread_evidence(stored: Stored, settings: Settings, conditions: Conditions | None = None) -> Evidence:
