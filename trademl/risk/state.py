@@ -38,7 +38,7 @@ def profit_factor(net_r) -> float:
         return NO_LOSS_PROFIT_FACTOR if gains > 0 else NEUTRAL_PROFIT_FACTOR
     return gains / losses
 
-
+# %% ../../nbs/41_risk_state.ipynb #983e1018
 def consecutive_losses(net_r) -> int:
     """Length of the losing run at the end; a result of exactly zero ends it."""
     run = 0
@@ -52,6 +52,16 @@ def consecutive_losses(net_r) -> int:
 HISTORY = 500  # closed trades that a caller needs to keep
 
 
+def _check_account(equity, start, peak, atr_norm):
+    for name, value in (("equity", equity), ("start", start), ("peak", peak)):
+        if not (math.isfinite(value) and value > 0):
+            raise UsageError(f"equity state: {name} = {value!r} must be a finite amount > 0; an account without money has no state")
+    if peak < equity:
+        raise UsageError(f"equity state: peak = {peak!r} is below equity = {equity!r}; the peak includes the present equity")
+    if not (math.isfinite(atr_norm) and atr_norm >= 0):
+        raise UsageError(f"equity state: atr_norm = {atr_norm!r} must be a finite ratio >= 0 (ATR at entry / entry price)")
+
+# %% ../../nbs/41_risk_state.ipynb #af7dfd9e
 def equity_state(
     closed_net_r,  # (k,) net R of this account's closed trades, oldest first; skipped signals are not trades
     *,
@@ -61,13 +71,7 @@ def equity_state(
     atr_norm: float,  # ATR at entry / entry price, >= 0
 ) -> np.ndarray:
     """The seven features, in the order of STATE_FEATURES: float64 of shape (7,). Raises UsageError on an impossible account."""
-    for name, value in (("equity", equity), ("start", start), ("peak", peak)):
-        if not (math.isfinite(value) and value > 0):
-            raise UsageError(f"equity state: {name} = {value!r} must be a finite amount > 0; an account without money has no state")
-    if peak < equity:
-        raise UsageError(f"equity state: peak = {peak!r} is below equity = {equity!r}; the peak includes the present equity")
-    if not (math.isfinite(atr_norm) and atr_norm >= 0):
-        raise UsageError(f"equity state: atr_norm = {atr_norm!r} must be a finite ratio >= 0 (ATR at entry / entry price)")
+    _check_account(equity, start, peak, atr_norm)
     history = np.asarray(closed_net_r, dtype=np.float64)[-HISTORY:]
     if history.ndim != 1 or not np.isfinite(history).all():
         raise UsageError("equity state: closed_net_r must be one finite number per closed trade, oldest first")
@@ -85,7 +89,7 @@ def equity_state(
         ]
     )
 
-
+# %% ../../nbs/41_risk_state.ipynb #993627b8
 def clamp_multiplier(value):
     """A head's raw answer held to 0.10..1.25; an answer that is not a number is refused, never replaced."""
     value = np.asarray(value, dtype=np.float64)

@@ -31,9 +31,10 @@ from trademl.pipeline.market.choice import account_spec
 from trademl.pipeline.market.evidence import score_signal
 from trademl.pipeline.market.inputs import Inputs, constant_features, constant_sentence, describe_features, describe_labels
 from trademl.pipeline.market.proof import GOLDEN_ROWS, Proven
-from trademl.pipeline.market.risk import CLAMP, METADATA_FILE, TRADES_FILE, RiskTrained, risk_files, risk_verdicts, train_risk
+from trademl.pipeline.market.risk import METADATA_FILE, TRADES_FILE, RiskTrained, risk_files, risk_verdicts, train_risk
 from trademl.pipeline.market.tuning import Tuned
 from trademl.risk.profiles import PROFILES
+from trademl.risk.state import MULTIPLIER_CLAMP
 from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
 from trademl.runs import jsonable
 from trademl.settings import Settings
@@ -191,7 +192,10 @@ def risk_record(files: Mapping[str, bytes]) -> dict:
     else:
         said = {"published": False, "verdict": "no risk head was trained: 1.0"}
         profiles = [{"profile": p.number, "max_total_drawdown_pct": p.max_total_drawdown_pct, **said} for p in PROFILES]
-    return {"profiles": profiles, "risk": {"multiplier_min": CLAMP[0], "multiplier_max": CLAMP[1], "features": list(RISK_FEATURES)}}
+    return {
+        "profiles": profiles,
+        "risk": {"multiplier_min": MULTIPLIER_CLAMP[0], "multiplier_max": MULTIPLIER_CLAMP[1], "features": list(RISK_FEATURES)},
+    }
 
 
 def _scaler_hash(scaler) -> str:

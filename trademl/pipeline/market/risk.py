@@ -17,13 +17,13 @@ from trademl.market.decision import decide
 from trademl.market.recipe import MarketRows, Recipe, rule_of, trades_in
 from trademl.market.specs import AccountSpec, CostSpec
 from trademl.market.walkforward import Judged
-from trademl.risk.multiplier import RiskModel, as_input, train_heads
+from trademl.risk.multiplier import RiskModel, TrainingSpec, as_input, train_heads
 from trademl.risk.profiles import PROFILES
 from trademl.risk.profiles import profile as profile_of
 from trademl.risk.replay import Objective, replay
-from trademl.risk.state import clamp_multiplier
+from trademl.risk.state import MULTIPLIER_CLAMP, clamp_multiplier
 from trademl.risk.trades import LotSpec, TradeSequence
-from trademl.risk.verdict import play
+from trademl.risk.verdict import simulate_policy
 from trademl.settings import Settings
 from trademl.ship.export import check_parity, regressor_graph
 from trademl.ship.runtime import predict_onnx, session
@@ -31,7 +31,6 @@ from trademl.ship.store import Revision
 from trademl.validate.lineage import Fit, FitKind
 
 TRADES_FILE, METADATA_FILE = "risk_trades.parquet", "risk_metadata.json"
-CLAMP = (0.10, 1.25)
 KEPT = ["entry_time", "exit_time", "net_r", "risk_distance", "entry_price", "atr_norm"]
 
 
@@ -62,7 +61,8 @@ def train_risk(trades: pd.DataFrame, costs: CostSpec, account: AccountSpec, sett
     """The five heads. Too few trades give unpublished heads, not an error."""
     lots = LotSpec.from_specs(costs, account)
     train, later = (TradeSequence.from_backtest(trades[trades["part"] == part]) for part in ("train", "select"))
-    model = train_heads(train, later=later, lots=lots, objective=Objective(settings.risk_model.objective), seed=settings.run.seed)
+    spec = TrainingSpec(objective=Objective(settings.risk_model.objective), lots=lots, seed=settings.run.seed)
+    model = train_heads(train, later=later, spec=spec)
     return RiskTrained(model, trades, lots)
 
 
@@ -75,7 +75,7 @@ def risk_files(trained: RiskTrained, run_id: str, trained_at: str) -> dict[str, 
     train = TradeSequence.from_backtest(trained.trades[trained.trades["part"] == "train"])
     for number, booster in trained.model.boosters.items():
         graph = regressor_graph(
-            from_lightgbm(booster), clip=CLAMP, metadata={"role": "risk", "profile": str(number), "training_run_id": run_id}
+            from_lightgbm(booster), clip=MULTIPLIER_CLAMP, metadata={"role": "risk", "profile": str(number), "training_run_id": run_id}
         )
         states = as_input(replay(train, profile_of(number), objective=Objective.WR_PF_SQRT_DD, lots=trained.lots, seed=0).states)
         check_parity(graph, states, clamp_multiplier(booster.predict(states, num_threads=1))[:, None])
@@ -104,7 +104,7 @@ def sized(rows_bars: pd.DataFrame, decisions: Decisions, trades: pd.DataFrame, a
 
     The states are those of the account that follows the head over exactly these trades.
     """
-    played = play(TradeSequence.from_backtest(trades), profile_of(profile), ask)
+    played = simulate_policy(TradeSequence.from_backtest(trades), profile_of(profile), ask)
     multiplier = np.ones(len(rows_bars))
     multiplier[trades["decision_bar"].to_numpy()] = played.multiplier
     return replace(decisions, multiplier=multiplier)
