@@ -221,9 +221,7 @@ def _train_head(earlier, later, profile, spec, level):
     growth, seed = spec.growth, spec.seed
     if len(earlier) < max(MIN_TRAIN_TRADES, growth.recent + growth.ahead):
         return _untrained(profile, f"{len(earlier)} training trades are too few ({MIN_TRAIN_TRADES} needed)")
-    replays = {
-        o: replay(earlier, profile, objective=o, balances=spec.balances, lots=spec.lots, spec=growth, seed=seed) for o in Objective
-    }
+    replays = {o: replay(earlier, profile, objective=o, balances=spec.balances, lots=spec.lots, spec=growth, seed=seed) for o in Objective}
     done = replays[spec.objective]
     if len(np.unique(done.trade_index)) < MIN_TRAIN_TRADES - growth.recent - growth.ahead:
         unaffordable = done.counters["states_unaffordable"]

@@ -124,9 +124,7 @@ def judge_head(
     constants = {"best_constant": best, "own_average": average, "one": 1.0}
     rivals = {name: (lambda state, value=value: value) for name, value in constants.items()} | {"drawdown_rule": drawdown_rule(profile)}
     runs = {"head": head} | {name: simulate_policy(later, profile, rule) for name, rule in rivals.items()}
-    bounds = {
-        name: lower_bound(head.growth - runs[name].growth, level=level, seed=seed) for name in ("best_constant", "own_average")
-    }
+    bounds = {name: lower_bound(head.growth - runs[name].growth, level=level, seed=seed) for name in ("best_constant", "own_average")}
     rates = {name: breach_rate(run.growth, profile.ceiling, seed=seed) for name, run in runs.items()}
     reasons = _objections(runs, bounds, rates, best, average)
     figures = {

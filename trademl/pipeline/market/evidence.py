@@ -9,8 +9,7 @@ import numpy as np
 from trademl.clock import epoch_seconds, iso_z
 from trademl.errors import LeakageError, RevisionError, UsageError
 from trademl.evidence.gate import GateVerdict, gate_expectancy
-from trademl.evidence.page import Evidence
-from trademl.evidence.page import judge as judge_trades
+from trademl.evidence.page import Evidence, Resampling, make_evidence
 from trademl.learn.ensemble import MODELS
 from trademl.market.backtest import Decisions, run_backtest
 from trademl.market.decision import DecisionRule, Rule, decide
@@ -69,7 +68,7 @@ def weigh(
     profile: int,
     risk: RiskTrained | None = None,
 ) -> tuple[Evidence, GateVerdict]:
-    """The honest page of the final window under the account, and the gate over every decision of it."""
+    """The evidence page of the final window under the account, and the gate over every decision of it."""
     decisions = judged.decisions(rows, recipe, profile)
     final = judged.windows.bars("final")
     trades = trades_in(rows, decisions.side, final, decisions.exit_bar)
@@ -77,15 +76,13 @@ def weigh(
     if ask is not None:
         decisions = sized(rows.bars, decisions, trades, ask, profile)
     span = judged.windows.span("final")
-    evidence = judge_trades(
+    evidence = make_evidence(
         rows.bars,
         decisions,
         rows.spec,
         rows.costs,
         account_spec(settings, symbol, profile),
-        seed=recipe.seed,
-        null_runs=settings.backtest.null_runs,
-        bootstrap_draws=recipe.bootstrap_draws,
+        resampling=Resampling(recipe.seed, settings.backtest.null_runs, recipe.bootstrap_draws),
         window=(span.start_s, span.end_s),
     )
     verdict = gate_expectancy(
@@ -108,7 +105,7 @@ def reread_evidence(
     account: AccountSpec | None = None,
     rule: str | None = None,
 ) -> Evidence:
-    """The honest page of a stored revision's final window, under any account, cost or profile."""
+    """The evidence page of a stored revision's final window, under any account, cost or profile."""
     manifest = revision.manifest
     oos = out_of_sample(revision)
     costs = costs or CostSpec(**manifest["costs"])
@@ -119,15 +116,13 @@ def reread_evidence(
         trades = run_backtest(oos.bars, decisions, oos.spec, costs, EVIDENCE_ACCOUNT).trades
         decisions = sized(oos.bars, decisions, trades, ask, profile)
     span = manifest["split"]["windows"]["final"]
-    return judge_trades(
+    return make_evidence(
         oos.bars,
         decisions,
         oos.spec,
         costs,
         account or account_spec(settings, symbol_of(revision), profile),
-        seed=settings.run.seed,
-        null_runs=settings.backtest.null_runs,
-        bootstrap_draws=settings.backtest.bootstrap_draws,
+        resampling=Resampling(settings.run.seed, settings.backtest.null_runs, settings.backtest.bootstrap_draws),
         window=(span["start_s"], span["end_s"]),
     )
 
@@ -180,7 +175,7 @@ def shipped_evidence(
     rule: str | None = None,
     in_sample: bool = False,
 ) -> tuple[Evidence, str]:
-    """The honest page of the shipped models on bars after everything that they saw, and a watermark.
+    """The evidence page of the shipped models on bars after everything that they saw, and a watermark.
 
     Earlier bars serve as history only. Without a later bar, or on all bars with `in_sample`: refused, or watermarked.
     """
@@ -206,8 +201,8 @@ def shipped_evidence(
         lineage.check(span[0], embargo)
     decision = manifest["decision"] | {"worth": manifest["decision"]["worth_shipped"]} | ({"rule": rule} if rule else {})
     decisions = shipped_decisions(revision, inputs, settings, stored_rule(decision, profile), spec, costs)
-    options = {"seed": settings.run.seed, "null_runs": settings.backtest.null_runs, "bootstrap_draws": settings.backtest.bootstrap_draws}
-    return judge_trades(bars, decisions, spec, costs, account, window=span, **options), IN_SAMPLE if in_sample else ""
+    resampling = Resampling(settings.run.seed, settings.backtest.null_runs, settings.backtest.bootstrap_draws)
+    return make_evidence(bars, decisions, spec, costs, account, window=span, resampling=resampling), IN_SAMPLE if in_sample else ""
 
 
 def check_face(revision: Revision, settings: Settings) -> None:
