@@ -77,14 +77,14 @@ def test_nothing_is_fetched(tmp_path):
     assert "default-src 'none'" in own
 
 
-def test_sentences_wrap_and_wear_no_quotes(tmp_path):
-    told = {"output_type": "execute_result", "metadata": {}, "execution_count": 1, "data": {"text/plain": repr("it's cold: <no parent>")}}
+def test_sentences_wrap_and_are_shown_without_quotes(tmp_path):
+    result = {"output_type": "execute_result", "metadata": {}, "execution_count": 1, "data": {"text/plain": repr("it's cold: <no parent>")}}
     table = {
         "output_type": "display_data",
         "metadata": {},
         "data": {"text/html": f"<table><tr><td>1.5</td><td>{'why ' * 20}</td></tr></table>"},
     }
-    text = body(page(tmp_path, code(told, table)))
+    text = body(page(tmp_path, code(result, table)))
     assert '<pre class="out">it&#x27;s cold: &lt;no parent&gt;</pre>' in text
     assert "<td>1.5</td>" in text and '<td class="words">why' in text
 
@@ -265,7 +265,7 @@ def test_a_year_of_equity_is_thin_enough():
     n = 35_000
     rng = np.random.default_rng(3)
     equity = 500 + rng.normal(size=n).cumsum()
-    figure = report.equity_and_drawdown(np.arange(n) * 900, equity, band_low=equity - 5, band_high=equity + 5, null_median=equity * 0)
+    figure = report.equity_and_drawdown(np.arange(n) * 900, equity, band=report.EquityBand(equity - 5, equity + 5, median=equity * 0))
     assert all(len(trace.y) <= MAX_POINTS for trace in figure.data)
     assert equity.min() in figure.data[3].y
 
@@ -299,7 +299,7 @@ def test_every_figure_says_its_subject_its_n_and_its_units():
     rows = [{"name": "atr_pct", "finite": 0.5, "low": 0, "median": 1, "high": 2}]
     figures = [
         report.label_distribution({"BUY": 1.0}, {"BUY": 1.0}, 10),
-        report.label_on_path(bars, 0, entry_price=1, target=2, stop=0.5, exit=1, exit_price=2, reason="TP"),
+        report.label_on_path(bars, report.PathTrade(entry=0, exit=1, entry_price=1, exit_price=2, target=2, stop=0.5, reason="TP")),
         report.windows_timeline({"train": {"start": 0, "end": 86_400}}),
         report.equity_and_drawdown([0, 900], [500, 501]),
         report.calibration(bins),

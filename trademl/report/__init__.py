@@ -1,6 +1,8 @@
 """Pictures and pages: plotly figures from plain arrays, and one self-contained HTML page from an executed notebook."""
 
 from .figures import (
+    EquityBand,
+    PathTrade,
     calibration,
     confusion,
     cost_curve,
@@ -18,6 +20,8 @@ from .figures import (
 from .page import notebook_of, render, write_report
 
 __all__ = [
+    "EquityBand",
+    "PathTrade",
     "calibration",
     "confusion",
     "cost_curve",

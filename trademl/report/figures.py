@@ -5,6 +5,7 @@ Times may be datetimes, ISO text, datetime64 or epoch seconds (UTC). Long series
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -139,18 +140,24 @@ def label_distribution(
     return _finish(fig, "Labels by class", f"{n:,} labelled bars{worth}")
 
 
+@dataclass(frozen=True)
+class PathTrade:
+    """A trade to draw on a stretch of bars; positions count from the first bar of the stretch."""
+
+    entry: int  # position of the bar at whose open the trade is filled
+    exit: int  # position of the bar that ends the trade
+    entry_price: float
+    exit_price: float
+    target: float  # take-profit price
+    stop: float  # stop-loss price
+    horizon: int | None = None  # position of the last bar of the horizon
+    side: str = "long"
+    reason: str = ""  # e.g. TP, SL, timeout
+
+
 def label_on_path(
     bars: Any,  # frame or mapping with open, high, low, close (m,): the stretch to draw; its index or `time` are the bars' opening times
-    entry: int,  # position in the stretch of the bar at whose open the trade is filled
-    *,
-    entry_price: float,
-    target: float,  # take-profit price
-    stop: float,  # stop-loss price
-    exit: int,  # position of the bar that ends the trade
-    exit_price: float,
-    horizon: int | None = None,  # position of the last bar of the horizon
-    side: str = "long",
-    reason: str = "",  # e.g. TP, SL, timeout
+    trade: PathTrade,
 ) -> go.Figure:
     """One labelled trade on its price path: barriers, entry, exit."""
     moments = times(bars["time"] if isinstance(bars, Mapping) else bars.index)
@@ -166,28 +173,26 @@ def label_on_path(
             decreasing={"fillcolor": QUIET, "line": edge},
         )
     )
-    end = moments[min(horizon if horizon is not None else exit, len(moments) - 1)]
-    for level, colour, label in ((target, TEAL, "target"), (entry_price, INK, "entry"), (stop, RED, "stop")):
+    end = moments[min(trade.horizon if trade.horizon is not None else trade.exit, len(moments) - 1)]
+    for level, colour, label in ((trade.target, TEAL, "target"), (trade.entry_price, INK, "entry"), (trade.stop, RED, "stop")):
         line = {"color": colour, "width": 1.6, "dash": "solid" if label == "entry" else "dash"}
         fig.add_scatter(
-            x=[moments[entry], end],
+            x=[moments[trade.entry], end],
             y=[level, level],
             mode="lines",
             name=label,
             line=line,
             hovertemplate=f"{label} %{{y:,.2f}}<extra></extra>",
         )
-    won = TEAL if (exit_price - entry_price) * (1 if side == "long" else -1) > 0 else RED
+    won = TEAL if (trade.exit_price - trade.entry_price) * (1 if trade.side == "long" else -1) > 0 else RED
     mark = {"symbol": ["triangle-right", "x"], "size": [12, 11], "color": [INK, won], "line": {"color": PAPER, "width": 1}}
-    fig.add_scatter(
-        x=[moments[entry], moments[exit]], y=[entry_price, exit_price], mode="markers", marker=mark, name="in, out", showlegend=False
-    )
+    moved = {"x": [moments[trade.entry], moments[trade.exit]], "y": [trade.entry_price, trade.exit_price]}
+    fig.add_scatter(**moved, mode="markers", marker=mark, name="in, out", showlegend=False)
     fig.update_xaxes(rangeslider_visible=False, title_text="bar open, UTC")
     fig.update_yaxes(title_text="price")
-    ended = f", ended by {reason}" if reason else ""
-    return _finish(
-        fig, f"A {side} trade between its barriers", f"held {_count(exit - entry + 1, 'bar')}{ended}; {_count(len(moments), 'bar')} shown"
-    )
+    ended = f", ended by {trade.reason}" if trade.reason else ""
+    text = f"held {_count(trade.exit - trade.entry + 1, 'bar')}{ended}; {_count(len(moments), 'bar')} shown"
+    return _finish(fig, f"A {trade.side} trade between its barriers", text)
 
 
 def windows_timeline(
@@ -235,14 +240,21 @@ def windows_timeline(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class EquityBand:
+    """Equity of random entries at the same frequency, at the times of the equity that it is drawn behind."""
+
+    low: Any  # (n,) edges, account currency
+    high: Any
+    median: Any = None
+    name: str = "random entries, 5 to 95 %"
+
+
 def equity_and_drawdown(
     time: Any,  # (n,)
     equity: Any,  # (n,) marked to market, account currency
     *,
-    band_low: Any = None,  # (n,) edges of a band around what is expected
-    band_high: Any = None,
-    band_name: str = "95 % band",
-    null_median: Any = None,  # (n,) median of random entries at the same frequency
+    band: EquityBand | None = None,
     trades: int | None = None,
     deepest_pct: float | None = None,  # deepest drawdown over all bars, when the series given is thinned; None: that of the series
     currency: str = "USD",
@@ -250,16 +262,16 @@ def equity_and_drawdown(
     """Equity with its null above, drawdown from the peak below. Equity that grows tenfold is drawn on a logarithmic axis."""
     moments, equity = times(time), np.asarray(equity, dtype=np.float64)
     fig = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
-    if band_low is not None and band_high is not None:
-        low, high = np.asarray(band_low, dtype=np.float64), np.asarray(band_high, dtype=np.float64)
+    if band is not None:
+        low, high = np.asarray(band.low, dtype=np.float64), np.asarray(band.high, dtype=np.float64)
         keep = np.union1d(thin(low, MAX_POINTS // 2), thin(high, MAX_POINTS // 2))
         edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
         fig.add_scatter(x=moments[keep], y=high[keep], showlegend=False, **edge, row=1, col=1)
-        fig.add_scatter(x=moments[keep], y=low[keep], name=band_name, fill="tonexty", fillcolor=BAND, **edge, row=1, col=1)
-    if null_median is not None:
-        null = np.asarray(null_median, dtype=np.float64)
-        keep, line = thin(null), {"color": QUIET, "width": 1.4, "dash": "dot"}
-        fig.add_scatter(x=moments[keep], y=null[keep], name="random entries, median", mode="lines", line=line, row=1, col=1)
+        fig.add_scatter(x=moments[keep], y=low[keep], name=band.name, fill="tonexty", fillcolor=BAND, **edge, row=1, col=1)
+    if band is not None and band.median is not None:
+        median = np.asarray(band.median, dtype=np.float64)
+        keep, line = thin(median), {"color": QUIET, "width": 1.4, "dash": "dot"}
+        fig.add_scatter(x=moments[keep], y=median[keep], name="random entries, median", mode="lines", line=line, row=1, col=1)
     keep, hover = thin(equity), "%{x|%Y-%m-%d %H:%M}<br>%{y:,.2f}<extra>equity</extra>"
     fig.add_scatter(
         x=moments[keep], y=equity[keep], name="equity", mode="lines", line={"color": BLUE, "width": 1.8}, hovertemplate=hover, row=1, col=1
@@ -471,14 +483,16 @@ def importance(
 
 
 def study_course(
-    courses: Mapping[str, tuple[Sequence[int], Sequence[float | None], float | None]],  # panel -> trial numbers, losses, the settings' own
+    courses: Mapping[
+        str, tuple[Sequence[int], Sequence[float | None], float | None]
+    ],  # panel -> trial numbers, losses, loss of the settings
     *,
     noun: str = "log loss on the tune window",
 ) -> go.Figure:
-    """Each trial of a study, the best so far, and what the settings' own values score. A trial without a loss was given up."""
+    """Each trial of a study, the best so far, and the loss of the configured values. A trial without a loss was given up early."""
     fig = make_subplots(rows=1, cols=len(courses), subplot_titles=list(courses), shared_yaxes=True, horizontal_spacing=0.05)
     given_up = 0
-    for column, (numbers, losses, own) in enumerate(courses.values(), start=1):
+    for column, (numbers, losses, configured) in enumerate(courses.values(), start=1):
         done = [(n, loss) for n, loss in zip(numbers, losses, strict=True) if loss is not None]
         given_up += len(numbers) - len(done)
         x, y = [n for n, _ in done], np.array([loss for _, loss in done], dtype=np.float64)
@@ -488,8 +502,8 @@ def study_course(
         if len(y):
             line = {"mode": "lines", "line": {"color": BLUE, "shape": "hv", "width": 2}, "showlegend": first, "legendgroup": "best"}
             fig.add_trace(go.Scatter(x=x, y=np.minimum.accumulate(y), name="best so far", hoverinfo="skip", **line), **where)
-        if own is not None:
-            fig.add_hline(y=own, line={"color": RED, "dash": "dot", "width": 1}, **where)
+        if configured is not None:
+            fig.add_hline(y=configured, line={"color": RED, "dash": "dot", "width": 1}, **where)
         fig.update_xaxes(title_text="trial", **where)
     n = sum(len(numbers) for numbers, _, _ in courses.values())
     fig.update_yaxes(title_text=noun, col=1, row=1)
@@ -503,11 +517,11 @@ def study_importance(
     *,
     n: int,  # trials behind it
 ) -> go.Figure:
-    """Which settings the outcome of a study hung on, one panel a model, shares summing to 1."""
+    """Which settings decided the outcome of a study, one panel a model, shares summing to 1."""
     fig = make_subplots(rows=1, cols=max(1, len(shares)), subplot_titles=list(shares), horizontal_spacing=0.16)
-    for column, own in enumerate(shares.values(), start=1):
-        names = sorted(own, key=own.get)
-        bar = go.Bar(x=[own[name] for name in names], y=names, orientation="h", marker_color=BLUE, showlegend=False)
+    for column, panel in enumerate(shares.values(), start=1):
+        names = sorted(panel, key=panel.get)
+        bar = go.Bar(x=[panel[name] for name in names], y=names, orientation="h", marker_color=BLUE, showlegend=False)
         fig.add_trace(bar.update(hovertemplate="%{y}: %{x:.2f}<extra></extra>"), row=1, col=column)
         fig.update_xaxes(title_text="share", range=[0, 1], row=1, col=column)
     return _finish(fig, "What the outcome hung on", f"{_count(n, 'trial')}; PED-ANOVA", hovermode="closest")

@@ -36,7 +36,7 @@ _STATES = {"done": "good", "passed": "good", "refused": "warn", "failed": "bad",
 def render(
     notebook_path: Path | str | Mapping,  # executed notebook: its file, or its content (see `notebook_of`)
     *,
-    headline: str,  # first visible line: revision, dates, what the gate said and why
+    headline: str,  # first visible line: revision, dates, the gate's verdict and its reason
     subtitle: str = "",  # a second, quieter line
     facts: Mapping[str, Any] | None = None,  # run facts shown as a small table: run id, seed, data hashes, device, seconds
     status: str = "done",  # done, passed, refused, failed, interrupted: colours the mark beside the headline
@@ -188,7 +188,7 @@ class _Page:
 
 
 def _silent(code: str) -> str:
-    """A cell that shows nothing takes no room until somebody asks for the code."""
+    """A cell without output is hidden until the code is shown."""
     return f'<section class="cell silent">{code}</section>'
 
 
@@ -199,10 +199,10 @@ def _text(source: Any) -> str:
 def _unquoted(text: str) -> str:
     """A cell that ends in a sentence shows it as Python writes strings."""
     try:
-        told = ast.literal_eval(text) if text[:1] in ("'", '"') else text
+        value = ast.literal_eval(text) if text[:1] in ("'", '"') else text
     except (SyntaxError, ValueError):
         return text
-    return told if isinstance(told, str) else text
+    return value if isinstance(value, str) else text
 
 
 def _inline(text: str) -> str:
@@ -211,7 +211,7 @@ def _inline(text: str) -> str:
 
 
 def clean_html(text: str) -> str:
-    """HTML with only the allowed tags and the attributes colspan, rowspan and class. Scripts and styles go with what they hold."""
+    """HTML with only the allowed tags and the attributes colspan, rowspan and class. Scripts and styles go with their content."""
     cleaner = _Cleaner()
     cleaner.feed(text)
     cleaner.close()

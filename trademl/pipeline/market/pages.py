@@ -86,16 +86,16 @@ class Pages:
         end = int(labels.long.exit_bar[at])
         stretch = bars.iloc[start : end + 9]
         price = bars["open"].iloc[entry] if spec.entry is Entry.NEXT_OPEN else bars["close"].iloc[at]
-        return report.label_on_path(
-            stretch,
-            entry - start,
+        trade = report.PathTrade(
+            entry=entry - start,
+            exit=end - start,
             entry_price=price,
+            exit_price=labels.long.exit_price[at],
             target=price + spec.tp_atr * labels.atr[at],
             stop=price - spec.sl_atr * labels.atr[at],
-            exit=end - start,
-            exit_price=labels.long.exit_price[at],
             reason=ExitReason(labels.long.reason[at]).name,
         )
+        return report.label_on_path(stretch, trade)
 
     def windows(self):
         """Train, tune, select and final, with the purged gaps and the refits."""
@@ -107,13 +107,11 @@ class Pages:
     def equity(self):
         """Equity and drawdown of the final window, with the band of random entries (5 to 95 %)."""
         curve = self.evidence.curve
+        band = report.EquityBand(curve["null_low"], curve["null_high"], curve["null_median"]) if curve["null_low"] else None
         return report.equity_and_drawdown(
             curve["time_utc"],
             curve["equity"],
-            band_low=curve["null_low"] or None,
-            band_high=curve["null_high"] or None,
-            null_median=curve["null_median"] or None,
-            band_name="random entries, 5 to 95 %",
+            band=band,
             deepest_pct=self.evidence.strategy.max_drawdown_equity_pct.value,
             trades=self.evidence.strategy.trades,
         )
