@@ -102,6 +102,19 @@ def test_figures_agree_with_a_slow_reference(bars):
     assert found.exposure.value == pytest.approx(held.mean(), abs=0.02)  # a bar that ends one trade and begins the next counts twice
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_curve_drawn_reaches_the_stated_figures(bars, seed):
+    rng = np.random.default_rng(seed)
+    account = replace(ACCOUNT, risk_pct=float(rng.uniform(0.05, 3)), max_total_drawdown_pct=float(rng.choice([0, 40])))
+    window = window_of(bars, int(rng.integers(0, 1_500)), int(rng.integers(1_600, N)))  # trades run past its end
+    page = make_evidence(bars, blind(seed, share=rng.uniform(0.01, 0.5)), SPEC, COSTS, account, window=window, resampling=QUICK)
+    found, curve = page.strategy, page.curve
+    assert len(curve["time_utc"]) <= 800
+    assert max(curve["drawdown_pct"]) == pytest.approx(found.max_drawdown_equity_pct.value, abs=1e-4)
+    assert 100 * (curve["equity"][-1] / account.balance - 1) == pytest.approx(found.return_pct.value, abs=0.01)
+    assert {len(values) for values in curve.values()} == {len(curve["time_utc"])}
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_few_trades_give_a_page(bars, count):
     side = np.zeros(N, np.int8)

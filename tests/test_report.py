@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trademl import report
-from trademl.report.figures import MAX_POINTS, thin, times
+from trademl.evidence.figures import MAX_POINTS, thin
+from trademl.report.figures import times
 from trademl.report.page import PLOTLY, clean_html, lighter
 
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
@@ -240,6 +243,11 @@ def test_times_of_every_kind_are_the_same_moment(moment):
     assert times(pd.DatetimeIndex([moment if not isinstance(moment, int) else moment * 10**9]))[0] == expected
 
 
+def _drawn_y(trace) -> list:
+    packed = trace["y"]
+    return packed if isinstance(packed, list) else np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"]).tolist()
+
+
 def text_of(figure) -> str:
     return figure.layout.title.text + " | " + figure.layout.title.subtitle.text
 
@@ -268,6 +276,34 @@ def test_a_year_of_equity_is_thin_enough():
     figure = report.equity_and_drawdown(np.arange(n) * 900, equity, band=report.EquityBand(equity - 5, equity + 5, median=equity * 0))
     assert all(len(trace.y) <= MAX_POINTS for trace in figure.data)
     assert equity.min() in figure.data[3].y
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 12_000), scale=st.sampled_from([1e-4, 1e-3, 1e-2]))
+@settings(max_examples=15, deadline=None)
+def test_the_extremes_drawn_are_those_of_the_curve(seed, n, scale):
+    equity = 500 * np.exp(np.random.default_rng(seed).normal(scale=scale, size=n).cumsum())
+    deepest = 100 * (1 - equity / np.maximum.accumulate(equity)).max()
+    drawn = lighter(json.loads(report.equity_and_drawdown(900 * np.arange(n), equity).to_json()))
+    line, fall = (np.array(_drawn_y(trace), dtype=float) for trace in drawn["data"][-2:])
+    assert (line.min(), line.max(), line[-1]) == (equity.min(), equity.max(), equity[-1])
+    assert -fall.min() == pytest.approx(deepest, abs=1e-9)
+    assert f"deepest drawdown {deepest:.1f} %" in drawn["layout"]["title"]["subtitle"]["text"]
+
+
+def test_a_thinned_curve_brings_its_drawdown():
+    figure = report.equity_and_drawdown([0, 900, 1800], [500, 480, 510], drawdown_pct=[0.0, 9.7, 0.0])
+    assert min(figure.data[-1].y) == -9.7
+    assert "deepest drawdown 9.7 %" in text_of(figure)
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 9_000))
+@settings(max_examples=40, deadline=None)
+def test_thinning_several_series_keeps_the_extremes_of_each(seed, n):
+    series = np.random.default_rng(seed).normal(size=(3, n)).cumsum(axis=1)
+    keep = thin(*series, limit=400)
+    assert len(keep) <= 400
+    for values in series:
+        assert {0, n - 1, int(values.argmin()), int(values.argmax())} <= set(keep.tolist())
 
 
 def test_purged_gaps_come_from_the_windows_or_are_given():

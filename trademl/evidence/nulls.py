@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['WARM_BARS', 'MIN_SHIFTS', 'STATISTICS', 'MarketWindow', 'cut_window', 'with_label_spec', 'backtest_window',
            'run_of_window', 'allowed_shifts', 'statistics_of', 'Band', 'null_band', 'RandomEntries', 'NullCurves',
-           'random_entries', 'constant_decisions']
+           'drawn_bars', 'random_entries', 'constant_decisions']
 
 # %% ../../nbs/61_evidence_nulls.ipynb #783ae6e5
 from dataclasses import dataclass, replace
@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..clock import epoch_seconds
 from ..errors import UsageError
-from .figures import Run
+from .figures import Run, drawdown_pct, thin
 from ..market.backtest import BacktestResult, run_backtest, turned_runs
 from ..market.fills import Decisions, Prepared, prepare
 from ..market.specs import AccountSpec, CostSpec, LabelSpec
@@ -141,7 +141,7 @@ class RandomEntries:
 
 @dataclass(frozen=True, eq=False)
 class NullCurves:
-    """Equity of random entries at some bars of the window, for the picture; empty when there is no null."""
+    """Equity of random entries at the drawn bars, for the picture; empty when there is no null."""
 
     at: np.ndarray  # int64 (m,): bar numbers
     low: np.ndarray  # float64 (m,): 5 % quantile
@@ -162,18 +162,23 @@ def _draw_shifts(window: MarketWindow, observed: BacktestResult, runs: int, seed
         return shifts[:0], f"{window.width} bars allow {len(shifts)} shifts; {MIN_SHIFTS} are needed"
     return shifts, ""
 
+# %% ../../nbs/61_evidence_nulls.ipynb #fac85c77
+def drawn_bars(window: MarketWindow, result: BacktestResult, points: int = 800) -> np.ndarray:
+    """Bars of the run, at most `points`, that keep the extremes of its equity and of its drawdown."""
+    run = run_of_window(window, result)
+    return window.first + thin(run.equity, drawdown_pct(run), limit=points)
+
 # %% ../../nbs/61_evidence_nulls.ipynb #b3c17ab2
 def random_entries(
     window: MarketWindow,
     observed: BacktestResult,  # of the window's own decisions
     *,
     runs: int = 1000,
-    points: int = 400,  # bars at which the equity band is kept
     seed: int,
 ) -> tuple[RandomEntries, NullCurves]:
     """Rotates the decisions `runs` times (fewer when the window allows fewer shifts) under the observed run's costs and account."""
     shifts, reason = _draw_shifts(window, observed, runs, seed)
-    at = np.unique(np.linspace(window.first, window.last - 1, min(points, window.width)).round().astype(np.int64))
+    at = drawn_bars(window, observed)
     limits = {"start": window.first, "stop": window.last, "points": at}
     rotated = turned_runs(window.prepared, window.decisions, shifts, observed.costs, observed.account, **limits)
     drawn = (rotated.expectancy, rotated.win_rate, rotated.profit_factor, rotated.profit_factor_r, rotated.return_pct)

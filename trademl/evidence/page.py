@@ -20,7 +20,7 @@ import pandas as pd
 from ..clock import epoch_seconds, iso_z
 from ..errors import UsageError
 from .costs import CostPoint, TieBounds, cost_curve, short_label_mismatch, tie_bounds
-from .figures import Figure, TradeFigures, schema_table, trade_figures
+from .figures import Figure, TradeFigures, drawdown_pct, schema_table, trade_figures
 from trademl.evidence.nulls import (
     Band,
     MarketWindow,
@@ -29,6 +29,7 @@ from trademl.evidence.nulls import (
     backtest_window,
     constant_decisions,
     cut_window,
+    drawn_bars,
     random_entries,
     run_of_window,
 )
@@ -65,7 +66,9 @@ class Evidence:
     tie_bounds: Annotated[TieBounds, "both tie rules (keys below)"]
     shorts_off_label_share: Annotated[Figure, "shorts that ended otherwise than their label, because they trigger on ask"]
     counters: Annotated[Mapping[str, int | float | str | None], "signals, skipped signals, pauses, the halt, what lot rounding took"]
-    curve: Annotated[Mapping[str, list], "time_utc, equity, balance and null_low, null_median, null_high (5, 50, 95 %), thinned"]
+    curve: Annotated[
+        Mapping[str, list], "time_utc, equity, balance, drawdown_pct and null_low, null_median, null_high (5, 50, 95 %), thinned"
+    ]
     trades: pd.DataFrame  # every trade, bar numbers of the whole frame; not part of the JSON
 
     def to_json(self) -> dict:
@@ -165,14 +168,14 @@ def counters_of(window: MarketWindow, result: BacktestResult) -> dict:
     return counts | {"in_trade": counters.in_trade, "rounding_loss": counters.rounding_loss, "halted_at_utc": halted}
 
 # %% ../../nbs/63_evidence_page.ipynb #50e5f66e
-def curve_of(window: MarketWindow, result: BacktestResult, curves: NullCurves, points: int = 400) -> dict[str, list]:
-    """The curves for a picture: equity at the close of at most `points` bars of the window."""
-    first, last = window.first, window.last
-    at = curves.at if curves.at.size else np.unique(np.linspace(first, last - 1, min(points, window.width)).round().astype(int))
+def curve_of(window: MarketWindow, result: BacktestResult, curves: NullCurves) -> dict[str, list]:
+    """The curves for a picture, at the close of bars that keep the extremes of equity and drawdown."""
+    at = curves.at if curves.at.size else drawn_bars(window, result)
+    fall = drawdown_pct(run_of_window(window, result))[at - window.first]
     closes = window.prepared.time_s[at] + window.prepared.spec.bar_seconds
     nulls = {f"null_{name}": np.round(getattr(curves, name), 2).tolist() for name in ("low", "median", "high")}
     account = {name: np.round(getattr(result, name)[at], 2).tolist() for name in ("equity", "balance")}
-    return {"time_utc": [iso_z(second) for second in closes]} | account | nulls
+    return {"time_utc": [iso_z(second) for second in closes]} | account | {"drawdown_pct": np.round(fall, 4).tolist()} | nulls
 
 # %% ../../nbs/63_evidence_page.ipynb #d0d99799
 def baselines(window: MarketWindow, costs: CostSpec, account: AccountSpec, **options) -> dict[str, TradeFigures]:

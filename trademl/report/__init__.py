@@ -14,7 +14,6 @@ from .figures import (
     risk_histogram,
     study_course,
     study_importance,
-    thin,
     windows_timeline,
 )
 from .page import notebook_of, render, write_report
@@ -35,7 +34,6 @@ __all__ = [
     "risk_histogram",
     "study_course",
     "study_importance",
-    "thin",
     "windows_timeline",
     "write_report",
 ]

@@ -13,7 +13,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-MAX_POINTS = 4_000
+from trademl.evidence.figures import thin
+
 INK, QUIET, RULE, PAPER = "#1d2733", "#6b7785", "#e4e8ec", "#ffffff"
 BLUE, TEAL, RED, SAND, GREY = "#2b5c8a", "#2a7f78", "#bf5340", "#c9a24b", "#a9b3bd"
 BAND = "rgba(43, 92, 138, 0.13)"
@@ -85,29 +86,6 @@ def _naive(value: Any) -> Any:
         return value.removesuffix("Z").removesuffix("+00:00")
     offset = getattr(value, "utcoffset", lambda: None)()
     return value.replace(tzinfo=None) - offset if offset is not None else value
-
-
-def thin(
-    values: Any,  # (n,) the series whose shape must survive
-    limit: int = MAX_POINTS,
-) -> np.ndarray:
-    """Row numbers (int64, at most `limit`) that keep the first, the last, and each stretch's lowest and highest value.
-
-    Extremes are what a drawdown is read from, so buckets keep both instead of every k-th row.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    n = len(values)
-    if n <= limit:
-        return np.arange(n)
-    edges = np.linspace(1, n - 1, (limit - 2) // 2 + 1).astype(np.int64)
-    keep = [0, n - 1]
-    for start, stop in pairwise(edges):
-        part = values[start:stop]
-        if np.isfinite(part).any():
-            keep += [start + int(np.nanargmin(part)), start + int(np.nanargmax(part))]
-        else:
-            keep.append(start)
-    return np.unique(np.array(keep, dtype=np.int64))
 
 
 def label_distribution(
@@ -254,9 +232,9 @@ def equity_and_drawdown(
     time: Any,  # (n,)
     equity: Any,  # (n,) marked to market, account currency
     *,
+    drawdown_pct: Any = None,  # (n,) below the peak of all bars, >= 0, when the series given is thinned; None: that of the series
     band: EquityBand | None = None,
     trades: int | None = None,
-    deepest_pct: float | None = None,  # deepest drawdown over all bars, when the series given is thinned; None: that of the series
     currency: str = "USD",
 ) -> go.Figure:
     """Equity with its null above, drawdown from the peak below. Equity that grows tenfold is drawn on a logarithmic axis."""
@@ -264,7 +242,7 @@ def equity_and_drawdown(
     fig = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
     if band is not None:
         low, high = np.asarray(band.low, dtype=np.float64), np.asarray(band.high, dtype=np.float64)
-        keep = np.union1d(thin(low, MAX_POINTS // 2), thin(high, MAX_POINTS // 2))
+        keep = thin(low, high)
         edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
         fig.add_scatter(x=moments[keep], y=high[keep], showlegend=False, **edge, row=1, col=1)
         fig.add_scatter(x=moments[keep], y=low[keep], name=band.name, fill="tonexty", fillcolor=BAND, **edge, row=1, col=1)
@@ -276,8 +254,7 @@ def equity_and_drawdown(
     fig.add_scatter(
         x=moments[keep], y=equity[keep], name="equity", mode="lines", line={"color": BLUE, "width": 1.8}, hovertemplate=hover, row=1, col=1
     )
-    peak = np.maximum.accumulate(equity)
-    fall = 100 * (equity / np.where(peak > 0, peak, 1) - 1)
+    fall = _fall(equity) if drawdown_pct is None else -np.asarray(drawdown_pct, dtype=np.float64)
     keep, hover = thin(fall), "%{x|%Y-%m-%d %H:%M}<br>%{y:.2f} %<extra>drawdown</extra>"
     style = {"mode": "lines", "line": {"color": RED, "width": 1.2}, "fill": "tozeroy", "fillcolor": "rgba(191, 83, 64, 0.18)"}
     fig.add_scatter(x=moments[keep], y=fall[keep], name="drawdown", showlegend=False, hovertemplate=hover, **style, row=2, col=1)
@@ -287,9 +264,14 @@ def equity_and_drawdown(
     if equity.min(initial=1.0) > 0 and equity.max(initial=1.0) > 10 * equity.min(initial=1.0):
         fig.update_yaxes(type="log", row=1, col=1)
     count = f"{trades:,} trades, " if trades is not None else ""
-    deepest = -fall.min(initial=0.0) if deepest_pct is None else deepest_pct
-    text = f"{count}marked to market; deepest drawdown {deepest:.1f} %"
+    text = f"{count}marked to market; deepest drawdown {abs(fall.min(initial=0.0)):.1f} %"
     return _finish(fig, "Equity and drawdown", text, height=520, hovermode="x")
+
+
+def _fall(equity: np.ndarray) -> np.ndarray:
+    """Percent below the peak so far, (n,), as numbers <= 0."""
+    peak = np.maximum.accumulate(equity)
+    return 100 * (equity / np.where(peak > 0, peak, 1) - 1)
 
 
 def calibration(

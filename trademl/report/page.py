@@ -20,7 +20,7 @@ from typing import Any
 
 import numpy as np
 
-from .figures import MAX_POINTS, thin
+from trademl.evidence.figures import MAX_POINTS, thin
 
 PLOTLY = "application/vnd.plotly.v1+json"
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -276,7 +276,7 @@ def _thin_trace(trace: dict[str, Any], limit: int) -> None:
     if y is None or len(y) <= limit:
         return
     try:
-        keep = thin(y.astype(np.float64), limit)
+        keep = thin(y.astype(np.float64), limit=limit)
     except (TypeError, ValueError):  # not numbers: every k-th
         keep = np.arange(0, len(y), math.ceil(len(y) / limit))
     _pick(trace, len(y), keep)

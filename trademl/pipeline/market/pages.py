@@ -112,7 +112,7 @@ class Pages:
             curve["time_utc"],
             curve["equity"],
             band=band,
-            deepest_pct=self.evidence.strategy.max_drawdown_equity_pct.value,
+            drawdown_pct=curve["drawdown_pct"],
             trades=self.evidence.strategy.trades,
         )
 
