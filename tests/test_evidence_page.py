@@ -29,6 +29,7 @@ from trademl.evidence.page import Evidence, Resampling, claim, json_schema_table
 from trademl.market.backtest import run_backtest
 from trademl.market.fills import Decisions
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
+from trademl.pipeline.market.pages import Pages
 
 N = 3_000
 SPEC, COSTS, ACCOUNT = LabelSpec(), CostSpec(spread=16.95), AccountSpec(risk_pct=0.05)
@@ -113,6 +114,18 @@ def test_the_curve_drawn_reaches_the_stated_figures(bars, seed):
     assert max(curve["drawdown_pct"]) == pytest.approx(found.max_drawdown_equity_pct.value, abs=1e-4)
     assert 100 * (curve["equity"][-1] / account.balance - 1) == pytest.approx(found.return_pct.value, abs=0.01)
     assert {len(values) for values in curve.values()} == {len(curve["time_utc"])}
+
+
+def test_the_picture_and_the_table_of_assumptions_show_the_stated_figures(bars):
+    account = replace(ACCOUNT, risk_pct=1.5)
+    evidence = make_evidence(bars, blind(3, share=0.3), SPEC, COSTS, account, resampling=QUICK)
+    pages = Pages(revision=None, evidence=evidence, settings=None, profile=3)
+    stated = evidence.strategy.max_drawdown_equity_pct.value
+    assert -min(pages.equity().data[-1].y) == pytest.approx(stated, abs=1e-4)
+    assert f"deepest drawdown {stated:.1f} %" in pages.equity().layout.title.subtitle.text
+    rows = pages.assumptions_table()["value"]
+    assert rows["break-even spread, price units"] in ("none", f"{evidence.break_even_spread.value or 0:.3g}")
+    assert rows["win rate, where it counts as target"] == f"{evidence.tie_bounds.win_rate_tp_first.value:.3g}"
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])

@@ -129,6 +129,21 @@ class Pages:
             trades=self.evidence.strategy.trades,
         )
 
+    def assumptions_table(self) -> pd.DataFrame:
+        """What the figures rest on: the spread that they survive, both tie rules, shorts that leave their label."""
+        ties = self.evidence.tie_bounds
+        figures = {
+            "break-even spread, price units": self.evidence.break_even_spread,
+            "win rate, where a bar that touches both barriers counts as stop": ties.win_rate_sl_first,
+            "win rate, where it counts as target": ties.win_rate_tp_first,
+            "expectancy, R net of cost, counted as stop": ties.expectancy_net_r_sl_first,
+            "expectancy, R net of cost, counted as target": ties.expectancy_net_r_tp_first,
+            "share of trades whose last bar touched both": ties.ambiguous_share,
+            "share of shorts that ended otherwise than their label": self.evidence.shorts_off_label_share,
+        }
+        rows = {meaning: {"value": _shown(figure), "n": f"{figure.n:,}", "note": figure.reason} for meaning, figure in figures.items()}
+        return pd.DataFrame(rows).T
+
     def _meaning(self, name: str) -> str:
         """What a row of the table is; a Sharpe says from how many days, and whether that is enough."""
         days = self.evidence.strategy.sharpe.n
@@ -160,6 +175,7 @@ class Pages:
             (f"# Backtest\n\n> {self.evidence.sentence}", [self.trades_table()]),
             ("## Equity", [self.equity()]),
             ("## What the spread does", [self.cost_curve()]),
+            (f"## What the figures rest on\n\nSpread: {self.evidence.costs.spread:g} price units.", [self.assumptions_table()]),
         ]
         return report.notebook_of(parts)
 
