@@ -1,4 +1,4 @@
-"""The evidence page: right beside a slow reference, whole on any input, and unimpressed by luck."""
+"""The evidence page: right beside a slow reference, whole on any input, and not fooled by chance."""
 
 import json
 import math
@@ -193,8 +193,8 @@ def test_p_value_is_uniform_without_skill():
     for k in range(40):
         bars = synthetic_market(1_200, edge=0.0, seed=100 + k).bars
         window = cut_window(bars, blind(k, 1_200, share=0.05), SPEC, *window_of(bars, 100, 1_200))
-        luck, _ = random_entries(window, backtest_window(window, COSTS, ACCOUNT), runs=39, seed=k)
-        values.append(luck.expectancy_net_r.p_value)
+        null, _ = random_entries(window, backtest_window(window, COSTS, ACCOUNT), runs=39, seed=k)
+        values.append(null.expectancy_net_r.p_value)
     values = np.sort(values)
     gap = np.abs(values - np.arange(1, 41) / 40).max()
     assert gap < 1.63 / np.sqrt(40) + 1 / 40  # Kolmogorov, 1 %, and the grid of the p values

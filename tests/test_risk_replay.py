@@ -234,7 +234,7 @@ def test_risk_below_the_minimum_lot_is_skipped_not_rounded_up():
     assert np.isnan(done.scores[:, :7]).all()
     assert np.isfinite(done.scores[:, 7:]).all()
     assert (done.labels >= CANDIDATES[7]).all()
-    assert (done.states[:, 2] == 0.5).all()  # what was never opened is no history
+    assert (done.states[:, 2] == 0.5).all()  # a trade that was never opened is not part of the history
 
 
 @pytest.mark.parametrize(

@@ -31,7 +31,7 @@ class Figure:
     low: float | None = None  # bootstrap interval over stationary blocks of days
     high: float | None = None
     level: float | None = None  # coverage of the interval
-    reason: str = ""  # why there is no value or no interval, or which convention made the value
+    reason: str = ""  # why there is no value or no interval, or which convention gave the value
 
     def __str__(self):
         if self.value is None:
@@ -81,7 +81,7 @@ class TradeFigures:
 # %% ../../nbs/60_evidence_figures.ipynb #cda14db3
 @dataclass(frozen=True)
 class Run:
-    """Trades and curves of one backtest within a window; what `run_backtest` leaves, cut to the window."""
+    """Trades and curves of one backtest within a window; the result of `run_backtest`, cut to the window."""
 
     trades: pd.DataFrame  # columns entry_time, entry_bar, exit_bar, net_r, gross_r, pnl
     entry_s: np.ndarray  # int64 (trades,): epoch seconds

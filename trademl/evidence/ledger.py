@@ -57,7 +57,7 @@ def append_look(path: str | os.PathLike, look: Look) -> None:
         line = json.dumps(asdict(look), sort_keys=True, allow_nan=False)
     except (ValueError, TypeError) as error:
         raise UsageError(
-            f"figures of the look at {look.at_utc} cannot stand in the ledger: {error}; give finite numbers or None"
+            f"figures of the look at {look.at_utc} cannot be written to the ledger: {error}; give finite numbers or None"
         ) from error
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -171,7 +171,7 @@ def drawn_bars(window: MarketWindow, result: BacktestResult, points: int = 800) 
 # %% ../../nbs/61_evidence_nulls.ipynb #b3c17ab2
 def random_entries(
     window: MarketWindow,
-    observed: BacktestResult,  # of the window's own decisions
+    observed: BacktestResult,  # of the window's decisions
     *,
     runs: int = 1000,
     seed: int,

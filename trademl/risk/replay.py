@@ -145,7 +145,7 @@ class ReplayResult:
     states: np.ndarray  # float64 (m, 7), columns STATE_FEATURES
     labels: np.ndarray  # float64 (m,), the best candidate
     scores: np.ndarray  # float64 (m, K), NaN where the candidate does not qualify
-    trade_index: np.ndarray  # int64 (m,), the trade that the state stands before
+    trade_index: np.ndarray  # int64 (m,), the trade that follows the state
     balance: np.ndarray  # float64 (m,), starting balance of the account
     counters: dict = field(default_factory=dict)  # see `replay`
     features: tuple[str, ...] = STATE_FEATURES
@@ -236,7 +236,7 @@ def replay(
     balances=BALANCES,  # starting accounts, account currency
     lots: LotSpec = LOTS,
     candidates=CANDIDATES,  # increasing multipliers
-    spec: GrowthSpec = GROWTH,  # also says where states may stand: recent and ahead
+    spec: GrowthSpec = GROWTH,  # `recent` and `ahead` also set where states are taken
     seed: int = 0,
 ) -> ReplayResult:
     """States x labels of a profile. Raises UsageError (settings) or BadDataError (too few trades)."""
