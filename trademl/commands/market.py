@@ -43,7 +43,7 @@ def run_retrain(overrides: Mapping[str, object], where: Mapping[str, object], *,
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES)
         revision = store.open(result.summary["revision"])
         looks = _look(settings, revision, run.run_id, result.summary["backtest"], "retrain")
-        summary = _finish(run, result, revision, store)
+        summary = _finish(run, result, revision, store, looks=looks)
     return summary | {"looks": looks, "report": str(run.path / "report.html")}
 
 
@@ -131,7 +131,8 @@ def run_backtest_job(
         looks = _look(settings, stored, run.run_id, evidence.to_json(), f"backtest: {varied}") if oos_only else None
         headline = f"revision {stored.name}, {evidence.window['start_utc'][:10]} to {evidence.window['end_utc'][:10]}: {evidence.sentence}"
         if chart:
-            write_report(run.path / "report.html", pages.backtest(), headline=headline, watermark=watermark, facts={"run": run.run_id})
+            facts = {"run": run.run_id} | ({} if looks is None else {"look at the final window": looks})
+            write_report(run.path / "report.html", pages.backtest(), headline=headline, watermark=watermark, facts=facts)
         folder = run.finish(message=headline)
     return {
         "run_id": run.run_id,
@@ -153,7 +154,7 @@ def _given(values: Mapping[str, object]) -> dict:
     return {key: value for key, value in values.items() if value is not None}
 
 
-def _finish(run: RunFolder, result: JobResult, revision: Revision, store: Store | None = None) -> dict:
+def _finish(run: RunFolder, result: JobResult, revision: Revision, store: Store | None = None, *, looks: int | None = None) -> dict:
     """Write the run's files and page, move the store's pointer if the gate passed, close the folder; returns what the command prints."""
     summary = dict(result.summary)
     write_json(run.path / "backtest_report.json", summary.pop("backtest"))
@@ -170,6 +171,8 @@ def _finish(run: RunFolder, result: JobResult, revision: Revision, store: Store 
         "features": f"{manifest['feature_count']} ({manifest['feature_hash'][:16]})",
         "seconds": result.seconds,
     }
+    if looks is not None:
+        facts["look at the final window"] = looks
     status = "passed" if summary["gate"]["passed"] else "refused"
     write_report(run.path / "report.html", result.notebook, headline=summary["headline"], facts=facts, status=status)
     run.record(revision=revision.name, data=manifest["data"])
