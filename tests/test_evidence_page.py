@@ -14,7 +14,7 @@ from trademl.clock import epoch_seconds
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import UsageError
 from trademl.evidence.costs import ambiguous_trades, cost_curve, short_label_mismatch
-from trademl.evidence.figures import Run, TradeFigures, figure, schema_table, trade_figures
+from trademl.evidence.figures import Run, TradeFigures, annual_periods, figure, schema_table, trade_figures
 from trademl.evidence.nulls import (
     Band,
     allowed_shifts,
@@ -279,6 +279,28 @@ def test_shorts_meet_their_label_without_a_spread(bars):
     dear = short_label_mismatch(backtest_window(window, CostSpec(spread=80), ACCOUNT).trades)
     assert dear.value > 0
     assert short_label_mismatch(backtest_window(window, COSTS, ACCOUNT, constant_decisions(window, 1)).trades).value is None
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "weekdays", "periods"),
+    [
+        ("2024-01-01", "2024-12-31", range(7), 365),
+        ("2024-01-01", "2024-12-31", range(5), 261),
+        ("2024-01-03", "2024-02-28", range(5), 261),  # a broken week at either end changes nothing
+        ("2024-01-01", "2024-12-31", (0, 1, 2, 3, 4, 6), 313),  # a week that opens on Sunday evening
+        ("2024-01-01", "2024-01-05", range(5), 252),  # too short to be measured
+        ("2024-01-05", "2024-01-07", range(7), 365),
+    ],
+)
+def test_a_year_has_the_days_that_the_bars_show(first, last, weekdays, periods):
+    index = pd.date_range(first, pd.Timestamp(last) + pd.Timedelta("23h45min"), freq="15min", tz="UTC")
+    assert annual_periods(epoch_seconds(index[np.isin(index.day_of_week, list(weekdays))])) == periods
+
+
+def test_holidays_shorten_the_year():
+    index = pd.date_range("2024-01-01", "2024-12-31 23:45", freq="15min", tz="UTC")
+    index = index[(index.day_of_week < 5) & ~index.normalize().isin(pd.to_datetime(["2024-07-04", "2024-12-25"], utc=True))]
+    assert annual_periods(epoch_seconds(index)) == 259
 
 
 def test_no_losing_trade_is_a_stated_convention():

@@ -76,7 +76,9 @@ class TradeFigures:
     longest_losing_run: Annotated[Figure, "most trades lost in a row"]
     score: Annotated[Figure, "win rate x profit factor / sqrt(max drawdown), the original's; drawdown counts as at least 1 %"]
     score_inputs: Annotated[Mapping[str, float | str | bool | None], "the score's inputs and formula id"]
-    periods_per_year: Annotated[int, "the annualisation: 365 for a market that trades on Saturdays, else 252"]
+    periods_per_year: Annotated[
+        int, "the annualisation: days with bars in a year, as the window shows them; under a week 365 with a Saturday, else 252"
+    ]
 
 # %% ../../nbs/60_evidence_figures.ipynb #cda14db3
 @dataclass(frozen=True)
@@ -93,8 +95,13 @@ class Run:
 
 # %% ../../nbs/60_evidence_figures.ipynb #880faa77
 def annual_periods(time_s: np.ndarray) -> int:
-    """365 when any bar lies on a Saturday (UTC), else 252."""
-    return 365 if ((time_s // DAY_S + 4) % 7 == 6).any() else 252
+    """UTC days with bars in a year, measured weekday by weekday; under a week: 365 if a bar lies on a Saturday, else 252."""
+    days = np.unique(time_s // DAY_S)
+    if not days.size or days[-1] - days[0] < 6:
+        return 365 if ((days + 4) % 7 == 6).any() else 252
+    calendar = np.arange(days[0], days[-1] + 1)
+    with_bars, of_weekday = (np.bincount((d + 4) % 7, minlength=7) for d in (days, calendar))
+    return round(365 / 7 * float((with_bars / of_weekday).sum()))
 
 # %% ../../nbs/60_evidence_figures.ipynb #df9ae2a0
 def _daily(run: Run):
