@@ -115,7 +115,7 @@ class TestRevision:
         assert manifest["line"] == "market-synth-15min"
         assert manifest["feature_count"] == 55
         assert manifest["data"]["sha256"] == small_run.inputs.bars_sha256
-        assert small_run.stored.lineage == small_run.shipped.lineage.add(small_run.heads.fit())
+        assert small_run.stored.lineage == small_run.shipped.lineage.add(*small_run.heads.fits())
 
     def test_parity_was_proven_on_all_rows(self, small_run):
         complete = np.isfinite(small_run.case.rows.x).all(axis=1).sum()
