@@ -20,7 +20,7 @@ from trademl.learn.readers import from_lightgbm, from_xgboost
 from trademl.learn.treetable import predict
 from trademl.market.recipe import windows_of
 from trademl.market.tuning import position_task, score_model, signal_task
-from trademl.pipeline.market.choice import recipe_of
+from trademl.pipeline.market.parameters import recipe_of
 from trademl.settings import load_settings
 from trademl.validate.metrics import log_loss, log_loss_difference
 

@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from make_revision import make_files, make_manifest
+from trademl.pipeline.market.choice import SYNTHETIC
 
 from trademl import device
 from trademl.errors import BadDataError
 from trademl.learn.ensemble import fit_ensemble
 from trademl.pipeline import market as pipeline
-from trademl.pipeline.market.choice import SYNTHETIC
 from trademl.pipeline.market.risk import KEPT, risk_files
 from trademl.runs import RunFolder, run_job
 from trademl.settings import load_settings

@@ -1,54 +1,50 @@
 """The market pipeline, assembled. The job notebooks of `nbs/jobs` call these in order; nothing below imports from here.
 
-Each name is loaded when it is first asked for: `trademl models list` needs the store and no library that trains.
+choice -> parameters -> inputs -> case -> adoption of studies -> parent -> walk-forward -> risk -> evidence -> proof -> revision
 """
 
-from importlib import import_module
+from trademl.pipeline.choice import MarketFlags, choose_market, open_store, open_stored
+from trademl.pipeline.market.adoption import with_tuned
+from trademl.pipeline.market.case import Case, judge_recipe, open_case, ship_models
+from trademl.pipeline.market.evidence import Finding, judge_final
+from trademl.pipeline.market.inputs import constant_features, constant_sentence, load_inputs, make_features, make_rows
+from trademl.pipeline.market.manifest import Trained
+from trademl.pipeline.market.parameters import account_spec, cost_spec, label_spec, recipe_of
+from trademl.pipeline.market.parent import find_start
+from trademl.pipeline.market.proof import prove
+from trademl.pipeline.market.replay import Conditions, reread_evidence, shipped_evidence
+from trademl.pipeline.market.revision import store_revision, store_risk, summary_of
+from trademl.pipeline.market.risk import train_risk
 
-_HOMES = {
-    "trademl.market.recipe": ("windows_of",),
-    "trademl.market.walkforward": ("judge", "ship"),
-    "trademl.pipeline.market.choice": ("account_spec", "choose_market", "cost_spec", "label_spec", "open_store", "recipe_of"),
-    "trademl.pipeline.market.evidence": ("reread_evidence", "shipped_evidence", "weigh"),
-    "trademl.pipeline.market.inputs": ("constant_features", "constant_sentence", "load_inputs", "make_features", "make_rows"),
-    "trademl.pipeline.market.parent": ("find_start",),
-    "trademl.pipeline.market.proof": ("prove", "run_id_of"),
-    "trademl.pipeline.market.revision": ("store_revision", "store_risk", "summary_of"),
-    "trademl.pipeline.market.risk": ("risk_trades", "train_risk"),
-    "trademl.pipeline.market.tuning": ("with_tuned",),
-}
-_HOME = {name: home for home, names in _HOMES.items() for name in names}
 __all__ = [
+    "Case",
+    "Conditions",
+    "Finding",
+    "MarketFlags",
+    "Trained",
     "account_spec",
     "choose_market",
     "constant_features",
     "constant_sentence",
     "cost_spec",
     "find_start",
-    "judge",
+    "judge_final",
+    "judge_recipe",
     "label_spec",
     "load_inputs",
     "make_features",
     "make_rows",
+    "open_case",
     "open_store",
+    "open_stored",
     "prove",
     "recipe_of",
     "reread_evidence",
-    "risk_trades",
-    "run_id_of",
-    "ship",
+    "ship_models",
     "shipped_evidence",
     "store_revision",
     "store_risk",
     "summary_of",
     "train_risk",
-    "weigh",
-    "windows_of",
     "with_tuned",
 ]
-
-
-def __getattr__(name: str):
-    if name not in _HOME:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(_HOME[name]), name)
