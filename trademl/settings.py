@@ -70,7 +70,7 @@ class Market:
     symbol: str
     bars: str
     news: str
-    timeframe: str
+    timeframe: Annotated[str, OneOf(("15min",))]  # readers and features know no other
 
 
 @dataclass(frozen=True)
