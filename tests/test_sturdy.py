@@ -156,20 +156,10 @@ class TestTheCommandLine:
         assert (code, list(tmp_path.iterdir())) == (2, [])
         assert words[0] in text or "edge" in text
 
-    @pytest.mark.parametrize(
-        ("name", "value"),
-        [
-            ("backtest_null_runs", -1),
-            ("windows_final_share", 0.9),
-            ("ensemble_rf_trees", 0),
-            ("labeling_tp_atr", "nan"),
-            ("risk_model_objective", "x"),
-        ],
-    )
-    def test_a_setting_is_refused_before_anything_is_written(self, tmp_path, name, value):
-        code, text = self.said("retrain", cwd=tmp_path, **{name: value})
+    def test_a_setting_is_refused_before_anything_is_written(self, tmp_path):
+        code, text = self.said("retrain", cwd=tmp_path, backtest_null_runs=-1)
         assert (code, list(tmp_path.iterdir())) == (2, [])
-        assert f"environment TRADEML_{name.upper()}" in text
+        assert "backtest.null_runs = -1 (from environment TRADEML_BACKTEST_NULL_RUNS) must lie between 0 and" in text
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
