@@ -11,7 +11,7 @@ import pytest
 from small_run import SMALL, retrain
 
 from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
-from trademl.files import npz_bytes
+from trademl.files import canonical_json, npz_bytes
 from trademl.learn.ensemble import MODELS, Rounds, Scaler, fit_ensemble, native_files
 from trademl.market import walkforward
 from trademl.market.walkforward import unwatched
@@ -32,7 +32,7 @@ from trademl.pipeline.market import Conditions
 from trademl.pipeline.market.parent import read_parent, terms_of
 from trademl.pipeline.stored import Stored
 from trademl.settings import load_settings
-from trademl.ship.manifest import canonical_json, differences
+from trademl.ship.manifest import differences
 from trademl.ship.store import Store
 from trademl.validate.lineage import Fit, FitKind, Lineage
 

@@ -229,7 +229,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                      'trademl.data.tables.read_text': ('data_tables.html#read_text', 'trademl/data/tables.py'),
                                      'trademl.data.tables.refuse_open_quotes': ( 'data_tables.html#refuse_open_quotes',
                                                                                  'trademl/data/tables.py'),
-                                     'trademl.data.tables.replacing': ('data_tables.html#replacing', 'trademl/data/tables.py'),
                                      'trademl.data.tables.sniff_file': ('data_tables.html#sniff_file', 'trademl/data/tables.py'),
                                      'trademl.data.tables.typed_column': ('data_tables.html#typed_column', 'trademl/data/tables.py'),
                                      'trademl.data.tables.write_table': ('data_tables.html#write_table', 'trademl/data/tables.py')},

@@ -7,12 +7,13 @@ from trademl.commands.spine import REPORT, finish_revision_run, given, open_run,
 from trademl.device import check
 from trademl.errors import UsageError
 from trademl.evidence.page import Evidence
+from trademl.files import write_json
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import MarketFlags
 from trademl.pipeline.market.pages import Pages
 from trademl.pipeline.stored import Stored
 from trademl.report import write_report
-from trademl.runs import RunFolder, run_job, write_json
+from trademl.runs import RunFolder, run_job
 from trademl.settings import Settings, load_settings
 from trademl.ship.store import Store
 
@@ -43,7 +44,7 @@ def run_retrain(overrides: Mapping[str, object], flags: MarketFlags, *, risk: bo
     parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)}
     with store.lock(), open_run(settings, "retrain", parameters) as run:
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES)
-        stored = Stored(store.open(result.summary["revision"]))
+        stored = Stored(store.locate(result.summary["revision"]))
         looks = record_look(settings, stored, run.run_id, result.summary["backtest"], "retrain")
         return finish_revision_run(run, result, stored, moves_pointer=True) | {"looks": looks}
 
@@ -55,7 +56,7 @@ def run_risk(overrides: Mapping[str, object], *, symbol: str | None = None, mode
     parameters = {"revision": parent.name, "models_dir": str(parent.store.models_dir), "overrides": given(overrides)}
     with parent.store.lock(), open_run(settings, "risk", parameters) as run:
         result = run_job("risk", parameters, run=run)
-        stored = Stored(parent.store.open(result.summary["revision"]))
+        stored = Stored(parent.store.locate(result.summary["revision"]))
         return finish_revision_run(run, result, stored, moves_pointer=True)
 
 

@@ -6,9 +6,10 @@ from pathlib import Path
 
 from trademl.clock import utc_now
 from trademl.evidence.ledger import append_look, look_at, read_ledger
+from trademl.files import write_json
 from trademl.pipeline.stored import Stored
 from trademl.report import write_report
-from trademl.runs import JobResult, RunFolder, RunStatus, write_json
+from trademl.runs import JobResult, RunFolder, RunStatus
 from trademl.settings import Settings
 
 REPORT = "report.html"

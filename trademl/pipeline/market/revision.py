@@ -11,7 +11,7 @@ import pandas as pd
 from trademl.clock import iso_z, utc_now
 from trademl.errors import Exit, UsageError
 from trademl.evidence.page import Evidence
-from trademl.files import npz_bytes
+from trademl.files import jsonable, npz_bytes
 from trademl.learn.ensemble import native_files
 from trademl.market.out_of_sample import oos_bytes, oos_frame
 from trademl.market.warmstart import Spread
@@ -22,7 +22,6 @@ from trademl.pipeline.market.manifest import Trained, build_manifest, rebuild_ma
 from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.risk import TRADES_FILE, fit_heads, risk_files
 from trademl.pipeline.stored import Stored
-from trademl.runs import jsonable
 from trademl.settings import Settings
 from trademl.ship.store import Store
 
