@@ -12,13 +12,13 @@ import numpy as np
 import pandas as pd
 import pytest
 from make_revision import make_files, make_manifest
-from trademl.pipeline.market.choice import SYNTHETIC
 
 from trademl import device
 from trademl.errors import BadDataError
 from trademl.learn.ensemble import fit_ensemble
 from trademl.pipeline import market as pipeline
-from trademl.pipeline.market.risk import KEPT, risk_files
+from trademl.pipeline.choice import SYNTHETIC, MarketFlags
+from trademl.pipeline.market.risk import KEPT, fit_heads, risk_files
 from trademl.runs import RunFolder, run_job
 from trademl.settings import load_settings
 from trademl.ship.store import Store
@@ -107,14 +107,14 @@ class TestOneStore:
     def test_a_symbol_has_one_store_in_every_command(self, tmp_path, monkeypatch, symbol):
         monkeypatch.chdir(tmp_path)
         settings = load_settings()
-        trained = pipeline.choose_market(settings, bars="bars.csv", no_news=True, symbol=symbol).models_dir
+        trained = pipeline.choose_market(settings, MarketFlags(bars="bars.csv", no_news=True, symbol=symbol)).models_dir
         assert str(pipeline.open_store(settings, symbol=symbol).models_dir) == trained
 
     def test_also_when_the_settings_name_it(self, tmp_path, monkeypatch):
         monkeypatch.chdir(tmp_path)
         (tmp_path / "bars.csv").touch()
         settings = load_settings({"market.symbol": SYNTHETIC, "market.bars": "bars.csv"})
-        trained = pipeline.choose_market(settings, no_news=True).models_dir
+        trained = pipeline.choose_market(settings, MarketFlags(no_news=True)).models_dir
         assert str(pipeline.open_store(settings).models_dir) == trained == "models/synthetic"
 
 
@@ -132,9 +132,7 @@ class TestNothingToLearnFrom:
         settings = load_settings()
         none = pd.DataFrame({name: pd.Series(dtype="datetime64[ns, UTC]" if name.endswith("time") else float) for name in KEPT})
         costs = pipeline.cost_spec(settings, SYNTHETIC)
-        trained = pipeline.train_risk(
-            none.assign(part=pd.Series(dtype=str)), costs, pipeline.account_spec(settings, SYNTHETIC, 3), settings
-        )
+        trained = fit_heads(none.assign(part=pd.Series(dtype=str)), costs, pipeline.account_spec(settings, SYNTHETIC, 3), settings)
         assert trained.fits() == ()
         assert trained.model.published == ()
         assert set(risk_files(trained, "0" * 16, "2026-01-02T03:04:05Z")) == {"risk_trades.parquet", "risk_metadata.json"}
