@@ -236,7 +236,7 @@ class TestAncestry:
         name = family.parent.stored.revision.name
         inherited = {fit for fit in family.child.shipped.lineage.fits if fit.revision == name}
         assert inherited == set(family.parent.stored.lineage.named(name).fits)
-        assert family.child.stored.lineage == family.child.shipped.lineage.add(family.child.heads.fit())
+        assert family.child.stored.lineage == family.child.shipped.lineage.add(*family.child.heads.fits())
 
     def test_the_shipped_child_cannot_be_scored_on_final_and_the_parent_is_named(self, family):
         run, name = family.child, family.parent.stored.revision.name

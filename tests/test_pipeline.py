@@ -1,7 +1,7 @@
 """Which market a command means, what the settings become, and what a whole run on a small market leaves behind."""
 
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import asdict, fields, replace
 
 import numpy as np
 import pytest
@@ -15,6 +15,7 @@ from trademl.pipeline.choice import SYNTHETIC, MarketFlags
 from trademl.pipeline.market.pages import FEW_DAYS, Pages
 from trademl.pipeline.market.replay import out_of_sample
 from trademl.pipeline.stored import Stored
+from trademl.runs import find_job, job_parameters
 from trademl.settings import load_settings
 from trademl.ship.export import TOLERANCE
 from trademl.ship.store import State, Store
@@ -75,6 +76,47 @@ class TestContract:
         assert pipeline.cost_spec(settings, "BTCUSD", spread=0.0).spread == 0.0
         account = pipeline.account_spec(settings, "BTCUSD", 1, balance=500)
         assert (account.balance, account.risk_pct, account.max_total_drawdown_pct) == (500, 0.75, 20.0)
+
+
+class TestFlags:
+    def test_an_empty_text_of_a_job_means_not_given(self):
+        flags = MarketFlags.of_job(bars="", news="n.csv", no_news=False, strict=True)
+        assert flags == MarketFlags(news="n.csv", strict=True)
+        assert flags.job_parameters() == {"news": "n.csv", "no_news": False, "strict": True}
+
+    @pytest.mark.parametrize("job", ["retrain", "tune"])
+    def test_every_flag_is_a_parameter_of_the_jobs_that_read_bars(self, job):
+        every = {field.name for field in fields(MarketFlags)}
+        assert every <= job_parameters(find_job(job)).keys()
+
+
+class TestStored:
+    """What a manifest does not say matters only to those who ask for it."""
+
+    def stored(self, small_run, **changes):
+        manifest = {key: value for key, value in (small_run.stored.revision.manifest | changes).items() if value is not ...}
+        return Stored(replace(small_run.stored.revision, manifest=manifest))
+
+    def test_it_says_what_the_run_was_made_of(self, small_run):
+        stored, case = small_run.stored, small_run.case
+        assert (stored.label_spec, stored.costs) == (case.rows.spec, case.rows.costs)
+        assert (stored.windows, stored.embargo_s) == (case.windows, case.windows.embargo_s)  # rows are not compared
+        assert (stored.symbol, stored.line, stored.seed) == (case.symbol, case.choice.line, case.recipe.seed)
+        assert (stored.feature_hash, stored.run_id) == (case.feature_hash, small_run.proven.run_id)
+        assert stored.data.rows == len(small_run.inputs.bars)
+        assert stored.gate.passed == small_run.finding.verdict.passed
+        assert {model.role for model in stored.models} >= {"signal", "position"}
+        assert stored.holds("signal.onnx") and not stored.holds("signal")
+
+    def test_an_older_manifest_without_a_word_on_warm_starts(self, small_run):
+        older = self.stored(small_run, warmstart=..., ensemble=..., tuning=..., devices=..., constant_features=...)
+        assert (older.start.why, older.start.generation, older.start.log_loss) == (None, 0, {})
+        assert (older.parameters, older.studies, older.devices, older.constant_features) == (None, {}, {}, ())
+        assert Pages(older, small_run.evidence).warm_or_cold() == "cold: made before warm starts"
+
+    @pytest.mark.parametrize("start", [None, [], "warm"])
+    def test_a_start_of_another_kind_says_nothing(self, small_run, start):
+        assert self.stored(small_run, warmstart=start).start.generation is None
 
 
 @pytest.mark.leakage
