@@ -11,8 +11,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trademl.data.tables import choose_delimiter, read_names, read_table, replacing, sniff, to_numbers, write_table
+from trademl.data.tables import choose_delimiter, read_names, read_table, sniff, to_numbers, write_table
 from trademl.errors import BadDataError, UsageError
+from trademl.files import replacing
 
 PLAIN = "time,open,close\n2024-01-02T00:00Z,1.5,2.5\n2024-01-02T00:15Z,2.5,3.5\n"
 

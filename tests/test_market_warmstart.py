@@ -10,7 +10,7 @@ import pytest
 
 from trademl.data.bars import bars_hash
 from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
-from trademl.files import npz_bytes
+from trademl.files import canonical_json, npz_bytes
 from trademl.learn.ensemble import MODELS, Rounds, Scaler, fit_ensemble, native_files
 from trademl.market import walkforward
 from trademl.market.walkforward import unwatched
@@ -30,7 +30,7 @@ from trademl.pipeline import market as pipeline
 from trademl.pipeline.market.choice import SYNTHETIC
 from trademl.pipeline.market.parent import read_parent, terms_of
 from trademl.settings import load_settings
-from trademl.ship.manifest import canonical_json, differences
+from trademl.ship.manifest import differences
 from trademl.ship.store import Store
 from trademl.validate.lineage import Fit, FitKind, Lineage
 
@@ -531,7 +531,7 @@ class TestRefusals:
         """Right hashes, right widths, and not what the graph holds."""
         other = native_files(family["child"]["shipped"].signal, "signal")
         read = type(family["parent"]["revision"]).read
-        monkeypatch.setattr("trademl.ship.store.Revision.read", lambda self, name: other.get(name) or read(self, name))
+        monkeypatch.setattr("trademl.ship.revision.Revision.read", lambda self, name: other.get(name) or read(self, name))
         with pytest.raises(RevisionError, match="differ from its own graph"):
             read_parent(family["parent"]["revision"])
 

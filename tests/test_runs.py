@@ -18,6 +18,7 @@ import pytest
 
 import trademl.runs.jobs as jobs_module
 from trademl.errors import BadDataError, Exit, LockedError, StageError, UsageError
+from trademl.files import jsonable
 from trademl.runs import (
     Pace,
     Progress,
@@ -27,7 +28,6 @@ from trademl.runs import (
     find_job,
     finish_stale,
     job_parameters,
-    jsonable,
     read_events,
     run_job,
     stage_seconds,
@@ -126,7 +126,7 @@ def test_a_failing_write_leaves_the_old_run_json(tmp_path):
     with pytest.raises(TypeError, match="object cannot be written"):
         run.record(thing=object())
     assert saved(run)["status"] == "running"
-    assert not list(run.path.glob(".run.json-*"))
+    assert not list(run.path.glob(".run.json.*"))
 
 
 def test_jsonable_turns_what_runs_hold_into_json():

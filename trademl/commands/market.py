@@ -8,12 +8,14 @@ from trademl.clock import utc_now
 from trademl.device import check
 from trademl.errors import UsageError
 from trademl.evidence.ledger import append_look, look_at, read_ledger
+from trademl.files import write_json
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.market.pages import Pages
 from trademl.report import write_report
-from trademl.runs import JobResult, RunFolder, RunStatus, run_job, write_json
+from trademl.runs import JobResult, RunFolder, RunStatus, run_job
 from trademl.settings import Settings, load_settings
-from trademl.ship.store import Revision, Store
+from trademl.ship.revision import Revision
+from trademl.ship.store import Store
 
 STAGE_SHARES = {  # of a run's time, for the estimate of the time left
     "data": 0.03,

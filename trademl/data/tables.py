@@ -7,7 +7,7 @@ __all__ = ['VALUE', 'EXCEL_HINT', 'WHOLE_COMMA', 'DECIMAL_COMMA', 'NUMBER', 'WOR
            'file_format', 'open_bytes', 'text_encoding', 'Dialect', 'split', 'choose_delimiter', 'sniff', 'value_rows',
            'column_names', 'number_style', 'plain', 'is_numeric', 'to_numbers', 'Gather', 'sniff_file', 'read_text',
            'fill', 'read_names', 'existing', 'read_columnar', 'typed_column', 'float_decimals', 'read_table',
-           'replacing', 'write_table']
+           'write_table']
 
 # %% ../../nbs/11_data_tables.ipynb #18b7f93f
 import codecs
@@ -17,11 +17,9 @@ import hashlib
 import io
 import os
 import re
-import secrets
 import zipfile
 import zlib
 from collections import Counter
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -33,6 +31,7 @@ import pyarrow.feather
 import pyarrow.parquet
 
 from ..errors import BadDataError, UsageError
+from ..files import make_folders, replacing
 
 # %% ../../nbs/11_data_tables.ipynb #01500e1e
 @dataclass(frozen=True)
@@ -483,28 +482,6 @@ def read_table(path: str | os.PathLike) -> Table:
         raise BadDataError(f"{path.name}: the packed file is damaged or cut short ({problem}); download it again") from None
 
 # %% ../../nbs/11_data_tables.ipynb #9e6dbe89
-@contextmanager
-def replacing(path: str | os.PathLike):
-    """A binary file that takes `path`'s place when the block ends well, and leaves nothing behind when it does not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with partial.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-
 def write_table(data: pa.Table, path: str | os.PathLike) -> None:
     """Write atomically; the format follows the name: .parquet, .feather, .csv, .csv.gz. Equal tables give equal bytes."""
     name = Path(path).name.lower()
@@ -512,6 +489,7 @@ def write_table(data: pa.Table, path: str | os.PathLike) -> None:
     kind = next((k for end, k in kinds.items() if name.endswith(end)), None)
     if kind is None:
         raise UsageError(f"{path}: cannot tell the format; the name must end in {', '.join(kinds)}")
+    make_folders(Path(path).parent)
     with replacing(path) as file:
         if kind == "parquet":
             pa.parquet.write_table(data, file, compression="zstd")

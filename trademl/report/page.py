@@ -9,7 +9,6 @@ import base64
 import html
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
@@ -20,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from ..files import write_atomically
 from .figures import MAX_POINTS, thin
 
 PLOTLY = "application/vnd.plotly.v1+json"
@@ -78,13 +78,8 @@ def notebook_of(parts: Sequence[tuple[str, Sequence[Any]]]) -> dict:
 
 def write_report(path: Path | str, notebook_path: Path | str | Mapping, **page: Any) -> Path:
     """`render` into a file that is whole or not there at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(render(notebook_path, **page))
-        file.flush()
-        os.fsync(file.fileno())
-    return partial.replace(path)
+    write_atomically(path, render(notebook_path, **page).encode())
+    return Path(path)
 
 
 def _fact(value: Any) -> str:

@@ -26,8 +26,8 @@ from trademl.pipeline.market.inputs import Inputs, make_features
 from trademl.pipeline.market.risk import RiskTrained, head_of_model, head_of_revision, sized
 from trademl.risk.profiles import profile as profile_of
 from trademl.settings import Settings
+from trademl.ship.revision import Revision
 from trademl.ship.runtime import predict_onnx
-from trademl.ship.store import Revision
 from trademl.validate.calibration import reliability
 from trademl.validate.lineage import Lineage
 from trademl.validate.metrics import accuracy, class_prior, confusion, log_loss, log_loss_difference, prior_log_loss

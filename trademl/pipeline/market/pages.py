@@ -17,7 +17,7 @@ from trademl.market.specs import CLASSES, Entry, ExitReason
 from trademl.pipeline.market.evidence import out_of_sample
 from trademl.pipeline.market.risk import METADATA_FILE
 from trademl.settings import Settings
-from trademl.ship.store import Revision
+from trademl.ship.revision import Revision
 from trademl.validate.splits import Window
 
 TRADE_ROWS = {

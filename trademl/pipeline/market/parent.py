@@ -15,8 +15,9 @@ from trademl.market.warmstart import COLD, NEWEST_ROWS, Parent, Start, Terms, pa
 from trademl.pipeline.market.evidence import contract_of
 from trademl.pipeline.market.inputs import Inputs
 from trademl.settings import Settings
+from trademl.ship.revision import Revision
 from trademl.ship.runtime import predict_onnx
-from trademl.ship.store import Revision, Store
+from trademl.ship.store import Store
 from trademl.validate.lineage import Lineage
 from trademl.validate.splits import Windows
 

@@ -18,7 +18,7 @@ from trademl.clock import epoch_seconds, iso_z, utc_now
 from trademl.errors import Exit, UsageError
 from trademl.evidence.gate import GateVerdict
 from trademl.evidence.page import Evidence
-from trademl.files import npz_bytes
+from trademl.files import digest, jsonable, npz_bytes
 from trademl.learn.ensemble import MODELS, FittedEnsemble, native_files
 from trademl.market.features import FEATURES, feature_hash
 from trademl.market.out_of_sample import oos_bytes, oos_frame
@@ -35,11 +35,11 @@ from trademl.pipeline.market.risk import CLAMP, METADATA_FILE, TRADES_FILE, Risk
 from trademl.pipeline.market.tuning import Tuned
 from trademl.risk.profiles import PROFILES
 from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
-from trademl.runs import jsonable
 from trademl.settings import Settings
-from trademl.ship.export import INPUT, OPSET, TOLERANCE
-from trademl.ship.manifest import digest
-from trademl.ship.store import Revision, Store
+from trademl.ship.export import INPUT, OPSET
+from trademl.ship.manifest import TOLERANCE
+from trademl.ship.revision import Revision
+from trademl.ship.store import Store
 from trademl.validate.lineage import Lineage
 
 LIBRARIES = ("numpy", "scikit-learn", "xgboost", "lightgbm", "onnx", "onnxruntime", "numba", "pandas")

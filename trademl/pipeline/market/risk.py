@@ -26,8 +26,8 @@ from trademl.risk.trades import LotSpec, TradeSequence
 from trademl.risk.verdict import play
 from trademl.settings import Settings
 from trademl.ship.export import check_parity, regressor_graph
+from trademl.ship.revision import Revision
 from trademl.ship.runtime import predict_onnx, session
-from trademl.ship.store import Revision
 from trademl.validate.lineage import Fit, FitKind
 
 TRADES_FILE, METADATA_FILE = "risk_trades.parquet", "risk_metadata.json"

@@ -18,6 +18,7 @@ from filelock import FileLock
 from trademl import __version__
 from trademl.clock import iso_z, utc_now
 from trademl.errors import BadDataError, LeakageError, RevisionError, StageError, UsageError
+from trademl.files import jsonable, write_json
 from trademl.learn.ensemble import MODELS
 from trademl.learn.studies import Best, Search, courses, importances, open_search, run_trials, set_aside
 from trademl.market.features import feature_hash
@@ -38,7 +39,6 @@ from trademl.market.tuning import (
 from trademl.pipeline.market.choice import recipe_of
 from trademl.pipeline.market.inputs import Inputs
 from trademl.report import study_course, study_importance
-from trademl.runs import jsonable, write_json
 from trademl.settings import Ensemble, Settings
 from trademl.validate.lineage import Lineage
 from trademl.validate.metrics import log_loss

@@ -1,0 +1,308 @@
+"""One stored revision: its manifest, its files, and the eight checks that prove it.
+
+What is proven when:
+
+- `read_revision` proves the manifest: canonical, complete, and the hash that the folder is named by.
+- `Revision.verify(graphs=False)` proves the bytes: every listed file is read once from the disk and hashed, none is
+  missing, none is extra. What passed is remembered in that object and not looked at again: a `Revision` speaks of the
+  moment when it was verified, and who must know about now (an activation, `models verify`) opens a new one.
+- `Revision.verify()` also opens the graphs, from the very bytes that were hashed, and replays the golden rows.
+- `Revision.read` proves the bytes that it hands out, each time.
+
+Reading needs numpy, and onnxruntime for the graphs.
+"""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from trademl.errors import MissingExtraError, RevisionError
+from trademl.files import canonical_json, digest, read_npz
+from trademl.ship.contents import POINTER, SCALER, advice, read_file, read_listed, walk
+from trademl.ship.manifest import MAX_BYTES, compat_record, interface_of, parse_manifest
+from trademl.ship.runtime import check_graph, predict_onnx, session
+
+_ONNX_TYPES = {"float64": "tensor(double)", "float32": "tensor(float)"}
+
+
+@dataclass(frozen=True)
+class Check:
+    """One thing that was looked at."""
+
+    name: str
+    ok: bool
+    detail: str
+
+
+@dataclass(frozen=True)
+class Revision:
+    """One stored revision. Its manifest is parsed and its name is right; `read` and `verify` prove the files."""
+
+    folder: Path
+    manifest: dict = field(repr=False)
+    manifest_sha256: str = field(repr=False)
+    _passed: dict[str, tuple[Check, ...]] = field(default_factory=dict, repr=False, compare=False)  # group of checks -> what it told
+
+    @property
+    def name(self) -> str:
+        """The folder's name, 16 hex."""
+        return self.folder.name
+
+    @property
+    def trained_at(self) -> str:
+        """UTC, ISO 8601 with Z."""
+        return self.manifest["trained_at"]
+
+    @property
+    def line(self) -> str:
+        """pipeline-symbol-timeframe."""
+        return self.manifest["line"]
+
+    @property
+    def gate_passed(self) -> bool:
+        """The gate's own verdict."""
+        return self.manifest["gate"]["passed"]
+
+    @property
+    def compat(self) -> dict:
+        """The short record that `model_compat.json` holds."""
+        return compat_record(self.manifest, self.manifest_sha256)
+
+    def files(self) -> dict[str, dict]:
+        """name -> {name, sha256, bytes} of every listed file."""
+        return {entry["name"]: entry for entry in self.manifest["files"]}
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes, checked against the manifest. Raises RevisionError."""
+        entry = self.files().get(name)
+        if entry is None:
+            raise RevisionError(f"revision {self.name} holds no file {name!r}; it holds {', '.join(self.files())}")
+        return read_listed(self.folder, entry)
+
+    def checks(self, *, graphs: bool = True) -> list[Check]:
+        """Look at everything in order and stop at the first failure: what comes after it cannot be trusted.
+
+        `graphs=False` leaves out what needs onnxruntime. What passed once is not looked at again in this object.
+        """
+        done, look = [], _Inspection(self, keep=graphs)
+        for group in ("files", "graphs") if graphs else ("files",):
+            if group not in self._passed:
+                fresh = []
+                for name, check in _CHECKS[group].items():
+                    try:
+                        fresh.append(Check(name, True, check(look)))
+                    except RevisionError as refusal:
+                        return [*done, *fresh, Check(name, False, str(refusal))]
+                self._passed[group] = tuple(fresh)
+            done += self._passed[group]
+        return done
+
+    def verify(self, *, graphs: bool = True) -> list[Check]:
+        """As `checks`, but raises RevisionError with the first failure."""
+        done = self.checks(graphs=graphs)
+        if not done[-1].ok:
+            raise RevisionError(f"{done[-1].detail} (check: {done[-1].name})")
+        return done
+
+    def moved_to(self, folder: Path) -> "Revision":
+        """The same revision after its folder was renamed: what was proven stays proven."""
+        return Revision(folder, self.manifest, self.manifest_sha256, self._passed)
+
+
+def read_revision(folder: Path) -> Revision:
+    """A revision from its folder: manifest strictly parsed, folder named by its hash. Raises RevisionError."""
+    if folder.is_symlink():
+        raise RevisionError(f"revision {folder.name}: is a link, not a folder of this store")
+    data = read_file(folder / "manifest.json", MAX_BYTES, f"revision {folder.name}: manifest.json")
+    sha256 = digest(data)
+    if folder.name != sha256[:16]:
+        raise RevisionError(f"revision {folder.name}: its manifest hashes to {sha256[:16]}; the folder was renamed or the manifest altered")
+    return Revision(folder, parse_manifest(data), sha256)
+
+
+# ---------------------------------------------------------------- the checks
+
+
+@dataclass(frozen=True)
+class _Inspection:
+    """One walk through the checks: bytes whose hash is right, and the graphs opened from them."""
+
+    revision: Revision
+    keep: bool  # whether the checks of the graphs follow, which need the bytes again
+    data: dict[str, bytes] = field(default_factory=dict)
+    sessions: dict[str, object] = field(default_factory=dict)  # by the model's name
+
+    def where(self, file: str) -> str:
+        """The start of a sentence about a file."""
+        return f"revision {self.revision.name}: {file}"
+
+    def needed_later(self) -> set[str]:
+        """Files whose content is looked at after their hash."""
+        manifest = self.revision.manifest
+        graphs = {*(model["file"] for model in manifest["models"]), manifest["golden"]["file"]} if self.keep else set()
+        return graphs | {SCALER}
+
+    def read(self, name: str) -> bytes:
+        """A file's proven bytes, read once."""
+        return self.data[name] if name in self.data else self.revision.read(name)
+
+
+def _check_manifest(look: _Inspection) -> str:
+    return f"canonical, schema {look.revision.manifest['schema']}, named by its hash"  # proven by read_revision
+
+
+def _check_names(look: _Inspection) -> str:
+    revision = look.revision
+    found = set(walk(revision.folder))
+    listed = {*revision.files(), "manifest.json", POINTER}
+    extra, missing = sorted(found - listed - {"manifest.sig"}), sorted(listed - found)
+    if extra or missing:
+        told = [f"{what}: {', '.join(names[:5])}" for what, names in (("not in the manifest", extra), ("missing", missing)) if names]
+        raise RevisionError(f"revision {revision.name}: files {'; '.join(told)}. {advice(revision.folder)}")
+    return f"{len(found)} files, none missing, none extra, no links"
+
+
+def _check_hashes(look: _Inspection) -> str:
+    size, later = 0, look.needed_later()
+    for name in look.revision.files():
+        data = look.revision.read(name)
+        size += len(data)
+        if name in later:
+            look.data[name] = data
+    return f"{size:,} bytes as the manifest says"
+
+
+def _check_scaler(look: _Inspection) -> str:
+    revision = look.revision
+    bound, width = revision.manifest["scaler"], revision.manifest["feature_count"]
+    if bound is None or SCALER not in revision.files():
+        return "none kept"
+    where = look.where(SCALER)
+    try:
+        held = read_npz(look.read(SCALER))
+        parts = [np.asarray(held[name], "<f8") for name in ("mean", "scale")]
+    except (KeyError, TypeError, ValueError) as refusal:
+        raise RevisionError(f"{where} is not readable ({refusal}). {advice(revision.folder)}") from refusal
+    if any(part.shape != (width,) for part in parts):
+        raise RevisionError(f"{where} has shapes {[part.shape for part in parts]}, the models take {width} features")
+    if digest(np.concatenate(parts).tobytes()) != bound["sha256"]:
+        raise RevisionError(f"{where} is another scaler than the one that the manifest binds to the models. {advice(revision.folder)}")
+    return f"{width} columns, the one that the models were trained with"
+
+
+def _check_compat(look: _Inspection) -> str:
+    folder = look.revision.folder
+    data = read_file(folder / POINTER, MAX_BYTES, look.where(POINTER))
+    if data != canonical_json(look.revision.compat):
+        raise RevisionError(f"{look.where(POINTER)} does not say what the manifest says. {advice(folder)}")
+    return "says what the manifest says"
+
+
+def _check_graphs(look: _Inspection) -> str:
+    for model in look.revision.manifest["models"]:
+        look.sessions[model["name"]] = _open_graph(look, model)
+    return f"{len(look.sessions)} graphs load, whole in themselves, standard operators, promised inputs and outputs"
+
+
+def _open_graph(look: _Inspection, model: Mapping):
+    """A session on one of the revision's graphs, after a look that it is what the manifest promises. Raises RevisionError."""
+    data, where = look.read(model["file"]), look.where(model["file"])
+    try:
+        check_graph(data)
+        runner = session(data)
+    except MissingExtraError:
+        raise
+    except RevisionError as refusal:
+        raise RevisionError(f"{where}: {refusal}") from refusal
+    except Exception as refusal:  # onnxruntime's errors have no public root
+        raise RevisionError(f"{where} does not load: {refusal}") from refusal
+    _check_interface(look.revision, model, runner)
+    return runner
+
+
+def _check_interface(revision: Revision, model: Mapping, runner) -> None:
+    """The graph's one input and the output in use are those of the manifest."""
+    where, wanted = f"revision {revision.name}: {model['file']}", interface_of(model)
+    inputs = [(one.name, one.type, one.shape) for one in runner.get_inputs()]
+    if [(name, kind, shape[-1:]) for name, kind, shape in inputs] != [(wanted.name, _ONNX_TYPES[wanted.dtype], [wanted.width])]:
+        raise RevisionError(f"{where}: takes {inputs}, the manifest says {model['input']}")
+    if model["role"] == "signal" and wanted.width != revision.manifest["feature_count"]:
+        raise RevisionError(f"{where}: takes {wanted.width} columns, the manifest lists {revision.manifest['feature_count']} features")
+    outputs = {one.name: one.shape[-1] if one.shape else None for one in runner.get_outputs()}
+    if wanted.output not in outputs or wanted.columns not in (None, outputs[wanted.output]):
+        raise RevisionError(f"{where}: gives {outputs}, expected {wanted.output} of {wanted.columns or 'any'} columns")
+
+
+def _check_run(look: _Inspection) -> str:
+    wanted = look.revision.manifest["trained_together"]
+    for model in look.revision.manifest["models"]:
+        inside = look.sessions[model["name"]].get_modelmeta().custom_metadata_map
+        where = look.where(model["file"])
+        if inside.get("training_run_id") != wanted:
+            raise RevisionError(
+                f"{where} comes from training run {inside.get('training_run_id')!r}, the manifest from {wanted!r}; "
+                "models that were not trained together must not go live together"
+            )
+        if model["classes"] is not None and inside.get("classes") != ",".join(model["classes"]):
+            raise RevisionError(f"{where} orders classes {inside.get('classes')!r}, the manifest {model['classes']}")
+        _check_columns(look.revision, where, inside.get("features"))
+    return f"every graph is of training run {wanted}"
+
+
+def _check_columns(revision: Revision, where: str, told: str | None) -> None:
+    """A graph that names its columns must name those of the manifest first, in their order."""
+    if told is None:
+        return
+    names = [feature["name"] for feature in revision.manifest["features"]]
+    try:
+        columns = [str(name) for name in json.loads(told)][: len(names)]
+    except (TypeError, ValueError) as refusal:
+        raise RevisionError(f"{where} names its columns illegibly ({refusal})") from refusal
+    if columns != names:
+        at = next((n for n, (one, other) in enumerate(zip(columns, names)) if one != other), len(columns))
+        asked, listed = ((*part[at : at + 1], "nothing")[0] for part in (columns, names))
+        raise RevisionError(f"{where} takes {asked!r} in column {at}, the manifest lists {listed!r} there")
+
+
+def _check_golden(look: _Inspection) -> str:
+    golden = look.revision.manifest["golden"]
+    try:
+        arrays = read_npz(look.read(golden["file"]))
+    except ValueError as refusal:
+        raise RevisionError(f"{look.where(golden['file'])} is not readable: {refusal}") from refusal
+    judged = [model for model in look.revision.manifest["models"] if model["role"] != "risk"]
+    worst = max((_replay(look, model, arrays) for model in judged), default=0.0)
+    return f"golden rows replayed, off by at most {worst:.1e}"
+
+
+def _replay(look: _Inspection, model: Mapping, arrays: Mapping[str, np.ndarray]) -> float:
+    """Largest difference of a graph's answers to its golden rows. Raises RevisionError above the manifest's tolerance."""
+    golden, wanted, name = look.revision.manifest["golden"], interface_of(model), look.revision.name
+    x, expected = arrays.get(f"{model['role']}_x"), arrays.get(f"{model['role']}_{wanted.output}")
+    if x is None or expected is None or x.ndim == 0 or len(x) == 0:
+        raise RevisionError(f"{look.where(golden['file'])} holds no golden rows for the {model['role']} model")
+    if x.ndim != 2 or x.shape[1] != wanted.width:
+        raise RevisionError(f"revision {name}: the golden rows of {model['file']} have shape {x.shape}, it takes {wanted.width} columns")
+    served = predict_onnx(look.sessions[model["name"]], x)[wanted.output]
+    off = float(np.abs(served - expected).max()) if served.shape == expected.shape else float("inf")
+    if not off <= golden["tolerance"]:
+        raise RevisionError(
+            f"{look.where(model['file'])} misses its golden rows by {off:.2g} on this machine, "
+            f"allowed {golden['tolerance']:g}; do not use it here"
+        )
+    return off
+
+
+_CHECKS: dict[str, dict[str, Callable[[_Inspection], str]]] = {
+    "files": {
+        "manifest": _check_manifest,
+        "files": _check_names,
+        "hashes": _check_hashes,
+        "scaler": _check_scaler,
+        "model_compat": _check_compat,
+    },
+    "graphs": {"graphs": _check_graphs, "trained together": _check_run, "golden rows": _check_golden},
+}
