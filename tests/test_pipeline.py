@@ -17,7 +17,7 @@ from trademl.pipeline.market.replay import out_of_sample
 from trademl.pipeline.stored import Stored
 from trademl.runs import find_job, job_parameters
 from trademl.settings import load_settings
-from trademl.ship.export import TOLERANCE
+from trademl.ship.manifest import TOLERANCE
 from trademl.ship.store import State, Store
 from trademl.validate.leakage import assert_no_leakage
 

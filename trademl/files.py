@@ -1,7 +1,7 @@
-"""Files: durable writes and careful reads, once for everybody; JSON and arrays as canonical bytes.
+"""Durable writes and careful reads, once for everybody; and arrays as bytes.
 
-Who reads while somebody writes sees the old file or the new one, never half of either, whatever is killed when.
-Errors are the plain ones (OSError, ValueError, TypeError): callers say what they mean for a revision, a run or a table.
+A reader of anything written here sees the old file or the new one, never half of either, whatever is killed when.
+Errors are neutral (OSError from the disk, ValueError and TypeError from the content): callers say what they mean.
 """
 
 import contextlib
@@ -10,12 +10,12 @@ import io
 import json
 import math
 import os
-import secrets
 import stat
 import time
+import uuid
 import zipfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, is_dataclass
+from dataclasses import fields, is_dataclass
 from datetime import date, datetime
 from enum import Enum
 from pathlib import Path
@@ -25,67 +25,63 @@ import numpy as np
 
 from trademl.clock import iso_z
 
+_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest moment that a zip entry can carry
+_ZIP = b"PK\x03\x04"
+_RETRY_S = 2.0  # how long a refused move is tried again on Windows
+
 # ---------------------------------------------------------------- writing
 
 
 @contextlib.contextmanager
-def replacing(path: str | os.PathLike, *, aside: str | os.PathLike | None = None, mode: int = 0o644) -> Iterator[BinaryIO]:
+def replacing(path: Path | str, *, mode: int = 0o644, aside: Path | None = None) -> Iterator[BinaryIO]:
     """A binary file that takes `path`'s place when the block ends well, and leaves nothing behind when it does not.
 
-    It is written as `aside` (same file system; default: a hidden name beside `path`), synced, then renamed; the folder is synced too.
+    File and folder are synced; the folder must be there. `aside` is where the bytes wait, on the same file system;
+    default: a hidden name beside `path`.
     """
     path = Path(path)
-    aside = Path(aside) if aside else path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    make_folder(path.parent)
+    partial = aside or path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with aside.open("xb") as file:
-            yield file
-            settle(file, mode)
-        patiently(lambda: aside.replace(path))
+        with partial.open("xb") as stream:
+            yield stream
+            _finish(stream, mode)
+        move(partial, path)
+        sync_folder(path.parent)
     finally:
-        aside.unlink(missing_ok=True)
-    sync_folder(path.parent)
+        partial.unlink(missing_ok=True)
 
 
-def write_file(path: str | os.PathLike, data: bytes, *, aside: str | os.PathLike | None = None) -> None:
-    """Put `data` in `path`'s place, as `replacing` does."""
-    with replacing(path, aside=aside) as file:
-        file.write(data)
+def write_atomically(path: Path | str, data: bytes, *, mode: int = 0o644, aside: Path | None = None) -> None:
+    """Replace a file in one step. Raises OSError; the old file then stands."""
+    with replacing(path, mode=mode, aside=aside) as stream:
+        stream.write(data)
 
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
-    """A new file, synced; FileExistsError when there is one. The name is durable once its folder is synced."""
-    with path.open("xb") as file:
-        file.write(data)
-        settle(file, mode)
+    """A file that was not there before, synced; its folder is not. Raises FileExistsError, OSError."""
+    with path.open("xb") as stream:
+        stream.write(data)
+        _finish(stream, mode)
 
 
-def write_json(path: str | os.PathLike, value: Any) -> None:
-    """`value` as indented JSON in `path`'s place."""
+def write_json(path: Path | str, value: Any) -> None:
+    """Indented JSON of `jsonable(value)`, replaced in one step. Raises TypeError before anything is written."""
     text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
-    write_file(path, f"{text}\n".encode())
+    write_atomically(path, (text + "\n").encode())
 
 
-def settle(file: BinaryIO, mode: int) -> None:
-    """Give an open file its permissions and let its bytes reach the disk."""
-    file.flush()
-    if hasattr(os, "fchmod"):
-        os.fchmod(file.fileno(), mode)
-    os.fsync(file.fileno())
-
-
-def make_folder(path: Path) -> None:
+def make_folders(path: Path) -> None:
     """`path` and its parents, each new one synced into its parent."""
     if not path.is_dir():
-        make_folder(path.parent)
+        make_folders(path.parent)
         with contextlib.suppress(FileExistsError):
             path.mkdir()
         sync_folder(path.parent)
 
 
 def sync_folder(path: Path) -> None:
-    """Let the names in a folder reach the disk."""
-    if os.name == "nt":  # folders cannot be opened there
+    """Make the names inside a folder durable."""
+    if _is_windows():  # folders cannot be opened there
         return
     handle = os.open(path, os.O_RDONLY)
     try:
@@ -94,57 +90,62 @@ def sync_folder(path: Path) -> None:
         os.close(handle)
 
 
-def patiently(move: Callable[[], Any], seconds: float = 2.0) -> Any:
+def move(source: Path, target: Path) -> None:
+    """Rename a file over another one, in one step."""
+    _retry(lambda: source.replace(target))
+
+
+def move_folder(source: Path, target: Path) -> None:
+    """Rename a folder to a name that is free. Raises OSError when it is not."""
+    _retry(lambda: source.rename(target))
+
+
+def _retry(action: Callable[[], object]) -> None:
     """Windows refuses to replace a file while somebody reads it: try for a while."""
-    end = time.monotonic() + seconds
+    end = time.monotonic() + _RETRY_S
     while True:
         try:
-            return move()
+            action()
         except PermissionError:
-            if os.name != "nt" or time.monotonic() > end:
+            if not _is_windows() or time.monotonic() > end:
                 raise
             time.sleep(0.05)
+        else:
+            return
 
 
-# ---------------------------------------------------------------- reading
+def _is_windows() -> bool:
+    return os.name == "nt"
 
 
-def read_plain(path: Path, limit: int) -> bytes:
-    """At most `limit` bytes of a plain file that nothing else links to. OSError when it cannot be opened, ValueError for the rest."""
-    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
-    with os.fdopen(handle, "rb") as stream:
-        about = os.fstat(stream.fileno())
-        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:  # 0 links: replaced since it was opened, and still whole
-            raise ValueError("not a plain file of its own (a link, a folder or a device)")
-        data = stream.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"longer than {limit:,} bytes")
-    return data
-
-
-def digest(data: bytes) -> str:
-    """sha256, 64 hex."""
-    return hashlib.sha256(data).hexdigest()
+def _finish(stream: BinaryIO, mode: int) -> None:
+    stream.flush()
+    if hasattr(os, "fchmod"):
+        os.fchmod(stream.fileno(), mode)
+    os.fsync(stream.fileno())
 
 
 # ---------------------------------------------------------------- JSON
 
 
 def jsonable(value: Any) -> Any:
-    """`value` in JSON's types: dataclasses, enums, paths, times, numpy scalars and arrays; NaN and infinities become null."""
+    """`value` in JSON's types: dataclasses, enums, paths, times, numpy scalars and arrays; NaN and infinities become null.
+
+    Raises TypeError for anything else.
+    """
     if isinstance(value, Enum):
         return jsonable(value.value)
-    if value is None or isinstance(value, (bool, int, str)):
+    if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        return float(value) if math.isfinite(value) else None
     if is_dataclass(value) and not isinstance(value, type):
-        return jsonable(asdict(value))
+        return {field.name: jsonable(getattr(value, field.name)) for field in fields(value)}
     if isinstance(value, Mapping):
         return {str(jsonable(key)): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
+    if isinstance(value, list | tuple):
         return [jsonable(item) for item in value]
-    if isinstance(value, (set, frozenset)):
+    if isinstance(value, set | frozenset):
         return sorted((jsonable(item) for item in value), key=str)
     if isinstance(value, datetime):
         return iso_z(value)
@@ -152,22 +153,22 @@ def jsonable(value: Any) -> Any:
         return value.isoformat()
     if isinstance(value, Path):
         return value.as_posix()
-    if hasattr(value, "tolist"):  # numpy and pandas
+    if hasattr(value, "tolist"):
         return jsonable(value.tolist())
     raise TypeError(f"{type(value).__name__} cannot be written as JSON")
 
 
 def canonical_json(record: Mapping) -> bytes:
-    """UTF-8, keys sorted, no spaces, no NaN: equal records give equal bytes. ValueError for what JSON cannot hold."""
+    """UTF-8, keys sorted, no spaces, no NaN. Raises ValueError for what JSON cannot hold."""
     try:
         text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
         return text.encode("utf-8")
-    except (TypeError, RecursionError) as refusal:
-        raise ValueError(str(refusal)) from refusal
+    except (TypeError, ValueError, RecursionError) as refusal:
+        raise ValueError(f"the record cannot be written as canonical JSON: {refusal}") from refusal
 
 
 def strict_json(data: bytes) -> dict:
-    """The object in `data`. ValueError for bad UTF-8, a repeated key, NaN, too deep a nesting, or anything but an object."""
+    """The object in `data`. Raises ValueError for bad UTF-8, a repeated key, NaN, too deep nesting, or anything but an object."""
 
     def unique(pairs):
         record = dict(pairs)
@@ -185,14 +186,38 @@ def strict_json(data: bytes) -> dict:
     except (ValueError, RecursionError) as refusal:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise ValueError(f"not strict JSON: {refusal}") from refusal
     if not isinstance(record, dict):
-        raise ValueError(f"holds {type(record).__name__}, expected an object")
+        raise ValueError(f"not strict JSON: holds {type(record).__name__}, expected an object")
     return record
 
 
-# ---------------------------------------------------------------- arrays
+# ---------------------------------------------------------------- reading
 
-_EPOCH = (1980, 1, 1, 0, 0, 0)  # the earliest moment that a zip entry can carry
-_ZIP = b"PK\x03\x04"
+
+def digest(data: bytes) -> str:
+    """sha256, 64 hex."""
+    return hashlib.sha256(data).hexdigest()
+
+
+def read_regular(path: Path | str, limit: int) -> bytes:
+    """At most `limit` bytes of a regular file that nothing else links to. No link is followed and no pipe waited for.
+
+    Raises OSError when it cannot be opened or read (a link ends here), ValueError when it is not such a file, or longer.
+    """
+    handle = os.open(path, os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0))
+    try:
+        about = os.fstat(handle)  # before fdopen, which refuses a folder in its own words
+        if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:  # 0 links: replaced since it was opened, and still whole
+            raise ValueError("not a regular file of its own (a link, a folder or a device)")
+        with os.fdopen(handle, "rb", closefd=False) as stream:
+            data = stream.read(limit + 1)
+    finally:
+        os.close(handle)
+    if len(data) > limit:
+        raise ValueError(f"longer than {limit:,} bytes")
+    return data
+
+
+# ---------------------------------------------------------------- arrays
 
 
 def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
@@ -214,7 +239,7 @@ def npz_bytes(arrays: Mapping[str, np.ndarray]) -> bytes:
 def read_npz(data: bytes) -> dict[str, np.ndarray]:
     """The arrays of an .npz given as bytes. Pickled entries and damaged files are refused (ValueError)."""
     if data[:4] != _ZIP:  # numpy would take it for a pickle, and say how to load that
-        raise ValueError("not a readable .npz: not a zip archive")
+        raise ValueError("not a readable .npz: no zip archive")
     try:
         with np.load(io.BytesIO(data), allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
@@ -224,12 +249,12 @@ def read_npz(data: bytes) -> dict[str, np.ndarray]:
 
 def arrays_hash(arrays: Mapping[str, np.ndarray]) -> str:
     """sha256 (64 hex) over names, dtypes, shapes and contents, in the order of the names."""
-    digest = hashlib.sha256()
+    sha256 = hashlib.sha256()
     for name in sorted(arrays):
         array = _canonical(arrays[name])
-        digest.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
+        sha256.update(f"{name}|{array.dtype.str}|{array.shape}|".encode())
+        sha256.update(array.tobytes())
+    return sha256.hexdigest()
 
 
 def _canonical(array) -> np.ndarray:

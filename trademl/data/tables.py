@@ -27,7 +27,7 @@ import pyarrow.parquet
 
 from .dialect import MAX_FAULTS, Dialect, JunkLine, is_numeric, plain, sniff, text_encoding, to_numbers
 from ..errors import BadDataError, UsageError
-from ..files import replacing
+from ..files import make_folders, replacing
 
 # %% ../../nbs/11a_data_tables.ipynb #01500e1e
 @dataclass(frozen=True)
@@ -339,6 +339,7 @@ def write_table(data: pa.Table, path: str | os.PathLike) -> None:
     kind = next((k for end, k in kinds.items() if name.endswith(end)), None)
     if kind is None:
         raise UsageError(f"{path}: cannot tell the format; the name must end in {', '.join(kinds)}")
+    make_folders(Path(path).parent)
     with replacing(path) as file:
         if kind == "parquet":
             pa.parquet.write_table(data, file, compression="zstd")

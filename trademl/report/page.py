@@ -21,7 +21,7 @@ import numpy as np
 
 from trademl.evidence.figures import MAX_POINTS, thin
 
-from ..files import write_file
+from ..files import write_atomically
 
 PLOTLY = "application/vnd.plotly.v1+json"
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -79,7 +79,7 @@ def notebook_of(parts: Sequence[tuple[str, Sequence[Any]]]) -> dict:
 
 def write_report(path: Path | str, notebook_path: Path | str | Mapping, **page: Any) -> Path:
     """`render` into a file that is whole or not there at all."""
-    write_file(path, render(notebook_path, **page).encode())
+    write_atomically(path, render(notebook_path, **page).encode())
     return Path(path)
 
 

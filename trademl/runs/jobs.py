@@ -14,16 +14,14 @@ import threading
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import Enum
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-from trademl.runs.folder import PARTIAL, RunFolder, _shown, is_secret_name
-
 from .. import errors
 from ..errors import Exit, MissingExtraError, StageError, TradeMLError, UsageError
 from ..files import jsonable, write_json
+from .folder import PARTIAL, RunFolder, _shown, is_secret_name
 from .progress import read_events, stage_seconds, watch
 
 SUMMARY = "summary.json"
@@ -94,7 +92,10 @@ def check_parameters(notebook: Path, given: Mapping[str, Any]) -> dict[str, Any]
         raise UsageError(f"{Path(notebook).stem} has no parameter {', '.join(map(repr, unknown))}; it takes: {right}")
     plain = {}
     for name, value in given.items():
-        value = _plain(value)
+        try:
+            value = jsonable(value)
+        except TypeError as refusal:
+            raise UsageError(f"{Path(notebook).stem}: parameter {name} = {value!r}: {refusal}") from refusal
         if not _fits(value, ast.parse(known[name].kind, mode="eval").body):
             raise UsageError(f"{Path(notebook).stem}: parameter {name} = {value!r} ({type(value).__name__}) must be {known[name].kind}")
         if is_secret_name(name) and isinstance(value, str) and value:
@@ -108,18 +109,6 @@ def _literal(node: ast.expr) -> Any:
         return ast.literal_eval(node)
     except ValueError:
         return None
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, Enum):
-        return value.value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, (list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return value.item() if hasattr(value, "item") else value
 
 
 def _fits(value: Any, kind: ast.expr) -> bool:

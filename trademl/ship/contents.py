@@ -1,25 +1,26 @@
-"""The files of a revision: which names they may have, how they are listed, and how one is read.
+"""The files of a revision: which names may stand in one, how large they may be, what lies in its folder, and their hashes.
 
-Nothing is parsed here; what a file says is looked at only after its hash is right.
+Only the standard library and numpy are needed.
 """
 
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 from trademl.errors import RevisionError
-from trademl.files import digest, read_plain, strict_json
+from trademl.files import digest, read_regular
 
+POINTER = "model_compat.json"
+SCALER = "native/scaler.npz"
 MAX_FILES = 64
 MAX_FILE_BYTES = 1 << 30
-MAX_RECORD_BYTES = 256 * 1024  # of a manifest, a pointer, a store's state
+SUFFIXES = (".onnx", ".json", ".npz", ".parquet", ".txt", ".ubj")  # none of them runs code when it is read
+OWN_FILES = ("manifest.json", "manifest.sig", POINTER)
 
 _PART = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
-SUFFIXES = (".onnx", ".json", ".npz", ".parquet", ".txt", ".ubj")  # none of them runs code when it is read
-OWN_FILES = ("manifest.json", "manifest.sig", "model_compat.json")
 
 
 def check_file_name(name: str) -> str:
@@ -43,42 +44,28 @@ def check_file_name(name: str) -> str:
     return name
 
 
-def list_files(files: Mapping[str, bytes]) -> list[dict]:
-    """{name, sha256, bytes} of each file, sorted by name: the manifest's `files`. RevisionError for a name that is not allowed."""
-    return [{"name": check_file_name(name), "sha256": digest(files[name]), "bytes": len(files[name])} for name in sorted(files)]
+def entry_of(name: str, data: bytes) -> dict:
+    """The manifest's entry of a file: {name, sha256, bytes}. Raises RevisionError for a name that is not allowed."""
+    return {"name": check_file_name(name), "sha256": digest(data), "bytes": len(data)}
 
 
-def read_file(folder: Path, entry: Mapping, where: str) -> bytes:
-    """The bytes of a listed file, proven by its hash. RevisionError."""
-    data = read_bytes(folder / check_file_name(entry["name"]), entry["bytes"], where)
-    if digest(data) != entry["sha256"]:
-        raise RevisionError(f"{where} is not what the manifest says (sha256 differs). {advice(folder)}")
-    return data
-
-
-def read_bytes(path: Path, limit: int, where: str) -> bytes:
-    """At most `limit` bytes of a plain file that nothing else links to. RevisionError."""
+def read_file(path: Path, limit: int, what: str) -> bytes:
+    """At most `limit` bytes of a regular file that nothing else links to. Raises RevisionError naming `what`."""
     try:
-        return read_plain(path, limit)
+        return read_regular(path, limit)
     except OSError as refusal:
-        raise RevisionError(f"{where}: cannot be read ({refusal.strerror}); missing, or a link") from refusal
+        raise RevisionError(f"{what}: cannot be read ({refusal.strerror}); missing, or a link") from refusal
     except ValueError as refusal:
-        raise RevisionError(f"{where}: {refusal}") from refusal
+        raise RevisionError(f"{what}: {refusal}") from refusal
 
 
-def read_record(path: Path, where: str) -> dict:
-    """The JSON object in a small file. RevisionError."""
-    return parse_record(read_bytes(path, MAX_RECORD_BYTES, where), where)
-
-
-def parse_record(data: bytes, where: str) -> dict:
-    """The JSON object in `data`, strictly read. RevisionError."""
-    if len(data) > MAX_RECORD_BYTES:
-        raise RevisionError(f"{where}: {len(data):,} bytes, at most {MAX_RECORD_BYTES:,} are read")
-    try:
-        return strict_json(data)
-    except ValueError as refusal:
-        raise RevisionError(f"{where}: {refusal}") from refusal
+def read_listed(folder: Path, entry: dict) -> bytes:
+    """A listed file's bytes, of the size and hash that its entry says. Raises RevisionError."""
+    name = check_file_name(entry["name"])
+    data = read_file(folder / name, entry["bytes"], f"revision {folder.name}: {name}")
+    if digest(data) != entry["sha256"]:
+        raise RevisionError(f"revision {folder.name}: {name} is not what the manifest says (sha256 differs). {advice(folder)}")
+    return data
 
 
 def walk(folder: Path) -> Iterator[str]:
@@ -99,11 +86,17 @@ def walk(folder: Path) -> Iterator[str]:
                 about = entry.stat(follow_symlinks=False)
                 if not stat.S_ISREG(about.st_mode) or about.st_nlink > 1:
                     name = entry.name.encode("unicode_escape").decode()
-                    raise RevisionError(f"revision {folder.name}: {name} is a link, or not a plain file. {advice(folder)}")
+                    raise RevisionError(f"revision {folder.name}: {name} is a link or not a regular file. {advice(folder)}")
                 yield f"{inner}/{entry.name}" if inner else entry.name
         if inner and empty:
             raise RevisionError(f"revision {folder.name}: an empty folder {inner}. {advice(folder)}")
 
 
+def inner_folders(folder: Path) -> list[Path]:
+    """The folders directly inside, sorted; links are not followed."""
+    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+
+
 def advice(folder: Path) -> str:
+    """What to do about a revision that cannot be trusted."""
     return f"Do not use it: move {folder} away and pull or train again"

@@ -17,12 +17,12 @@ import numpy as np
 
 from trademl.errors import MissingExtraError, ParityError, UsageError
 from trademl.learn.treetable import Link, TreeTable
+from trademl.ship.manifest import TOLERANCE
 from trademl.ship.runtime import predict_onnx
 
-INPUT = "features"  # what our graphs call their one input
+INPUT = "features"  # the name of the input of every graph that is written here; a reader takes it from the manifest
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8  # old enough for every onnxruntime that the `bot` extra allows
 PROBABILITY_FLOOR = 1e-7  # below it the logarithm of the calibration is cut off
-TOLERANCE = 1e-5  # largest difference of a probability between the native models and the graph
 TIE = 1e-6  # native top two closer than this are a tie in float32: either label is right
 
 
@@ -32,7 +32,7 @@ class Parity:
 
     rows: int
     max_abs: float  # largest difference of any output
-    flips: int  # rows whose label differs although the native top two are no tie
+    flips: int  # rows whose label differs although the native top two are not a tie
     ties: int  # rows whose label differs and whose native top two lie within TIE
 
 

@@ -1,18 +1,21 @@
 """The manifest: one canonical JSON file that says what a revision is, and whose hash is its name.
 
-Everything here takes and returns bytes and plain records; only the standard library is needed.
+Everything here takes and returns bytes and plain records.
 A manifest may carry keys beyond `SHAPE` (a later minor addition must not break an older reader);
 what `SHAPE` names must be there and be of that shape, and an unknown `schema` number is refused.
 """
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 
-from trademl.errors import RevisionError
-from trademl.files import canonical_json, digest
-from trademl.ship.contents import MAX_FILE_BYTES, MAX_FILES, check_file_name, parse_record
+from trademl.errors import RevisionError, UsageError
+from trademl.files import canonical_json, digest, strict_json
+from trademl.ship.contents import MAX_FILE_BYTES, MAX_FILES, check_file_name, entry_of
 
 SCHEMA = 1
+MAX_BYTES = 256 * 1024
+TOLERANCE = 1e-5  # largest difference of a probability between the native models and the graph
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _HEX16 = re.compile(r"[0-9a-f]{16}")
@@ -45,7 +48,7 @@ SHAPE = {
                 "members": [str],
             }
         ],
-        "one entry a graph: its face, and the short names of the ensembles inside; classes in the order of the columns, null for a value",
+        "one entry a graph: its input, and the short names of the ensembles inside; classes in the order of the columns, null for a value",
     ),
     "position_model": (bool, "whether a position model was trained together with the signal"),
     "trained_together": (_HEX16, "training_run_id, repeated inside every graph's metadata"),
@@ -78,6 +81,14 @@ SHAPE = {
 }
 
 
+def manifest_bytes(record: Mapping) -> bytes:
+    """The canonical bytes of a record. Raises UsageError for what JSON cannot hold."""
+    try:
+        return canonical_json(record)
+    except ValueError as refusal:
+        raise UsageError(str(refusal)) from refusal
+
+
 def revision_name(manifest_bytes: bytes) -> str:
     """First 16 hex of sha256 of the manifest's bytes."""
     return digest(manifest_bytes)[:16]
@@ -88,12 +99,17 @@ def training_run_id(inputs: Mapping) -> str:
 
     `inputs`: data hashes, settings, seed, feature and label spec hashes, parent, code version. Nothing random, no clock.
     """
-    return digest(canonical_json(inputs))[:16]
+    return digest(manifest_bytes(inputs))[:16]
 
 
 def parse_manifest(data: bytes) -> dict:
     """A valid manifest from its bytes. Raises RevisionError; the bytes must be the canonical ones."""
-    record = parse_record(data, "manifest.json")
+    if len(data) > MAX_BYTES:
+        raise RevisionError(f"manifest.json: {len(data):,} bytes, at most {MAX_BYTES:,} are read")
+    try:
+        record = strict_json(data)
+    except ValueError as refusal:
+        raise RevisionError(f"manifest.json: {refusal}") from refusal
     if record.get("schema") != SCHEMA or type(record["schema"]) is not int:
         raise RevisionError(
             f"manifest.json: schema {record.get('schema')!r}; this trademl reads schema {SCHEMA}, a newer one may be needed"
@@ -173,6 +189,40 @@ def _check_sense(record: Mapping) -> None:
     _expect(record["golden"]["file"] in files, record["golden"]["file"], "golden.file", "one of files")
     tail = f"-{record['symbol'].lower()}-{record['timeframe']}"
     _expect(record["line"].endswith(tail), record["line"], "line", f"a line that ends in {tail}")
+
+
+def complete_manifest(files: Mapping[str, bytes], manifest: Mapping) -> dict:
+    """`manifest` with `files` and each model's `sha256` filled in from the bytes. Raises RevisionError for what breaks the contract."""
+    listed = [entry_of(name, files[name]) for name in sorted(files)]
+    hashes = {entry["name"]: entry["sha256"] for entry in listed}
+    models = []
+    for model in manifest.get("models", []):
+        if model.get("file") not in hashes:
+            raise RevisionError(
+                f"manifest.json: models name {model.get('file')!r}, which is not among the files given: {', '.join(hashes)}"
+            )
+        models.append(dict(model) | {"sha256": hashes[model["file"]]})
+    record = dict(manifest) | {"files": listed, "models": models}
+    check_manifest(record)
+    return record
+
+
+@dataclass(frozen=True)
+class Interface:
+    """What a graph takes and what it must give, as the manifest promises it."""
+
+    name: str  # of the input
+    dtype: str  # float64 or float32
+    width: int  # columns of the input
+    output: str  # the output that is used
+    columns: int | None  # of that output; None: any number
+
+
+def interface_of(model: Mapping) -> Interface:
+    """The interface of one entry of `models`: a classifier gives one probability a class, any other graph a value."""
+    given = model["input"]
+    output = ("value", None) if model["classes"] is None else ("probabilities", len(model["classes"]))
+    return Interface(given["name"], given["dtype"], given["shape"][-1], *output)
 
 
 def compat_record(manifest: Mapping, manifest_sha256: str) -> dict:

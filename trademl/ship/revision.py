@@ -1,7 +1,15 @@
-"""One stored revision, and the eight checks that prove it.
+"""One stored revision: its manifest, its files, and the eight checks that prove it.
 
-What is proven when: `read_revision` proves the manifest (its hash is the folder's name); `Revision.read` proves each file that it
-returns; `Revision.verify` proves everything, and reads and hashes every file once.
+What is proven when:
+
+- `read_revision` proves the manifest: canonical, complete, and the hash that the folder is named by.
+- `Revision.verify(graphs=False)` proves the bytes: every listed file is read once from the disk and hashed, none is
+  missing, none is extra. What passed is remembered in that object and not looked at again: a `Revision` speaks of the
+  moment when it was verified, and who must know about now (an activation, `models verify`) opens a new one.
+- `Revision.verify()` also opens the graphs, from the very bytes that were hashed, and replays the golden rows.
+- `Revision.read` proves the bytes that it hands out, each time.
+
+Reading needs numpy, and onnxruntime for the graphs.
 """
 
 import json
@@ -13,12 +21,11 @@ import numpy as np
 
 from trademl.errors import MissingExtraError, RevisionError
 from trademl.files import canonical_json, digest, read_npz
-from trademl.ship.contents import MAX_RECORD_BYTES, advice, read_bytes, read_file, walk
-from trademl.ship.manifest import compat_record, parse_manifest
+from trademl.ship.contents import POINTER, SCALER, advice, read_file, read_listed, walk
+from trademl.ship.manifest import MAX_BYTES, compat_record, interface_of, parse_manifest
 from trademl.ship.runtime import check_graph, predict_onnx, session
 
-MANIFEST, SIGNATURE, POINTER = "manifest.json", "manifest.sig", "model_compat.json"
-SCALER = "native/scaler.npz"
+_ONNX_TYPES = {"float64": "tensor(double)", "float32": "tensor(float)"}
 
 
 @dataclass(frozen=True)
@@ -37,6 +44,7 @@ class Revision:
     folder: Path
     manifest: dict = field(repr=False)
     manifest_sha256: str = field(repr=False)
+    _passed: dict[str, tuple[Check, ...]] = field(default_factory=dict, repr=False, compare=False)  # group of checks -> what it told
 
     @property
     def name(self) -> str:
@@ -68,23 +76,28 @@ class Revision:
         return {entry["name"]: entry for entry in self.manifest["files"]}
 
     def read(self, name: str) -> bytes:
-        """A file's bytes, proven by the hash in the manifest. Raises RevisionError."""
+        """A file's bytes, checked against the manifest. Raises RevisionError."""
         entry = self.files().get(name)
         if entry is None:
             raise RevisionError(f"revision {self.name} holds no file {name!r}; it holds {', '.join(self.files())}")
-        return read_file(self.folder, entry, f"revision {self.name}: {name}")
+        return read_listed(self.folder, entry)
 
     def checks(self, *, graphs: bool = True) -> list[Check]:
-        """Look at everything in order and stop at the first thing that is wrong: what comes after it cannot be trusted.
+        """Look at everything in order and stop at the first failure: what comes after it cannot be trusted.
 
-        `graphs=False` leaves out what needs onnxruntime.
+        `graphs=False` leaves out what needs onnxruntime. What passed once is not looked at again in this object.
         """
-        done, proof = [], _Proof(self)
-        for name, look in (FILE_CHECKS | (GRAPH_CHECKS if graphs else {})).items():
-            try:
-                done.append(Check(name, True, look(proof)))
-            except RevisionError as refusal:
-                return [*done, Check(name, False, str(refusal))]
+        done, look = [], _Inspection(self, keep=graphs)
+        for group in ("files", "graphs") if graphs else ("files",):
+            if group not in self._passed:
+                fresh = []
+                for name, check in _CHECKS[group].items():
+                    try:
+                        fresh.append(Check(name, True, check(look)))
+                    except RevisionError as refusal:
+                        return [*done, *fresh, Check(name, False, str(refusal))]
+                self._passed[group] = tuple(fresh)
+            done += self._passed[group]
         return done
 
     def verify(self, *, graphs: bool = True) -> list[Check]:
@@ -94,12 +107,16 @@ class Revision:
             raise RevisionError(f"{done[-1].detail} (check: {done[-1].name})")
         return done
 
+    def moved_to(self, folder: Path) -> "Revision":
+        """The same revision after its folder was renamed: what was proven stays proven."""
+        return Revision(folder, self.manifest, self.manifest_sha256, self._passed)
+
 
 def read_revision(folder: Path) -> Revision:
     """A revision from its folder: manifest strictly parsed, folder named by its hash. Raises RevisionError."""
     if folder.is_symlink():
         raise RevisionError(f"revision {folder.name}: is a link, not a folder of this store")
-    data = read_bytes(folder / MANIFEST, MAX_RECORD_BYTES, f"revision {folder.name}: {MANIFEST}")
+    data = read_file(folder / "manifest.json", MAX_BYTES, f"revision {folder.name}: manifest.json")
     sha256 = digest(data)
     if folder.name != sha256[:16]:
         raise RevisionError(f"revision {folder.name}: its manifest hashes to {sha256[:16]}; the folder was renamed or the manifest altered")
@@ -109,180 +126,183 @@ def read_revision(folder: Path) -> Revision:
 # ---------------------------------------------------------------- the checks
 
 
-@dataclass
-class _Proof:
-    """One pass over a revision: what a check has proven, the next one uses."""
+@dataclass(frozen=True)
+class _Inspection:
+    """One walk through the checks: bytes whose hash is right, and the graphs opened from them."""
 
     revision: Revision
-    data: dict[str, bytes] = field(default_factory=dict)  # every listed file, once `hashes` has proven it
-    runners: dict[str, object] = field(default_factory=dict)  # model -> session, once `graphs` has opened it
+    keep: bool  # whether the checks of the graphs follow, which need the bytes again
+    data: dict[str, bytes] = field(default_factory=dict)
+    sessions: dict[str, object] = field(default_factory=dict)  # by the model's name
 
-    @property
-    def manifest(self) -> dict:
-        """The revision's manifest."""
-        return self.revision.manifest
+    def where(self, file: str) -> str:
+        """The start of a sentence about a file."""
+        return f"revision {self.revision.name}: {file}"
 
-    def refuse(self, what: str, *, with_advice: bool = True) -> RevisionError:
-        """A refusal that names the revision; `with_advice` says what to do with it."""
-        tail = f". {advice(self.revision.folder)}" if with_advice else ""
-        return RevisionError(f"revision {self.revision.name}: {what}{tail}")
+    def needed_later(self) -> set[str]:
+        """Files whose content is looked at after their hash."""
+        manifest = self.revision.manifest
+        graphs = {*(model["file"] for model in manifest["models"]), manifest["golden"]["file"]} if self.keep else set()
+        return graphs | {SCALER}
 
-
-def _check_manifest(proof: _Proof) -> str:
-    again = read_revision(proof.revision.folder)
-    if again.manifest_sha256 != proof.revision.manifest_sha256:
-        raise proof.refuse("the manifest changed while it was read", with_advice=False)
-    return f"canonical, schema {proof.manifest['schema']}, named by its hash"
+    def read(self, name: str) -> bytes:
+        """A file's proven bytes, read once."""
+        return self.data[name] if name in self.data else self.revision.read(name)
 
 
-def _check_names(proof: _Proof) -> str:
-    found = set(walk(proof.revision.folder))
-    listed = {*proof.revision.files(), MANIFEST, POINTER}
-    extra, missing = sorted(found - listed - {SIGNATURE}), sorted(listed - found)
+def _check_manifest(look: _Inspection) -> str:
+    return f"canonical, schema {look.revision.manifest['schema']}, named by its hash"  # proven by read_revision
+
+
+def _check_names(look: _Inspection) -> str:
+    revision = look.revision
+    found = set(walk(revision.folder))
+    listed = {*revision.files(), "manifest.json", POINTER}
+    extra, missing = sorted(found - listed - {"manifest.sig"}), sorted(listed - found)
     if extra or missing:
-        wrong = [f"{what}: {', '.join(names[:5])}" for what, names in (("not in the manifest", extra), ("missing", missing)) if names]
-        raise proof.refuse(f"files {'; '.join(wrong)}")
+        told = [f"{what}: {', '.join(names[:5])}" for what, names in (("not in the manifest", extra), ("missing", missing)) if names]
+        raise RevisionError(f"revision {revision.name}: files {'; '.join(told)}. {advice(revision.folder)}")
     return f"{len(found)} files, none missing, none extra, no links"
 
 
-def _check_hashes(proof: _Proof) -> str:
-    proof.data = {name: proof.revision.read(name) for name in proof.revision.files()}
-    return f"{sum(map(len, proof.data.values())):,} bytes as the manifest says"
+def _check_hashes(look: _Inspection) -> str:
+    size, later = 0, look.needed_later()
+    for name in look.revision.files():
+        data = look.revision.read(name)
+        size += len(data)
+        if name in later:
+            look.data[name] = data
+    return f"{size:,} bytes as the manifest says"
 
 
-def _check_scaler(proof: _Proof) -> str:
-    bound, width = proof.manifest["scaler"], proof.manifest["feature_count"]
-    if bound is None or SCALER not in proof.data:
+def _check_scaler(look: _Inspection) -> str:
+    revision = look.revision
+    bound, width = revision.manifest["scaler"], revision.manifest["feature_count"]
+    if bound is None or SCALER not in revision.files():
         return "none kept"
+    where = look.where(SCALER)
     try:
-        held = read_npz(proof.data[SCALER])
+        held = read_npz(look.read(SCALER))
         parts = [np.asarray(held[name], "<f8") for name in ("mean", "scale")]
     except (KeyError, TypeError, ValueError) as refusal:
-        raise proof.refuse(f"{SCALER} is not readable ({refusal})") from refusal
+        raise RevisionError(f"{where} is not readable ({refusal}). {advice(revision.folder)}") from refusal
     if any(part.shape != (width,) for part in parts):
-        shapes = [part.shape for part in parts]
-        raise proof.refuse(f"{SCALER} has shapes {shapes}, the models take {width} features", with_advice=False)
+        raise RevisionError(f"{where} has shapes {[part.shape for part in parts]}, the models take {width} features")
     if digest(np.concatenate(parts).tobytes()) != bound["sha256"]:
-        raise proof.refuse(f"{SCALER} is another scaler than the one that the manifest binds to the models")
+        raise RevisionError(f"{where} is another scaler than the one that the manifest binds to the models. {advice(revision.folder)}")
     return f"{width} columns, the one that the models were trained with"
 
 
-def _check_compat(proof: _Proof) -> str:
-    data = read_bytes(proof.revision.folder / POINTER, MAX_RECORD_BYTES, f"revision {proof.revision.name}: {POINTER}")
-    if data != canonical_json(proof.revision.compat):
-        raise proof.refuse(f"{POINTER} does not say what the manifest says")
+def _check_compat(look: _Inspection) -> str:
+    folder = look.revision.folder
+    data = read_file(folder / POINTER, MAX_BYTES, look.where(POINTER))
+    if data != canonical_json(look.revision.compat):
+        raise RevisionError(f"{look.where(POINTER)} does not say what the manifest says. {advice(folder)}")
     return "says what the manifest says"
 
 
-def _check_graphs(proof: _Proof) -> str:
-    for model in proof.manifest["models"]:
-        proof.runners[model["name"]] = _open_graph(proof, model)
-    return f"{len(proof.runners)} graphs load, whole in themselves, standard operators, promised inputs and outputs"
+def _check_graphs(look: _Inspection) -> str:
+    for model in look.revision.manifest["models"]:
+        look.sessions[model["name"]] = _open_graph(look, model)
+    return f"{len(look.sessions)} graphs load, whole in themselves, standard operators, promised inputs and outputs"
 
 
-def _open_graph(proof: _Proof, model: Mapping):
-    """A session on one of the revision's graphs, once it is what the manifest promises. Raises RevisionError."""
-    data = proof.data[model["file"]]
+def _open_graph(look: _Inspection, model: Mapping):
+    """A session on one of the revision's graphs, after a look that it is what the manifest promises. Raises RevisionError."""
+    data, where = look.read(model["file"]), look.where(model["file"])
     try:
         check_graph(data)
         runner = session(data)
     except MissingExtraError:
         raise
     except RevisionError as refusal:
-        raise proof.refuse(f"{model['file']}: {refusal}", with_advice=False) from refusal
+        raise RevisionError(f"{where}: {refusal}") from refusal
     except Exception as refusal:  # onnxruntime's errors have no public root
-        raise proof.refuse(f"{model['file']} does not load: {refusal}", with_advice=False) from refusal
-    check_interface(proof, model, runner)
+        raise RevisionError(f"{where} does not load: {refusal}") from refusal
+    _check_interface(look.revision, model, runner)
     return runner
 
 
-_TENSORS = {"float64": "tensor(double)", "float32": "tensor(float)"}
+def _check_interface(revision: Revision, model: Mapping, runner) -> None:
+    """The graph's one input and the output in use are those of the manifest."""
+    where, wanted = f"revision {revision.name}: {model['file']}", interface_of(model)
+    inputs = [(one.name, one.type, one.shape) for one in runner.get_inputs()]
+    if [(name, kind, shape[-1:]) for name, kind, shape in inputs] != [(wanted.name, _ONNX_TYPES[wanted.dtype], [wanted.width])]:
+        raise RevisionError(f"{where}: takes {inputs}, the manifest says {model['input']}")
+    if model["role"] == "signal" and wanted.width != revision.manifest["feature_count"]:
+        raise RevisionError(f"{where}: takes {wanted.width} columns, the manifest lists {revision.manifest['feature_count']} features")
+    outputs = {one.name: one.shape[-1] if one.shape else None for one in runner.get_outputs()}
+    if wanted.output not in outputs or wanted.columns not in (None, outputs[wanted.output]):
+        raise RevisionError(f"{where}: gives {outputs}, expected {wanted.output} of {wanted.columns or 'any'} columns")
 
 
-def check_interface(proof: _Proof, model: Mapping, runner) -> None:
-    """RevisionError unless the graph takes and gives what the manifest says."""
-    file, asked = model["file"], model["input"]
-    found = [(one.name, one.type, one.shape[-1]) for one in runner.get_inputs()]
-    width = asked["shape"][-1]
-    if found != [(asked["name"], _TENSORS[asked["dtype"]], width)]:
-        seen = [(one.name, one.type, one.shape) for one in runner.get_inputs()]
-        raise proof.refuse(f"{file}: takes {seen}, the manifest says {asked}", with_advice=False)
-    if model["role"] == "signal" and width != proof.manifest["feature_count"]:
-        raise proof.refuse(f"{file}: takes {width} columns; expected {proof.manifest['feature_count']}", with_advice=False)
-    outputs = {one.name: one.shape[-1] for one in runner.get_outputs()}
-    name, columns = ("value", None) if model["classes"] is None else ("probabilities", len(model["classes"]))
-    if name not in outputs or columns not in (None, outputs[name]):
-        raise proof.refuse(f"{file}: gives {outputs}, expected {name} of {columns or 'any'} columns", with_advice=False)
-
-
-def _check_run(proof: _Proof) -> str:
-    wanted = proof.manifest["trained_together"]
-    for model in proof.manifest["models"]:
-        inside = proof.runners[model["name"]].get_modelmeta().custom_metadata_map
-        file = model["file"]
+def _check_run(look: _Inspection) -> str:
+    wanted = look.revision.manifest["trained_together"]
+    for model in look.revision.manifest["models"]:
+        inside = look.sessions[model["name"]].get_modelmeta().custom_metadata_map
+        where = look.where(model["file"])
         if inside.get("training_run_id") != wanted:
-            raise proof.refuse(
-                f"{file} comes from training run {inside.get('training_run_id')!r}, the manifest from {wanted!r}; "
-                "models that were not trained together must not go live together",
-                with_advice=False,
+            raise RevisionError(
+                f"{where} comes from training run {inside.get('training_run_id')!r}, the manifest from {wanted!r}; "
+                "models that were not trained together must not go live together"
             )
         if model["classes"] is not None and inside.get("classes") != ",".join(model["classes"]):
-            raise proof.refuse(f"{file} orders classes {inside.get('classes')!r}, the manifest {model['classes']}", with_advice=False)
-        _check_columns(proof, file, inside.get("features"))
+            raise RevisionError(f"{where} orders classes {inside.get('classes')!r}, the manifest {model['classes']}")
+        _check_columns(look.revision, where, inside.get("features"))
     return f"every graph is of training run {wanted}"
 
 
-def _check_columns(proof: _Proof, file: str, named: str | None) -> None:
+def _check_columns(revision: Revision, where: str, told: str | None) -> None:
     """A graph that names its columns must name those of the manifest first, in their order."""
-    if named is None:
+    if told is None:
         return
-    names = [feature["name"] for feature in proof.manifest["features"]]
+    names = [feature["name"] for feature in revision.manifest["features"]]
     try:
-        columns = [str(name) for name in json.loads(named)][: len(names)]
+        columns = [str(name) for name in json.loads(told)][: len(names)]
     except (TypeError, ValueError) as refusal:
-        raise proof.refuse(f"{file} names its columns illegibly ({refusal})", with_advice=False) from refusal
+        raise RevisionError(f"{where} names its columns illegibly ({refusal})") from refusal
     if columns != names:
         at = next((n for n, (one, other) in enumerate(zip(columns, names)) if one != other), len(columns))
         asked, listed = ((*part[at : at + 1], "nothing")[0] for part in (columns, names))
-        raise proof.refuse(f"{file} takes {asked!r} in column {at}, the manifest lists {listed!r} there", with_advice=False)
+        raise RevisionError(f"{where} takes {asked!r} in column {at}, the manifest lists {listed!r} there")
 
 
-def _check_golden(proof: _Proof) -> str:
-    golden = proof.manifest["golden"]
+def _check_golden(look: _Inspection) -> str:
+    golden = look.revision.manifest["golden"]
     try:
-        arrays = read_npz(proof.data[golden["file"]])
+        arrays = read_npz(look.read(golden["file"]))
     except ValueError as refusal:
-        raise proof.refuse(f"{golden['file']} is not readable: {refusal}", with_advice=False) from refusal
-    worst = max(
-        (_replay(proof, model, arrays, golden) for model in proof.manifest["models"] if model["role"] != "risk"),
-        default=0.0,
-    )
+        raise RevisionError(f"{look.where(golden['file'])} is not readable: {refusal}") from refusal
+    judged = [model for model in look.revision.manifest["models"] if model["role"] != "risk"]
+    worst = max((_replay(look, model, arrays) for model in judged), default=0.0)
     return f"golden rows replayed, off by at most {worst:.1e}"
 
 
-def _replay(proof: _Proof, model: Mapping, arrays: Mapping[str, np.ndarray], golden: Mapping) -> float:
-    """How far a graph's answers to its golden rows are from the kept ones. RevisionError above the tolerance."""
-    x, expected = (arrays.get(f"{model['role']}_{what}") for what in ("x", "probabilities"))
-    if x is None or expected is None or len(x) == 0:
-        raise proof.refuse(f"{golden['file']} holds no golden rows for the {model['role']} model", with_advice=False)
-    width = model["input"]["shape"][-1]
-    if x.ndim != 2 or x.shape[1] != width:
-        raise proof.refuse(f"the golden rows of {model['file']} have shape {x.shape}, it takes {width} columns", with_advice=False)
-    served = predict_onnx(proof.runners[model["name"]], x)["probabilities"]
+def _replay(look: _Inspection, model: Mapping, arrays: Mapping[str, np.ndarray]) -> float:
+    """Largest difference of a graph's answers to its golden rows. Raises RevisionError above the manifest's tolerance."""
+    golden, wanted, name = look.revision.manifest["golden"], interface_of(model), look.revision.name
+    x, expected = arrays.get(f"{model['role']}_x"), arrays.get(f"{model['role']}_{wanted.output}")
+    if x is None or expected is None or x.ndim == 0 or len(x) == 0:
+        raise RevisionError(f"{look.where(golden['file'])} holds no golden rows for the {model['role']} model")
+    if x.ndim != 2 or x.shape[1] != wanted.width:
+        raise RevisionError(f"revision {name}: the golden rows of {model['file']} have shape {x.shape}, it takes {wanted.width} columns")
+    served = predict_onnx(look.sessions[model["name"]], x)[wanted.output]
     off = float(np.abs(served - expected).max()) if served.shape == expected.shape else float("inf")
     if not off <= golden["tolerance"]:
-        raise proof.refuse(
-            f"{model['file']} misses its golden rows by {off:.2g} on this machine, allowed {golden['tolerance']:g}; do not use it here",
-            with_advice=False,
+        raise RevisionError(
+            f"{look.where(model['file'])} misses its golden rows by {off:.2g} on this machine, "
+            f"allowed {golden['tolerance']:g}; do not use it here"
         )
     return off
 
 
-FILE_CHECKS: dict[str, Callable[[_Proof], str]] = {
-    "manifest": _check_manifest,
-    "files": _check_names,
-    "hashes": _check_hashes,
-    "scaler": _check_scaler,
-    "model_compat": _check_compat,
+_CHECKS: dict[str, dict[str, Callable[[_Inspection], str]]] = {
+    "files": {
+        "manifest": _check_manifest,
+        "files": _check_names,
+        "hashes": _check_hashes,
+        "scaler": _check_scaler,
+        "model_compat": _check_compat,
+    },
+    "graphs": {"graphs": _check_graphs, "trained together": _check_run, "golden rows": _check_golden},
 }
-GRAPH_CHECKS: dict[str, Callable[[_Proof], str]] = {"graphs": _check_graphs, "trained together": _check_run, "golden rows": _check_golden}

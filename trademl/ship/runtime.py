@@ -49,12 +49,17 @@ def session(model: bytes):
 
 
 def predict_onnx(model, features: np.ndarray) -> dict[str, np.ndarray]:
-    """Every output of a graph by its name, for features (n, n_in) of the graph's one input. `model` is bytes or a `session`."""
+    """Every output of a graph by its name, for features (n, n_in). `model` is bytes or a `session`.
+
+    The features are given to the graph's one input, in its own dtype. Raises RevisionError for a graph with another number of inputs.
+    """
     runner = session(model) if isinstance(model, bytes) else model
-    asked = runner.get_inputs()[0]
-    rows = np.ascontiguousarray(features, _DTYPES[asked.type])
+    inputs = runner.get_inputs()
+    if len(inputs) != 1 or inputs[0].type not in _DTYPES:
+        raise RevisionError(f"graph: takes {[(one.name, one.type) for one in inputs]}, expected one input of {' or '.join(_DTYPES)}")
+    rows = np.ascontiguousarray(features, _DTYPES[inputs[0].type])
     names = [output.name for output in runner.get_outputs()]
-    parts = [runner.run(names, {asked.name: rows[at : at + _CHUNK]}) for at in range(0, max(len(rows), 1), _CHUNK)]
+    parts = [runner.run(names, {inputs[0].name: rows[at : at + _CHUNK]}) for at in range(0, max(len(rows), 1), _CHUNK)]
     return {name: np.concatenate(column) for name, column in zip(names, zip(*parts))}
 
 

@@ -25,14 +25,15 @@ from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 
+from trademl import files as disk
 from trademl.clock import DAY_S, iso_z, utc_now
 from trademl.errors import LockedError, MissingExtraError, RevisionError, UsageError
-from trademl.files import canonical_json, digest, make_folder, patiently, sync_folder, write_file, write_new
-from trademl.ship.contents import MAX_RECORD_BYTES, list_files, read_record
-from trademl.ship.manifest import check_manifest, compat_record, parse_manifest, revision_name
-from trademl.ship.revision import MANIFEST, POINTER, Revision, read_revision
+from trademl.files import canonical_json, digest, strict_json
+from trademl.ship.contents import POINTER, inner_folders, read_file
+from trademl.ship.manifest import MAX_BYTES, compat_record, complete_manifest, manifest_bytes, parse_manifest, revision_name
+from trademl.ship.revision import Revision, read_revision
 
-STATE = "state.json"
+STATE_FILE = "state.json"
 _NAME = frozenset("0123456789abcdef")
 
 
@@ -126,28 +127,21 @@ class Store:
         path = self.models_dir / POINTER
         if not os.path.lexists(path):
             return None
-        record = read_record(path, str(path))
+        record = _read_object(path)
         name, sha256 = record.get("revision"), record.get("manifest_sha256")
         if not (isinstance(name, str) and isinstance(sha256, str) and len(name) == 16 and set(name) <= _NAME and sha256[:16] == name):
-            raise RevisionError(f"{path}: names no revision; `trademl models activate REV` writes it anew")
+            raise RevisionError(f"{path}: does not name a revision; `trademl models activate REV` writes it anew")
         return record
 
-    def pointed(self) -> Revision | None:
-        """The revision that the pointer names, its manifest proven and its files not yet looked at; None when nothing is active."""
+    def active(self) -> Revision | None:
+        """The revision that the pointer names, hashes checked; None when nothing is active. Raises RevisionError."""
         record = self.pointer()
         if record is None:
             return None
-        revision = self.locate(record["revision"])
+        revision = self.open(record["revision"])
         short = {key: value for key, value in record.items() if key != "activation"}
         if revision.manifest_sha256 != record["manifest_sha256"] or short != revision.compat:
             raise RevisionError(f"{self.models_dir / POINTER} does not say what revision {revision.name} says; activate it anew")
-        return revision
-
-    def active(self) -> Revision | None:
-        """As `pointed`, with every file's name and hash checked. Raises RevisionError."""
-        revision = self.pointed()
-        if revision is not None:
-            revision.verify(graphs=False)
         return revision
 
     def state(self, revision: Revision) -> State:
@@ -216,21 +210,21 @@ class Store:
         It is read back from the disk and verified (with `graphs`, run on its golden rows) before it gets its place.
         Raises RevisionError for what breaks the contract, UsageError for another line; then nothing is stored.
         """
-        record = _complete(files, manifest)
-        data = _manifest_bytes(record)
-        if len(data) > MAX_RECORD_BYTES:
-            raise RevisionError(f"{MANIFEST}: {len(data):,} bytes, at most {MAX_RECORD_BYTES:,} are allowed")
+        record = complete_manifest(files, manifest)
+        data = manifest_bytes(record)
+        if len(data) > MAX_BYTES:
+            raise RevisionError(f"manifest.json: {len(data):,} bytes, at most {MAX_BYTES:,} are allowed")
         parse_manifest(data)
         self.check_line(record["line"])
+        own = {"manifest.json": data, POINTER: canonical_json(compat_record(record, digest(data)))}
         target = self.folder / revision_name(data)
-        is_new = not os.path.lexists(target)
-        if is_new:
-            own = {MANIFEST: data, POINTER: canonical_json(compat_record(record, digest(data)))}
-            self._write_folder(target, dict(sorted(files.items())) | own, graphs)
+        revision = None
+        if not os.path.lexists(target):
+            revision = self._write_folder(target, dict(sorted(files.items())) | own, graphs)
         self._seal(target)
-        revision = read_revision(target)
-        if not is_new:
-            revision.verify(graphs=False)
+        if revision is None:  # it was there before, or another writer of the same one was first
+            revision = read_revision(target)
+            revision.verify(graphs=graphs)
         return revision
 
     def activate(
@@ -248,7 +242,7 @@ class Store:
         which stands in the pointer and in state.json. Raises RevisionError, or UsageError for a missing reason.
         """
         revision = self.locate(rev)
-        revision.verify()
+        revision.verify()  # a new object: what is on the disk now, read once
         self.check_line(revision.line)
         reason = (reason or "").strip() or None
         if by_gate and not revision.gate_passed:
@@ -266,7 +260,7 @@ class Store:
         moment = iso_z(now or utc_now())
         if not by_gate and reason is not None:
             approvals = self._approvals() | {revision.name: {"reason": reason, "at": moment}}
-            self._replace(STATE, canonical_json(self._state() | {"approvals": approvals}))
+            self._replace(STATE_FILE, canonical_json(self._state() | {"approvals": approvals}))
         activation = {"at": moment, "by": result.by, "previous": previous, "reason": reason}
         self._replace(POINTER, canonical_json(revision.compat | {"activation": activation}))
         return result
@@ -283,32 +277,36 @@ class Store:
         return None if record is None else record["revision"]
 
     def _state(self) -> dict:
-        path = self.models_dir / STATE
-        return read_record(path, str(path)) if os.path.lexists(path) else {}
+        path = self.models_dir / STATE_FILE
+        return _read_object(path) if os.path.lexists(path) else {}
 
     def _staging(self) -> Path:
         folder = self.models_dir / ".staging"
-        make_folder(folder)
+        disk.make_folders(folder)
         return folder / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
 
-    def _write_folder(self, target: Path, files: Mapping[str, bytes], graphs: bool) -> None:
+    def _write_folder(self, target: Path, files: Mapping[str, bytes], graphs: bool) -> Revision | None:
+        """Write, sync, read back, prove, rename. None when another writer of the same revision was first."""
         staging = None
         try:
-            make_folder(self.folder)
+            disk.make_folders(self.folder)
             staging = self._staging()
             made = staging / target.name
             made.mkdir(parents=True)
             for name, data in files.items():
                 (made / name).parent.mkdir(exist_ok=True)
-                write_new(made / name, data, mode=0o444)
-            for folder in (*_inner_folders(made), made):
-                sync_folder(folder)
-            read_revision(made).verify(graphs=graphs)
+                disk.write_new(made / name, data, mode=0o444)
+            for folder in (*inner_folders(made), made):
+                disk.sync_folder(folder)
+            revision = read_revision(made)
+            revision.verify(graphs=graphs)
             try:
-                patiently(lambda: made.rename(target))
+                disk.move_folder(made, target)
             except OSError:
-                if not os.path.lexists(target):  # else another writer of the same revision was first
+                if not os.path.lexists(target):
                     raise
+                return None
+            return revision.moved_to(target)
         except OSError as refusal:
             raise RevisionError(f"{self.models_dir}: the revision could not be written ({refusal}); nothing was changed") from refusal
         finally:
@@ -318,44 +316,28 @@ class Store:
     def _seal(self, target: Path) -> None:
         """Read-only folders and a durable name; after the rename, because a read-only folder cannot be moved."""
         try:
-            for folder in (*_inner_folders(target), target):
+            for folder in (*inner_folders(target), target):
                 with contextlib.suppress(PermissionError):  # another user's folder: its owner sealed it
                     folder.chmod(0o555)
-            sync_folder(self.folder)
+            disk.sync_folder(self.folder)
         except OSError as refusal:
             raise RevisionError(f"{target}: written, but not safely on the disk ({refusal}); the pointer was not moved") from refusal
 
     def _replace(self, name: str, data: bytes) -> None:
+        path = self.models_dir / name
         try:
-            write_file(self.models_dir / name, data, aside=self._staging())  # what a killed writer leaves there is swept
+            disk.write_atomically(path, data, aside=self._staging())  # aside, where the next run sweeps what a killed one left
         except OSError as refusal:
-            raise RevisionError(f"{self.models_dir / name} could not be written ({refusal}); what was there is still there") from refusal
+            raise RevisionError(f"{path} could not be written ({refusal}); what was there is still there") from refusal
 
 
-def _manifest_bytes(record: Mapping) -> bytes:
+def _read_object(path: Path) -> dict:
+    """The object in one of the store's own files. Raises RevisionError."""
+    data = read_file(path, MAX_BYTES, str(path))
     try:
-        return canonical_json(record)
+        return strict_json(data)
     except ValueError as refusal:
-        raise RevisionError(f"{MANIFEST}: cannot be written as canonical JSON: {refusal}") from refusal
-
-
-def _complete(files: Mapping[str, bytes], manifest: Mapping) -> dict:
-    listed = list_files(files)
-    hashes = {entry["name"]: entry["sha256"] for entry in listed}
-    models = []
-    for model in manifest.get("models", []):
-        if model.get("file") not in hashes:
-            raise RevisionError(
-                f"manifest.json: models name {model.get('file')!r}, which is not among the files given: {', '.join(hashes)}"
-            )
-        models.append(dict(model) | {"sha256": hashes[model["file"]]})
-    record = dict(manifest) | {"files": listed, "models": models}
-    check_manifest(record)
-    return record
-
-
-def _inner_folders(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.is_dir() and not path.is_symlink())
+        raise RevisionError(f"{path}: {refusal}") from refusal
 
 
 def _is_stale(path: Path) -> bool:

@@ -30,7 +30,8 @@ from trademl.pipeline.stored import Stored
 from trademl.risk.profiles import PROFILES
 from trademl.risk.state import MULTIPLIER_CLAMP
 from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
-from trademl.ship.export import INPUT, OPSET, TOLERANCE
+from trademl.ship.export import INPUT, OPSET
+from trademl.ship.manifest import TOLERANCE
 from trademl.validate.lineage import FitKind, Lineage
 from trademl.validate.splits import Window
 

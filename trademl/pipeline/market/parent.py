@@ -12,7 +12,7 @@ from trademl.market.specs import CLASSES
 from trademl.market.warmstart import COLD, NEWEST_ROWS, Parent, Start, Terms, parameters_of, read_signal, unlike, why_not_warm
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.stored import Stored
-from trademl.ship.export import TOLERANCE
+from trademl.ship.manifest import TOLERANCE
 from trademl.ship.runtime import predict_onnx
 from trademl.ship.store import Store
 
@@ -23,7 +23,7 @@ def find_start(case: Case) -> Start:
         return COLD
     ours, name = terms_of_case(case), "the active revision"
     try:
-        revision = Store(case.choice.models_dir).pointed()
+        revision = Store(case.choice.models_dir).active()
         if revision is None:
             return Start(None, "no approved revision is active here")
         stored, name = Stored(revision), f"revision {revision.name}"
