@@ -70,7 +70,7 @@ class Market:
     symbol: str
     bars: str
     news: str
-    timeframe: str
+    timeframe: Annotated[str, OneOf(("15min",))]  # readers and features know no other
 
 
 @dataclass(frozen=True)
@@ -200,8 +200,8 @@ class Backtest:
 
 @dataclass(frozen=True)
 class Gate:
-    min_trades: Annotated[int, _COUNT]
-    level: Annotated[float, Range(0.001, 0.5)]
+    min_trades: Annotated[int, Range(2, 1_000_000)]
+    level: Annotated[float, Range(0.001, 0.499)]
 
 
 @dataclass(frozen=True)

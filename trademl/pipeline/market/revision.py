@@ -13,7 +13,7 @@ from trademl.errors import Exit, UsageError
 from trademl.evidence.page import Evidence
 from trademl.files import jsonable, npz_bytes
 from trademl.learn.ensemble import native_files
-from trademl.market.out_of_sample import oos_bytes, oos_frame
+from trademl.market.out_of_sample import out_of_sample_frame, parquet_bytes
 from trademl.market.warmstart import Spread
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import score_signal
@@ -44,7 +44,7 @@ def revision_files(case: Case, trained: Trained, metrics: Mapping) -> dict[str, 
         **native_files(shipped.position, "position"),
         "native/scaler.npz": npz_bytes({"mean": scaler.mean, "scale": scaler.scale}),
         "native/spread.npz": Spread.of(case.rows.x[shipped.signal_rows]).to_bytes(),
-        "oos.parquet": oos_bytes(oos_frame(case.rows, judged)),
+        "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged)),
         "golden.npz": trained.proven.golden,
         "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
     }
