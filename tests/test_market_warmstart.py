@@ -344,7 +344,7 @@ class TestDoctored:
             ("native/signal_xgb.ubj", lambda data: b"nonsense", "native/signal_xgb.ubj cannot be read"),
             ("native/spread.npz", lambda data: b"", "native/spread.npz cannot be read"),
             ("golden.npz", lambda data: npz_bytes({"signal_x": np.zeros((3, 54))}), "golden"),
-            ("signal.onnx", lambda data: data[:100], "signal.onnx: graph: no readable ONNX file"),
+            ("signal.onnx", lambda data: data[:100], "signal.onnx: graph: not a readable ONNX file"),
         ],
     )
     def test_a_file_that_cannot_be_read(self, family, tmp_path, name, data, says):
