@@ -19,22 +19,11 @@ from trademl import __version__
 from trademl.clock import iso_z, utc_now
 from trademl.errors import BadDataError, LeakageError, RevisionError, StageError, UsageError
 from trademl.learn.ensemble import MODELS
+from trademl.learn.space import SPACE, space_of, values_of
 from trademl.learn.studies import Best, Search, courses, importances, open_search, run_trials, set_aside
 from trademl.market.features import feature_hash
 from trademl.market.recipe import MarketRows, Recipe, windows_of
-from trademl.market.tuning import (
-    FOREST_SHARE,
-    SPACE,
-    Role,
-    TuneTask,
-    Verdict,
-    judge_best,
-    position_task,
-    score_model,
-    signal_task,
-    space_of,
-    values_of,
-)
+from trademl.market.tuning import FOREST_SHARE, Role, TuneTask, Verdict, judge_best, position_task, score_model, signal_task
 from trademl.pipeline.market.choice import recipe_of
 from trademl.pipeline.market.inputs import Inputs
 from trademl.report import study_course, study_importance
