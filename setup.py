@@ -1,4 +1,4 @@
-"""Only what pyproject.toml cannot say: the job notebooks of nbs/jobs and settings.ini are copied into the wheel.
+"""Only what pyproject.toml cannot say: the job notebooks of nbs/jobs and settings.ini go into the wheel, nbdev's index does not.
 
 An editable install copies nothing: `trademl.runs.find_job` and `trademl.settings.shipped_file` look into the clone.
 """
@@ -11,7 +11,11 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithJobs(build_py):
-    """`build_py`, the job notebooks and the default settings."""
+    """`build_py`, the job notebooks and the default settings; without what only nbdev reads."""
+
+    def find_package_modules(self, package, package_dir):
+        """All modules but `_modidx`, which `nbdev-update` reads in a clone and nothing else ever imports."""
+        return [found for found in super().find_package_modules(package, package_dir) if found[1] != "_modidx"]
 
     def run(self):
         super().run()

@@ -170,7 +170,7 @@ def try_to_open(market, account, decisions, t, counters):
     elif week_of(market.fill_time(t)) in account.paused:
         counters["skipped_paused"] += 1
     else:
-        multiplier = 1.0 if decisions.multiplier is None else min(max(float(decisions.multiplier[t]), 0.10), 1.25)
+        multiplier = 1.0 if decisions.multiplier is None else float(decisions.multiplier[t])
         money = spec.risk_pct / 100 * multiplier * account.balance
         step_loss = market.spec.sl_atr * market.atr[t] * market.costs.contract_size * spec.lot_step
         steps = min(math.floor(money / step_loss + 1e-9), math.floor(spec.max_lot / spec.lot_step + 1e-9))

@@ -81,7 +81,7 @@ def test_imported_bars_that_were_edited_are_refused(tmp_path):
 @pytest.mark.parametrize(
     ("value", "kind"), [("", "nan"), ("NaN", "nan"), ("inf", "inf"), ("-inf", "inf"), ("abc", "text"), ("12..5", "text")]
 )
-def test_cells_that_are_no_numbers(tmp_path, column, value, kind):
+def test_cells_that_are_not_numbers(tmp_path, column, value, kind):
     frame = market()
     file = write(tmp_path / "a.csv", changed(frame, 41, **{column: value}))
     report = read_bars(file)
@@ -199,7 +199,7 @@ def test_a_spike_is_reported_and_kept(tmp_path, factor):
         read_bars(tmp_path / "a.csv", strict=True)
 
 
-def test_a_crash_of_eleven_percent_is_no_spike():
+def test_a_crash_of_eleven_percent_is_not_a_spike():
     frame = market()
     frame.iloc[150:, :4] *= 0.891
     frame.iloc[150, 0] = frame.iloc[149, 3]
@@ -307,7 +307,7 @@ def test_bars_after_now_are_mentioned(tmp_path):
     assert kinds(report)["future"].count == 300 - 97
 
 
-# --- files that are no bars
+# --- files that are not bars
 
 
 @pytest.mark.parametrize(
@@ -318,11 +318,11 @@ def test_bars_after_now_are_mentioned(tmp_path):
         (["open,high,low,close,volume", "1,2,1,1,1"], "no column for 'time'"),
         (["time,open,high,low,close", "2024-01-02T00:00Z,1,1,1,1"], "no column for 'volume'"),
         (["time,open,high,low,close,close,volume", "2024-01-02T00:00Z,1,1,1,1,1,1"], "2 columns are called 'close'"),
-        (["time,open,high,low,close,volume", "2024-01-02T00:00Z,a,b,c,d,e"], "is no number"),
-        (["time,open,high,low,close,volume", "yesterday,1,1,1,1,1", "today,1,1,1,1,1"], "is no date"),
+        (["time,open,high,low,close,volume", "2024-01-02T00:00Z,a,b,c,d,e"], "is not a number"),
+        (["time,open,high,low,close,volume", "yesterday,1,1,1,1,1", "today,1,1,1,1,1"], "is not a date"),
     ],
 )
-def test_what_is_no_file_of_bars(tmp_path, rows, says):
+def test_what_is_not_a_file_of_bars(tmp_path, rows, says):
     with pytest.raises(BadDataError, match=says):
         read_bars(write(tmp_path / "a.csv", rows))
 
@@ -493,7 +493,7 @@ def test_archives_that_change_their_unit(tmp_path):
 def test_the_year_1970(tmp_path):
     frame = market()
     seconds = [int(t.timestamp()) for t in frame.index]
-    with pytest.raises(BadDataError, match="no epoch"):
+    with pytest.raises(BadDataError, match="not an epoch"):
         read_bars(write(tmp_path / "a.csv", lines(frame, stamps=[f"{s / 1000:.3f}" for s in seconds])))
     stamps = [pd.Timestamp(s, unit="us", tz="UTC").isoformat() for s in seconds]
     with pytest.raises(BadDataError, match=r"row 1\).*1970"):
@@ -822,7 +822,7 @@ def test_the_real_exchange_file_agrees_with_an_independent_copy(shared_data):
         assert (report.bars.loc[both, name] == truth.bars.loc[both, name]).mean() > 0.999
 
 
-def test_a_price_behind_the_close_is_no_volume(tmp_path):
+def test_a_price_after_the_close_is_not_a_volume(tmp_path):
     rows = [f"{r.rsplit(',', 1)[0]},{r.split(',')[4]},{r.rsplit(',', 1)[1]},17" for r in lines(market(), header="")]
     with pytest.raises(BadDataError, match="such as VWAP"):
         read_bars(write(tmp_path / "a.csv", rows))

@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trademl.data.tables import choose_delimiter, read_names, read_table, replacing, sniff, to_numbers, write_table
+from trademl.data.dialect import choose_delimiter, sniff, to_numbers
+from trademl.data.tables import read_names, read_table, replacing, write_table
 from trademl.errors import BadDataError, UsageError
 
 PLAIN = "time,open,close\n2024-01-02T00:00Z,1.5,2.5\n2024-01-02T00:15Z,2.5,3.5\n"
@@ -153,7 +154,7 @@ def test_an_index_without_a_name_and_a_trailing_comma(tmp_path):
         (b"", "empty"),
         (b"\n\n  \n", "blank lines only"),
         (b"just a sentence\nand another\n", "is not a row of a table"),
-        (b"PAR1 but no more", "no whole parquet file"),
+        (b"PAR1 but no more", "not a whole parquet file"),
         (gzip.compress(PLAIN.encode() * 9)[:40], "damaged or cut short"),
         (b'a,b,c\n1,2,"x"\n1,"2,3\n1,2,3\n', "quote opens and never closes"),
     ],

@@ -1,5 +1,6 @@
 """Where a library trains: probed, read back, and given up once when it fails in mid-fit."""
 
+import json
 import subprocess
 from dataclasses import asdict, replace
 from types import SimpleNamespace
@@ -8,13 +9,13 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 import xgboost as xgb
+from trademl.pipeline.market.choice import recipe_of
 
 from trademl import device
 from trademl.device import CPU, Resolved, fit_on, notes, resolve, resolve_models
 from trademl.errors import UsageError
 from trademl.learn import ensemble
 from trademl.learn.ensemble import Rounds, fit_ensemble, native_files
-from trademl.pipeline.market.choice import recipe_of
 from trademl.pipeline.market.proof import recipe_facts
 from trademl.settings import load_settings
 
@@ -70,6 +71,88 @@ class TestProbe:
         assert resolve("scikit-learn", "cuda").resolved == "cpu"
         with pytest.raises(UsageError, match="rocm"):
             resolve("xgboost", "rocm")
+
+
+class TestDoctor:
+    """An earlier answer is shown as long as everything that it rests on is the same."""
+
+    @pytest.fixture
+    def cache(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+        return tmp_path / "trademl"
+
+    def test_an_answer_is_kept_in_the_cache_folder_and_shown_again(self, probed, cache):
+        probed("cuda:0\n")
+        first = device.examine_device("xgboost")
+        assert first.kept_in == str(cache / "device-xgboost.json")
+        device.probe.cache_clear()
+        probed("cpu\n")
+        assert device.examine_device("xgboost") == first
+        assert device.examine_device("xgboost", fresh=True).device.resolved == "cpu"
+        assert [path.name for path in cache.iterdir()] == ["device-xgboost.json"]
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            lambda patch: patch.setenv("CUDA_VISIBLE_DEVICES", ""),
+            lambda patch: patch.setattr(device, "has_accelerator", lambda: False),
+            lambda patch: patch.setattr(device.platform, "node", lambda: "another"),
+            lambda patch: patch.setattr(device.sys, "prefix", "/another/environment"),
+            lambda patch: patch.setattr(
+                device.metadata, "distribution", lambda name: OtherBuild("9.9.9", DISTRIBUTION(name).read_text("RECORD"))
+            ),
+            lambda patch: patch.setattr(
+                device.metadata, "distribution", lambda name: OtherBuild(DISTRIBUTION(name).version, "lib.so,sha256=x,1")
+            ),
+        ],
+        ids=["visible devices", "accelerator", "machine", "environment", "version", "build of the same version"],
+    )
+    def test_it_is_asked_again_when_something_has_changed(self, probed, cache, monkeypatch, change):
+        probed("cuda:0\n")
+        device.examine_device("xgboost")
+        device.probe.cache_clear()
+        probed("cpu\n")
+        change(monkeypatch)
+        assert device.examine_device("xgboost").device.resolved == "cpu"
+
+    @pytest.mark.parametrize("text", ["", "[]", "{}", '{"fingerprint": 1', '{"device": {}}'])
+    def test_a_file_that_is_not_ours_is_replaced(self, probed, cache, text):
+        cache.mkdir()
+        (cache / "device-xgboost.json").write_text(text)
+        probed("cuda:0\n")
+        assert device.examine_device("xgboost").device.resolved == "cuda"
+        assert json.loads((cache / "device-xgboost.json").read_text())["device"]["resolved"] == "cuda"
+
+    def test_without_a_folder_to_write_to_every_call_probes(self, probed, tmp_path, monkeypatch):
+        (tmp_path / "file").touch()
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file"))
+        probed("cuda:0\n")
+        assert device.examine_device("xgboost").kept_in is None
+
+    def test_a_time_out_is_not_kept(self, probed, cache, monkeypatch):
+        def hang(*args, **kwargs):
+            raise subprocess.TimeoutExpired("probe", 1)
+
+        monkeypatch.setattr(device.subprocess, "run", hang)
+        assert "did not end" in device.examine_device("xgboost").device.reason
+        assert not cache.exists()
+
+    def test_the_table_says_when_and_where(self, probed, cache):
+        probed("cpu\n")
+        lines = dict(device.examine().lines())
+        assert lines["xgboost trains on"].startswith("cpu")
+        assert str(cache / "device-lightgbm.json") in lines["lightgbm probed at"]
+        assert "--fresh" in lines["xgboost probed at"]
+
+
+DISTRIBUTION = device.metadata.distribution
+
+
+class OtherBuild(SimpleNamespace):
+    """An installed library of this version and these files."""
+
+    def __init__(self, version, record):
+        super().__init__(version=version, read_text=lambda name: record)
 
 
 class TestFallback:

@@ -18,8 +18,7 @@ from trademl.evidence.costs import ambiguous_trades, cost_curve, shorts_off_labe
 from trademl.evidence.figures import Run, TradeFigures, figure, schema_table, trade_figures
 from trademl.evidence.nulls import always, band, cut_stage, play, random_entries, run_of
 from trademl.evidence.page import Evidence, claim, json_schema_tables, judge
-from trademl.market.backtest import run_backtest
-from trademl.market.fills import Decisions
+from trademl.market.backtest import Decisions, run_backtest
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
 
 N = 3_000

@@ -124,7 +124,18 @@ print(took, after == before[1:], sorted(set(sys.modules) - before[0]))
 
 
 @pytest.mark.contract
-@pytest.mark.parametrize("module", ["trademl.market.features", "trademl.market.specs", "trademl.market.decision"])
+@pytest.mark.parametrize(
+    "module",
+    [
+        "trademl.market.features",
+        "trademl.market.specs",
+        "trademl.market.decision",
+        "trademl.market.open_trade",
+        "trademl.risk.state",
+        "trademl.bot.records",
+        "trademl.bot.policy",
+    ],
+)
 def test_what_a_live_bot_computes_with_needs_numpy_alone(module):
     code = f"import sys, {module}; print(sorted({{m.split('.')[0] for m in sys.modules}} - set(sys.stdlib_module_names) - {{'__main__'}}))"
     heavy = [name for name in json.loads(python(code).replace("'", '"')) if not name.startswith("_")]

@@ -7,9 +7,9 @@ was at most 0.0025 above the best single model under the edge; without one it la
 
 import numpy as np
 import pytest
+from trademl.pipeline.market.choice import SYNTHETIC
 
 from trademl.pipeline import market as pipeline
-from trademl.pipeline.market.choice import SYNTHETIC
 from trademl.pipeline.market.evidence import score_signal
 from trademl.settings import load_settings
 

@@ -147,8 +147,8 @@ def test_the_next_trade_begins_after_the_last_one():
         ({"max_lot": 5}, None, 5.0),
         ({"lot_step": 0.3, "min_lot": 0.3}, None, 12.3),
         ({}, 0.5, 6.25),
-        ({}, 9.0, 15.62),  # clamped to 1.25
-        ({}, 0.0, 1.25),  # clamped to 0.10
+        ({}, 1.25, 15.62),  # 15.625 cut down
+        ({}, 0.1, 1.25),
     ],
 )
 def test_lots(account, multiplier, lots):

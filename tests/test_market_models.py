@@ -23,6 +23,7 @@ from trademl.learn.ensemble import (
 )
 from trademl.market.decision import DecisionRule, Rule, class_mean_r, decide, expected_r
 from trademl.market.labeling import label_bars
+from trademl.market.open_trade import ExitRule
 from trademl.market.position import choose_entries, first_exit, held_rows, r_with_exits
 from trademl.market.specs import Label
 from trademl.settings import load_settings
@@ -207,7 +208,7 @@ class TestPosition:
         entry = np.flatnonzero(labels.label >= 0)
         side = np.full(len(entry), -1, np.int8)
         rows = held_rows(open_, close, labels, entry, side)
-        leave = first_exit(rows, np.ones(len(rows.bar)), len(entry), 0.8)
+        leave = first_exit(rows, np.ones(len(rows.bar)), len(entry), ExitRule(0.8))
         lived = labels.short.exit_bar[entry] > entry + 1
         assert (leave[lived] == entry[lived] + 1).all() and (leave[~lived] == -1).all()
         r = r_with_exits(open_, close, labels, entry, side, leave)
@@ -215,7 +216,7 @@ class TestPosition:
         t = entry[k]
         assert r[k] == pytest.approx(-(open_[t + 2] - open_[t + 1]) / (labels.spec.sl_atr * labels.atr[t]))
         assert (r[~lived] == labels.short.r[entry[~lived]]).all()
-        assert (first_exit(rows, np.zeros(len(rows.bar)), len(entry), 0.8) == -1).all()
+        assert (first_exit(rows, np.zeros(len(rows.bar)), len(entry), ExitRule(0.8)) == -1).all()
 
     @given(st.integers(0, 60), st.floats(0.01, 0.9), st.integers(0, 99))
     def test_entries_are_the_decided_ones_first_and_as_many_as_asked(self, n_decided, share, seed):

@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from trademl.pipeline.market.choice import SYNTHETIC
 
 from trademl.data.bars import bars_hash
 from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
@@ -27,7 +28,6 @@ from trademl.market.warmstart import (
     why_not_warm,
 )
 from trademl.pipeline import market as pipeline
-from trademl.pipeline.market.choice import SYNTHETIC
 from trademl.pipeline.market.parent import read_parent, terms_of
 from trademl.settings import load_settings
 from trademl.ship.manifest import canonical_json, differences

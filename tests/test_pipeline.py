@@ -5,13 +5,13 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from trademl.pipeline.market.choice import SYNTHETIC
 
 from trademl.errors import BadDataError, LeakageError, UsageError
 from trademl.market.features import FEATURE_NAMES
 from trademl.market.out_of_sample import LEAD_BARS
 from trademl.market.walkforward import unwatched
 from trademl.pipeline import market as pipeline
-from trademl.pipeline.market.choice import SYNTHETIC
 from trademl.pipeline.market.evidence import out_of_sample
 from trademl.settings import load_settings
 from trademl.validate.leakage import assert_no_leakage

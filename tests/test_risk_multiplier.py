@@ -8,10 +8,10 @@ import pytest
 
 from trademl.errors import BadDataError, UsageError
 from trademl.risk.growth import GrowthSpec
-from trademl.risk.multiplier import Head, HeadSpec, RiskModel, as_input, fit_head, time_folds, train_heads, validation_error
+from trademl.risk.multiplier import Head, HeadSpec, RiskModel, fit_head, time_folds, train_heads, validation_error
 from trademl.risk.profiles import PROFILES
 from trademl.risk.replay import Objective, replay
-from trademl.risk.state import STATE_FEATURES, equity_state
+from trademl.risk.state import STATE_FEATURES, equity_state, head_input
 from trademl.risk.trades import sequence_of
 from trademl.risk.verdict import (
     FAMILY_LEVEL,
@@ -219,8 +219,8 @@ def test_states_that_are_refused_published_or_not(nothing, something, states):
 
 
 def test_input_is_float32_valued():
-    assert (as_input(STATE) == STATE.astype(np.float32)).all()
-    assert as_input(STATE).dtype == np.float64
+    assert (head_input(STATE) == STATE.astype(np.float32)).all()
+    assert head_input(STATE).dtype == np.float64
 
 
 @pytest.mark.parametrize("n", [0, 10, 200])

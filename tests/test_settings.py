@@ -1,9 +1,17 @@
 """Settings: order of sources, origins, and refusals that name the right word."""
 
+import math
+from dataclasses import fields
+from typing import get_args
+
 import pytest
 
+from trademl.device import DEVICES
 from trademl.errors import UsageError
-from trademl.settings import load_settings
+from trademl.market.decision import Rule
+from trademl.market.specs import Entry, PricePath, Tie
+from trademl.risk.replay import Objective
+from trademl.settings import SECTIONS, OneOf, Range, Symbol, load_settings
 
 
 @pytest.fixture
@@ -71,3 +79,95 @@ def test_a_named_file_takes_the_place_of_the_local_one(folder):
 def test_an_unknown_symbol_says_how_to_add_it(folder):
     with pytest.raises(UsageError, match=r"symbol\.DOGE.*round_step"):
         load_settings(environ={}, folder=folder).symbol("DOGE")
+
+
+RULES = {  # "section.key" -> (type, rule or None)
+    f"{section}.{field.name}": (get_args(field.type) or (field.type, None))
+    for section, record in {**SECTIONS, "symbol.BTCUSD": Symbol}.items()
+    for field in fields(record)
+}
+FREE = {"paths.models", "paths.datasets", "paths.reports", "market.symbol", "market.bars", "market.news", "market.timeframe"}
+NUMBERS = {key: pair for key, pair in RULES.items() if pair[0] in (int, float, tuple)}
+
+
+def outside(kind: type, rule: Range) -> list[float]:
+    """The nearest values that a rule refuses, and what is not a number at all."""
+    if kind is int:
+        return [rule.low - 1, rule.high + 1]
+    below = rule.low if rule.above else math.nextafter(rule.low, -math.inf)
+    return [below, math.nextafter(rule.high, math.inf), math.nan, math.inf, -math.inf]
+
+
+def refusal(given: dict, folder) -> str:
+    """What a refusal of these flags says; empty when they are taken."""
+    try:
+        load_settings(given, environ={}, folder=folder)
+    except UsageError as refused:
+        return str(refused)
+    return ""
+
+
+def test_every_setting_has_its_rule_beside_it():
+    assert {key for key, (kind, rule) in RULES.items() if kind is not bool and rule is None} == FREE
+    assert all(isinstance(rule, Range) for _, rule in NUMBERS.values())
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_number_just_outside_its_range_is_refused_and_named(folder, key):
+    kind, rule = NUMBERS[key]
+    for value in outside(kind, rule):
+        with pytest.raises(UsageError) as refused:
+            load_settings({key: value}, environ={}, folder=folder)
+        assert str(refused.value) == f"{key} = {value} (from flag) {'each ' if kind is tuple else ''}{rule}"
+
+
+@pytest.mark.parametrize("key", NUMBERS)
+def test_a_number_at_the_end_of_its_range_is_taken_unless_it_contradicts_another(folder, key):
+    rule = NUMBERS[key][1]
+    lowest = rule.low if not rule.above else math.nextafter(rule.low, math.inf)
+    for value in (lowest, rule.high):
+        said = refusal({key: value}, folder)
+        assert not said or (key in CONTRADICTED and said.count(" = ") > 1), said
+
+
+CONTRADICTED = {"windows.final_share", "windows.select_share", "windows.tune_share", "position.min_bars_held", "labeling.horizon_bars"}
+CONTRADICTED |= {"symbol.BTCUSD.lot_step", "symbol.BTCUSD.min_lot", "symbol.BTCUSD.max_lot"}
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"windows.final_share": 0.8}, r"tune_share = 0.10 \(from default\).*final_share = 0.8 \(from flag\) must sum to less than"),
+        ({"labeling.horizon_bars": 1}, r"min_bars_held = 1 \(from default\), labeling.horizon_bars = 1 \(from flag\) must be in"),
+        ({"symbol.XAUUSD.min_lot": 200}, r"symbol.XAUUSD.lot_step = 0.01.*symbol.XAUUSD.min_lot = 200 \(from flag\).*at least one size"),
+        ({"symbol.BTCUSD.lot_step": 150}, r"at least one size"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_named_together(folder, given, said):
+    with pytest.raises(UsageError, match=said):
+        load_settings(given, environ={}, folder=folder)
+
+
+@pytest.mark.parametrize(
+    ("key", "choices"),
+    [
+        ("labeling.entry", Entry),
+        ("labeling.tie", Tie),
+        ("labeling.price_path", PricePath),
+        ("decision.rule", Rule),
+        ("risk_model.objective", Objective),
+        ("run.device", DEVICES),
+    ],
+)
+def test_the_words_of_a_setting_are_those_of_the_code_that_reads_it(folder, key, choices):
+    rule = RULES[key][1]
+    assert isinstance(rule, OneOf)
+    assert set(rule.words) == set(map(str, choices))
+    with pytest.raises(UsageError, match=f"{key} = 'neither' .* must be {rule.words[0]}"):
+        load_settings({key: "neither"}, environ={}, folder=folder)
+
+
+def test_a_setting_without_a_value_is_refused(folder):
+    for key in ("paths.models", "decision.margins", "run.seed"):
+        with pytest.raises(UsageError, match=rf"{key} = '' \(from environment"):
+            load_settings(environ={f"TRADEML_{key.replace('.', '_').upper()}": " "}, folder=folder)

@@ -1,17 +1,21 @@
 """Time: UTC everywhere, half-open intervals [start, end), epoch seconds inside kernels."""
 
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-import numpy as np
+if TYPE_CHECKING:
+    import numpy as np
 
 DAY_S = 86_400
 
 
-def epoch_seconds(time) -> np.ndarray:
+def epoch_seconds(time) -> "np.ndarray":
     """Epoch seconds (int64, shape (n,)) of UTC times: a DatetimeIndex, datetime64 of any unit, or int64 seconds.
 
     Naive datetime64 is taken as UTC. Integers are taken as seconds already; floats are refused.
     """
+    import numpy as np  # here: `trademl --help` and the settings ask this module for no array
+
     values = getattr(time, "asi8", None)  # DatetimeIndex, with or without a zone, keeps UTC ticks here
     if values is not None:
         return values // _ticks_per_second(np.datetime_data(time.dtype if isinstance(time.dtype, np.dtype) else f"M8[{time.unit}]")[0])

@@ -3,17 +3,21 @@
 XGBoost asked for "cuda" without a GPU warns and trains on the CPU, so a probe that only waits for an exception always succeeds.
 """
 
+import contextlib
+import hashlib
+import json
 import os
 import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from importlib import metadata
 from pathlib import Path
 from typing import TypeVar
 
+from trademl.clock import iso_z, utc_now
 from trademl.errors import UsageError
 
 DEVICES = ("auto", "cpu", "cuda")
@@ -48,14 +52,17 @@ class Resolved:
 CPU = Resolved("cpu", "cpu", "as asked")
 Fitted = TypeVar("Fitted")
 
+_NO_END = "the probe did not end within"
+
 
 @cache
 def probe(library: str, timeout_s: float = 60.0) -> tuple[str, str]:
     """("cuda" or "cpu", why): the device on which a tiny fit of this library really ran when it was asked for CUDA."""
     try:
-        done = subprocess.run([sys.executable, "-c", _PROBES[library]], capture_output=True, text=True, timeout=timeout_s, check=False)
+        command = [sys.executable, "-P", "-c", _PROBES[library]]  # -P: nothing is imported from the folder that somebody works in
+        done = subprocess.run(command, capture_output=True, text=True, timeout=timeout_s, check=False)
     except subprocess.TimeoutExpired:
-        return "cpu", f"the probe did not end within {timeout_s:.0f} s"
+        return "cpu", f"{_NO_END} {timeout_s:.0f} s"
     answer = done.stdout.strip().splitlines()[-1:] or [""]
     if done.returncode == 0 and answer[0].startswith("cuda"):
         return "cuda", "a tiny fit ran on it"
@@ -133,6 +140,62 @@ def notes(devices: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
     return list(said)
 
 
+# ---------------------------------------------------------------- what the doctor shows
+
+_DRIVERS = ("/proc/driver/nvidia/version", "/sys/module/amdgpu/version")
+_VISIBLE = ("CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES", "LD_LIBRARY_PATH")
+
+
+def cache_folder() -> Path:
+    """Where TradeML keeps what it can find out again: $XDG_CACHE_HOME/trademl, else ~/.cache/trademl (Windows: %LOCALAPPDATA%)."""
+    named = os.environ.get("XDG_CACHE_HOME") or (os.environ.get("LOCALAPPDATA") if platform.system() == "Windows" else None)
+    return (Path(named) if named else Path.home() / ".cache") / "trademl"
+
+
+def _fingerprint(library: str) -> str:
+    """What a probe's answer rests on: the machine, its drivers and devices, this Python, and the build of the library (not its version
+    alone: LightGBM with and without CUDA share one)."""
+    rests = [platform.node(), platform.platform(), sys.version, sys.prefix, str(has_accelerator())]
+    rests += [str(os.environ.get(name)) for name in _VISIBLE]  # empty is not the same as not set
+    rests += sorted(path.name for path in Path("/dev").glob("nvidia*"))
+    rests += [path.read_text() for path in map(Path, _DRIVERS) if path.exists()]
+    installed = metadata.distribution(library)
+    rests += [_PROBES[library], installed.version, installed.read_text("RECORD") or str(installed.locate_file(""))]
+    return hashlib.sha256("\0".join(rests).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Probed:
+    """Where a library trains when it is asked for CUDA. Only the doctor shows an earlier answer; a run probes for itself."""
+
+    device: Resolved
+    tried_at: str  # ISO 8601 UTC
+    kept_in: str | None = None  # the file that holds the answer
+
+
+def examine_device(library: str, *, fresh: bool = False) -> Probed:
+    """Probe the library, or take the answer that the same build gave on the same machine before. A time-out is not kept."""
+    try:
+        key, path = _fingerprint(library), cache_folder() / f"device-{library}.json"
+    except (metadata.PackageNotFoundError, OSError, RuntimeError):  # RuntimeError: nobody's home folder is known
+        return Probed(resolve(library, "cuda"), iso_z(utc_now()))
+    if not fresh:
+        with contextlib.suppress(OSError, ValueError, TypeError, KeyError):  # no file, or not one of ours: probe
+            kept = json.loads(path.read_text("utf-8"))
+            if kept["fingerprint"] == key:
+                return Probed(Resolved(**kept["device"]), kept["tried_at"], str(path))
+    found = Probed(resolve(library, "cuda"), iso_z(utc_now()))
+    if found.device.reason.startswith(_NO_END):
+        return found
+    with contextlib.suppress(OSError):  # a home that cannot be written to: probed again next time
+        path.parent.mkdir(parents=True, exist_ok=True)
+        aside = path.with_suffix(f".{os.getpid()}")
+        aside.write_text(json.dumps({"fingerprint": key, "device": asdict(found.device), "tried_at": found.tried_at}, indent=1), "utf-8")
+        aside.replace(path)
+        found = replace(found, kept_in=str(path))
+    return found
+
+
 @dataclass(frozen=True)
 class Machine:
     """What `trademl doctor` found."""
@@ -142,7 +205,8 @@ class Machine:
     cores: int
     memory_gib: float | None
     libraries: dict
-    devices: dict
+    devices: dict  # library -> Resolved
+    probes: dict  # library -> Probed, of those that have a GPU path
 
     def lines(self):
         """(name, value) pairs for a table."""
@@ -150,18 +214,22 @@ class Machine:
         yield "memory", "unknown" if self.memory_gib is None else f"{self.memory_gib:.1f} GiB"
         yield from self.libraries.items()
         yield from ((f"{name} trains on", f"{d.resolved} ({d.reason})") for name, d in self.devices.items())
+        for name, one in self.probes.items():
+            kept = f"; kept in {one.kept_in}, `trademl doctor --fresh` probes again" if one.kept_in else ""
+            yield f"{name} probed at", one.tried_at + kept
 
 
-def examine() -> Machine:
-    """Look at this machine."""
+def examine(*, fresh: bool = False) -> Machine:
+    """Look at this machine; `fresh` probes the accelerators again."""
     versions = {}
     for name in LIBRARIES:
         try:
             versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
             versions[name] = "not installed (pip install 'trademl[lab]')"
-    devices = {name: resolve(name, "cuda") for name in ("xgboost", "lightgbm", "scikit-learn")}
-    return Machine(platform.python_version(), platform.platform(), os.cpu_count() or 1, _memory_gib(), versions, devices)
+    probes = {name: examine_device(name, fresh=fresh) for name in _PROBES}
+    devices = {name: one.device for name, one in probes.items()} | {"scikit-learn": resolve("scikit-learn", "cuda")}
+    return Machine(platform.python_version(), platform.platform(), os.cpu_count() or 1, _memory_gib(), versions, devices, probes)
 
 
 def _memory_gib():

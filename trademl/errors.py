@@ -26,7 +26,7 @@ class TradeMLError(Exception):
 
 
 class UsageError(TradeMLError, ValueError):
-    """An option, setting or argument that cannot be meant as given."""
+    """An invalid value, or one that contradicts another."""
 
     exit_code = Exit.USAGE
 

@@ -6,15 +6,55 @@ Order: the shipped settings.ini < a settings.ini in the working folder (or the f
 
 import configparser
 import difflib
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
+from typing import Annotated, get_args
 
 from trademl.errors import UsageError
 
 PREFIX = "TRADEML_"
 FILE_VARIABLE = "TRADEML_SETTINGS"
+
+
+@dataclass(frozen=True)
+class Range:
+    """From `low` to `high`, both included; with `above`, `low` itself is left out. What is not a number lies nowhere."""
+
+    low: float
+    high: float
+    above: bool = False
+
+    def __contains__(self, value: float) -> bool:
+        return self.low <= value <= self.high and not (self.above and value == self.low)
+
+    def __str__(self) -> str:
+        return f"must be above {self.low} and at most {self.high}" if self.above else f"must lie between {self.low} and {self.high}"
+
+
+@dataclass(frozen=True)
+class OneOf:
+    """The words that a setting may be."""
+
+    words: tuple[str, ...]
+
+    def __contains__(self, value: str) -> bool:
+        return value in self.words
+
+    def __str__(self) -> str:
+        return f"must be {' or '.join(self.words)}"
+
+
+_POSITIVE = Range(1e-9, 10**12)
+_NOT_NEGATIVE = Range(0, 10**12)
+_FRACTION = Range(0, 1, above=True)  # of something that must not be empty
+_SEED = Range(0, 2**32 - 1)
+_COUNT = Range(1, 1_000_000)
+_ROUNDS = Range(1, 100_000)  # trees or boosting rounds
+_DEPTH = Range(1, 30)
+_BINS = Range(2, 65_535)
 
 
 @dataclass(frozen=True)
@@ -34,22 +74,22 @@ class Market:
 
 @dataclass(frozen=True)
 class Synthetic:
-    bars: int
-    edge: float
-    seed: int
+    bars: Annotated[int, Range(1, 5_000_000)]
+    edge: Annotated[float, Range(0, 1)]
+    seed: Annotated[int, _SEED]
 
 
 @dataclass(frozen=True)
 class Labeling:
-    method: str
-    tp_atr: float
-    sl_atr: float
-    horizon_bars: int
-    atr: str
-    entry: str
-    tie: str
-    price_path: str
-    news_surge: float
+    method: Annotated[str, OneOf(("atr_aware", "sltp_aware"))]  # the second is refused with the reason
+    tp_atr: Annotated[float, Range(0.01, 1_000)]
+    sl_atr: Annotated[float, Range(0.01, 1_000)]
+    horizon_bars: Annotated[int, _COUNT]
+    atr: Annotated[str, OneOf(("sma_tr_14",))]
+    entry: Annotated[str, OneOf(("next_open", "close"))]
+    tie: Annotated[str, OneOf(("sl_first", "tp_first"))]
+    price_path: Annotated[str, OneOf(("ohlc", "close"))]
+    news_surge: Annotated[float, _POSITIVE]
 
 
 @dataclass(frozen=True)
@@ -59,124 +99,136 @@ class DynamicSltp:
 
 @dataclass(frozen=True)
 class Windows:
-    final_share: float
-    select_share: float
-    tune_share: float
-    embargo_bars: int
-    refit_every_days: float
-    oof_parts: int
+    final_share: Annotated[float, _FRACTION]
+    select_share: Annotated[float, _FRACTION]
+    tune_share: Annotated[float, _FRACTION]
+    embargo_bars: Annotated[int, Range(0, 1_000_000)]
+    refit_every_days: Annotated[float, Range(0.25, 36_500)]
+    oof_parts: Annotated[int, Range(1, 100)]
+
+    def conflict(self) -> tuple[tuple[str, ...], str] | None:
+        """Shares that leave nothing for train."""
+        if self.tune_share + self.select_share + self.final_share < 1:
+            return None
+        return ("tune_share", "select_share", "final_share"), "must sum to less than 1: the rest of the bars is for train"
 
 
 @dataclass(frozen=True)
 class Ensemble:
-    rf_trees: int
-    rf_max_depth: int
-    rf_min_samples_leaf: int
-    rf_max_samples: float
-    rf_max_features: float
-    xgb_max_rounds: int
-    xgb_max_depth: int
-    xgb_learning_rate: float
-    xgb_min_child_weight: float
-    xgb_subsample: float
-    xgb_colsample: float
-    xgb_reg_lambda: float
-    xgb_max_bin: int
-    lgb_max_rounds: int
-    lgb_num_leaves: int
-    lgb_learning_rate: float
-    lgb_min_data_in_leaf: int
-    lgb_subsample: float
-    lgb_colsample: float
-    lgb_reg_lambda: float
-    lgb_max_bin: int
-    early_stopping_rounds: int
-    recency_half_life_bars: float
-    class_weight: str
+    rf_trees: Annotated[int, _ROUNDS]
+    rf_max_depth: Annotated[int, _DEPTH]
+    rf_min_samples_leaf: Annotated[int, _COUNT]
+    rf_max_samples: Annotated[float, _FRACTION]
+    rf_max_features: Annotated[float, _FRACTION]
+    xgb_max_rounds: Annotated[int, _ROUNDS]
+    xgb_max_depth: Annotated[int, _DEPTH]
+    xgb_learning_rate: Annotated[float, _FRACTION]
+    xgb_min_child_weight: Annotated[float, _NOT_NEGATIVE]
+    xgb_subsample: Annotated[float, _FRACTION]
+    xgb_colsample: Annotated[float, _FRACTION]
+    xgb_reg_lambda: Annotated[float, _NOT_NEGATIVE]
+    xgb_max_bin: Annotated[int, _BINS]
+    lgb_max_rounds: Annotated[int, _ROUNDS]
+    lgb_num_leaves: Annotated[int, Range(2, 131_072)]
+    lgb_learning_rate: Annotated[float, _FRACTION]
+    lgb_min_data_in_leaf: Annotated[int, _COUNT]
+    lgb_subsample: Annotated[float, _FRACTION]
+    lgb_colsample: Annotated[float, _FRACTION]
+    lgb_reg_lambda: Annotated[float, _NOT_NEGATIVE]
+    lgb_max_bin: Annotated[int, _BINS]
+    early_stopping_rounds: Annotated[int, _ROUNDS]
+    recency_half_life_bars: Annotated[float, _NOT_NEGATIVE]
+    class_weight: Annotated[str, OneOf(("none", "balanced"))]
 
 
 @dataclass(frozen=True)
 class WarmStart:
     enabled: bool
-    refresh_bars: int
-    lgb_decay: float
-    rf_replace_share: float
-    max_generations: int
-    max_drift_psi: float
+    refresh_bars: Annotated[int, Range(1, 100_000_000)]
+    lgb_decay: Annotated[float, Range(0, 1)]
+    rf_replace_share: Annotated[float, _FRACTION]
+    max_generations: Annotated[int, Range(0, 1_000_000)]
+    max_drift_psi: Annotated[float, _NOT_NEGATIVE]
 
 
 @dataclass(frozen=True)
 class Tuning:
     use: bool
-    trials: int
-    workers: int
-    prune_after: int
-    tail_share: float
-    level: float
+    trials: Annotated[int, Range(2, 100_000)]
+    workers: Annotated[int, Range(1, 1_024)]
+    prune_after: Annotated[int, Range(0, 100_000)]
+    tail_share: Annotated[float, Range(0, 0.9, above=True)]
+    level: Annotated[float, Range(0.5, 0.999)]
 
 
 @dataclass(frozen=True)
 class Position:
-    exit_gap_r: float
-    min_bars_held: int
-    exit_probability: float
-    entry_share: float
+    exit_gap_r: Annotated[float, Range(0, 1_000)]
+    min_bars_held: Annotated[int, _COUNT]
+    exit_probability: Annotated[float, _FRACTION]
+    entry_share: Annotated[float, _FRACTION]
 
 
 @dataclass(frozen=True)
 class Decision:
-    rule: str
-    votes_gap: float
-    margins: tuple
+    rule: Annotated[str, OneOf(("expected_r", "votes"))]
+    votes_gap: Annotated[float, Range(0, 1)]
+    margins: Annotated[tuple, Range(0, 1_000)]
 
 
 @dataclass(frozen=True)
 class RiskModel:
     enabled: bool
-    objective: str
+    objective: Annotated[str, OneOf(("constrained_growth", "wr_pf_sqrt_dd"))]
 
 
 @dataclass(frozen=True)
 class Account:
-    profile: int
-    balance: float
-    leverage: float
-    margin_call_pct: float
+    profile: Annotated[int, Range(1, 5)]
+    balance: Annotated[float, _POSITIVE]
+    leverage: Annotated[float, _POSITIVE]
+    margin_call_pct: Annotated[float, _NOT_NEGATIVE]
     swap: bool
 
 
 @dataclass(frozen=True)
 class Backtest:
-    null_runs: int
-    bootstrap_draws: int
+    null_runs: Annotated[int, Range(0, 1_000_000)]
+    bootstrap_draws: Annotated[int, _COUNT]
 
 
 @dataclass(frozen=True)
 class Gate:
-    min_trades: int
-    level: float
+    min_trades: Annotated[int, _COUNT]
+    level: Annotated[float, Range(0.001, 0.5)]
 
 
 @dataclass(frozen=True)
 class Run:
-    seed: int
-    device: str
-    threads: int
+    seed: Annotated[int, _SEED]
+    device: Annotated[str, OneOf(("auto", "cpu", "cuda"))]
+    threads: Annotated[int, Range(0, 4_096)]
 
 
 @dataclass(frozen=True)
 class Symbol:
-    round_step: float
-    contract_size: float
-    point: float
-    spread: float
-    commission: float
-    slippage: float
-    swap_long: float
-    swap_short: float
-    lot_step: float
-    min_lot: float
-    max_lot: float
+    round_step: Annotated[float, _POSITIVE]
+    contract_size: Annotated[float, _POSITIVE]
+    point: Annotated[float, _POSITIVE]
+    spread: Annotated[float, _NOT_NEGATIVE]
+    commission: Annotated[float, _NOT_NEGATIVE]
+    slippage: Annotated[float, _NOT_NEGATIVE]
+    swap_long: Annotated[float, Range(-(10**12), 10**12)]
+    swap_short: Annotated[float, Range(-(10**12), 10**12)]
+    lot_step: Annotated[float, _POSITIVE]
+    min_lot: Annotated[float, _POSITIVE]
+    max_lot: Annotated[float, _POSITIVE]
+
+    def conflict(self) -> tuple[tuple[str, ...], str] | None:
+        """Lots between which there is no size."""
+        if math.floor(self.max_lot / self.lot_step + 1e-9) >= max(1, math.ceil(self.min_lot / self.lot_step - 1e-9)):
+            return None
+        return ("lot_step", "min_lot", "max_lot"), "must leave at least one size: a multiple of lot_step from min_lot to max_lot"
 
 
 SECTIONS = {
@@ -198,17 +250,6 @@ SECTIONS = {
     "run": Run,
 }
 SYMBOL_PREFIX = "symbol."
-RANGES = {  # both ends included; what a wrong number would otherwise break only minutes later
-    "run.seed": (0, 2**32 - 1),
-    "synthetic.seed": (0, 2**32 - 1),
-    "synthetic.edge": (0, 1),
-    "account.profile": (1, 5),
-    "ensemble.rf_trees": (1, 100_000),
-    "ensemble.xgb_max_rounds": (1, 100_000),
-    "ensemble.lgb_max_rounds": (1, 100_000),
-    "run.threads": (0, 4_096),
-}
-CHOICES = {"decision.rule": ("expected_r", "votes")}
 
 
 @dataclass(frozen=True)
@@ -233,6 +274,12 @@ class Settings:
     run: Run
     symbols: Mapping[str, Symbol]
     origin: Mapping[str, str]
+
+    def conflict(self) -> tuple[tuple[str, ...], str] | None:
+        """Settings of different sections that cannot both hold."""
+        if self.position.min_bars_held < self.labeling.horizon_bars:
+            return None
+        return ("position.min_bars_held", "labeling.horizon_bars"), "must be in this order: at the horizon every trade is over"
 
     def symbol(self, name: str) -> Symbol:
         """Costs, lots and grid of a symbol; UsageError names the missing section."""
@@ -350,34 +397,62 @@ def _build(text, origin):
             key = f"{section}.{field.name}"
             if key not in text:
                 raise UsageError(f"[{section}] lacks {field.name}; every key of a section must be set")
-            values[field.name] = _in_range(key, _parse(field.type, text[key], key, origin[key]), origin[key])
-        return kind(**values)
+            values[field.name] = _parse(field.type, text[key], key, origin[key])
+        return _agreed(kind(**values), f"{section}.", text, origin)
 
     symbols = sorted({key.split(".")[1] for key in text if key.startswith(SYMBOL_PREFIX)})
-    return Settings(
+    made = Settings(
         **{section: record(kind, section) for section, kind in SECTIONS.items()},
         symbols={name: record(Symbol, SYMBOL_PREFIX + name) for name in symbols},
         origin=origin,
     )
+    return _agreed(made, "", text, origin)
 
 
-def _in_range(key, value, where):
-    low, high = RANGES.get(key, (value, value))
-    if key in RANGES and not low <= value <= high:
-        raise UsageError(f"{key} = {value} (from {where}) must lie between {low} and {high}")
-    if key in CHOICES and value not in CHOICES[key]:
-        raise UsageError(f"{key} = {value!r} (from {where}) must be {' or '.join(CHOICES[key])}")
-    return value
+def _agreed(record, prefix, text, origin):
+    """The record, unless its own settings contradict each other."""
+    found = record.conflict() if hasattr(record, "conflict") else None
+    if found:
+        names, rule = found
+        shown = (f"{prefix}{name} = {text[prefix + name].strip()} (from {origin[prefix + name]})" for name in names)
+        raise UsageError(f"{', '.join(shown)} {rule}")
+    return record
 
 
 def _parse(kind, text, key, where):
+    """The value of a setting; `kind` is bool, str, or Annotated[type, Range or OneOf]."""
+    base, *rules = get_args(kind) or (kind,)
     text = text.strip()
     try:
-        if kind is bool:
-            return {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}[text.lower()]
-        if kind is tuple:
-            return tuple(float(word) for word in text.replace(",", " ").split())
-        return kind(text)
+        value = _READERS[base](text)
     except (ValueError, KeyError):
-        wanted = {bool: "true or false", tuple: "numbers with blanks between", int: "a whole number", float: "a number"}[kind]
-        raise UsageError(f"{key} = {text!r} (from {where}) must be {wanted}") from None
+        raise UsageError(f"{key} = {text!r} (from {where}) must be {_WANTED[base]}") from None
+    for rule in rules:
+        if not all(one in rule for one in (value if base is tuple else (value,))):
+            shown = repr(text) if base is str else text
+            raise UsageError(f"{key} = {shown} (from {where}) {'each ' if base is tuple else ''}{rule}")
+    return value
+
+
+def _numbers(text):
+    found = tuple(float(word) for word in text.replace(",", " ").split())
+    if not found:
+        raise ValueError(text)
+    return found
+
+
+def _word(text):
+    if not text:
+        raise ValueError(text)
+    return text
+
+
+_BOOLEANS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}
+_READERS = {bool: lambda text: _BOOLEANS[text.lower()], tuple: _numbers, int: int, float: float, str: _word}
+_WANTED = {
+    bool: "true or false",
+    tuple: "numbers with blanks between",
+    int: "a whole number",
+    float: "a number",
+    str: "set: it must not be empty",
+}

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from trademl.cli import common
-from trademl.errors import Exit, UsageError
+from trademl.errors import Exit, UsageError, choose
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -116,8 +116,7 @@ def _read(file: Path, kind: str, tz, stamp, point, symbol, strict):
     from trademl.data.calendar import is_calendar
     from trademl.data.tables import read_names
 
-    if kind not in ("auto", "bars", "news"):
-        raise UsageError(f"--kind {kind!r} is not one of auto, bars, news")
+    choose(("auto", "bars", "news"), kind, "--kind")
     if kind == "news" or (kind == "auto" and is_calendar(read_names(file))):
         from trademl.data.news import read_news
 
@@ -136,7 +135,7 @@ def _default_output(found, file: Path, symbol: str | None) -> Path:
 
 
 def _store(found, output: Path, replace: bool, dry_run: bool, json: bool) -> None:
-    """Write a report's frame, unless the same is there already or something else is and --replace was not said."""
+    """Write a report's frame, unless the same is there already; UsageError when something else is and --replace was not given."""
     from trademl.data.bars import write_bars
     from trademl.data.news import write_news
     from trademl.errors import BadDataError
@@ -144,10 +143,10 @@ def _store(found, output: Path, replace: bool, dry_run: bool, json: bool) -> Non
     record = _summary(found) | {"output": str(output)}
     if output.exists() and not replace:
         try:
-            held = _read(output, "auto", None, None, None, None, False).sha256
+            stored = _read(output, "auto", None, None, None, None, False).sha256
         except BadDataError:
-            held = ""
-        if held != found.sha256:
+            stored = ""
+        if stored != found.sha256:
             raise UsageError(f"{output} exists and holds something else; say --replace, or name another --output")
         record["status"] = "unchanged"
     elif dry_run:

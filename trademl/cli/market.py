@@ -1,5 +1,6 @@
 """`trademl retrain`, `trademl backtest`, `trademl report`: the market pipeline's commands."""
 
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -48,15 +49,16 @@ def retrain(
         )
     from trademl.commands.market import run_retrain, run_risk
     from trademl.device import notes
+    from trademl.pipeline.choice import MarketFlags
 
+    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict)
     overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
     overrides["warmstart.enabled"] = False if no_warmstart else None
-    where = {"bars": bars, "news": news, "no_news": no_news, "symbol": symbol, "models_dir": models_dir}
     if risk and not ensemble:
-        _refuse_beside_risk(where | {"tz": tz, "stamp": stamp, "strict": strict, "edge": edge})
+        _refuse_beside_risk(asdict(flags) | {"edge": edge})
         summary = run_risk(overrides, symbol=symbol, models_dir=models_dir)
     else:
-        summary = run_retrain(overrides, where, tz=tz, stamp=stamp, strict=strict, risk=risk or not ensemble)
+        summary = run_retrain(overrides, flags, risk=risk or not ensemble)
     if json:
         common.emit(summary)
     else:
@@ -115,23 +117,23 @@ def backtest(
     json: Json = False,
 ) -> None:
     """Replay a stored revision under any account, cost or profile."""
-    from trademl.commands.market import run_backtest_job
+    from trademl.commands.market import ReplayFlags, run_backtest
+    from trademl.pipeline.choice import MarketFlags
 
-    given = {
-        "costs": {"spread": spread, "commission": commission, "slippage": slippage},
-        "account": {"balance": balance, "leverage": leverage, "risk_pct": risk_pct, "swap": False if no_swap else None},
-    }
-    where = {"bars": bars, "news": news, "no_news": no_news, "symbol": symbol, "models_dir": models_dir}
-    summary = run_backtest_job(
-        {"account.profile": profile, "decision.rule": rule},
-        where,
-        given,
-        revision,
+    asked = ReplayFlags(
+        spread=spread,
+        commission=commission,
+        slippage=slippage,
+        balance=balance,
+        leverage=leverage,
+        risk_pct=risk_pct,
+        swap=False if no_swap else None,
+        rule=rule,
         oos_only=oos_only,
         in_sample=in_sample,
-        rule=rule,
-        chart=not no_chart,
     )
+    overrides = {"account.profile": profile, "decision.rule": rule}
+    summary = run_backtest(overrides, MarketFlags(bars, news, no_news, symbol, models_dir), asked, revision, chart=not no_chart)
     if json:
         return common.emit(summary)
     common.table(summary["table"])

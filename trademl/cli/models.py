@@ -22,7 +22,7 @@ def list_revisions(symbol: Symbol = None, models_dir: ModelsDir = None, json: Js
     """Stored revisions, newest first, with their state."""
     store = _store(symbol, models_dir)
     found, broken = store.scan()
-    rows = [_line_of(store, revision) for revision in found]
+    rows = [_line_of(store, _stored(revision)) for revision in found]
     record = {
         "models_dir": str(store.models_dir),
         "revisions": rows,
@@ -41,29 +41,12 @@ def list_revisions(symbol: Symbol = None, models_dir: ModelsDir = None, json: Js
 def show(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = None, json: Json = False) -> None:
     """What a revision is: its manifest, and what it may be used for."""
     store = _store(symbol, models_dir, revision)
-    found = store.open(revision)
+    stored = _stored(store.open(revision))
     if json:
-        return common.emit(_line_of(store, found) | {"folder": str(found.folder), "manifest": found.manifest})
-    manifest = found.manifest
-    first = {
-        "revision": found.name,
-        "state": store.state(found),
-        "line": found.line,
-        "trained at": found.trained_at,
-        "gate": "passed" if found.gate_passed else "refused: " + "; ".join(manifest["gate"]["reasons"]),
-        "trained together": manifest["trained_together"],
-        "models": ", ".join(f"{model['name']} ({'+'.join(model['members']) or model['format']})" for model in manifest["models"]),
-        "features": manifest["feature_count"],
-        "label spec": manifest["label_spec"]["hash"][:16],
-        "bars": f"{manifest['data']['rows']:,} from {manifest['data']['first']} to {manifest['data']['last']}",
-        "code": f"trademl {manifest['trademl_version']}, commit {manifest['git_commit']}{' (changed)' if manifest['dirty'] else ''}",
-        "folder": found.folder,
-    }
-    common.table(list(first.items()))
+        return common.emit(_line_of(store, stored) | {"folder": str(stored.revision.folder), "manifest": stored.revision.manifest})
+    common.table(list(_facts(store, stored).items()))
     print()
-    return common.table(
-        [(entry["name"], f"{entry['bytes']:,}", entry["sha256"][:16]) for entry in manifest["files"]], ("file", "bytes", "sha256")
-    )
+    return common.table([(file.name, f"{file.size:,}", file.sha256[:16]) for file in stored.files], ("file", "bytes", "sha256"))
 
 
 @app.command()
@@ -129,7 +112,7 @@ def diff(
     if not found:
         return print(f"{left.name} and {right.name} are the same")
     for revision in (left, right):
-        print(f"{revision.name}  {_start_of(revision.manifest)}\n{'':18}{_verdict_of(revision.manifest)}")
+        print(f"{revision.name}  {_start_of(_stored(revision))}\n{'':18}{_verdict_of(_stored(revision))}")
     shown = [row for row in found if everything or not _DETAIL.match(row[0])]
     common.table([(key, _short(key, a), _short(key, b)) for key, a, b in shown], ("key", left.name, right.name))
     if len(shown) < len(found):
@@ -139,30 +122,52 @@ def diff(
 
 def _store(symbol: str | None, models_dir: str | None, revision: str | None = None):
     """The store that is meant, by the rule of every command."""
-    from trademl.pipeline.market.choice import open_store
+    from trademl.pipeline.choice import open_store
     from trademl.settings import load_settings
 
     return open_store(load_settings(), symbol=symbol, models_dir=models_dir, revision=revision)
 
 
-def _line_of(store, revision) -> dict:
+def _stored(revision):
+    from trademl.pipeline.stored import Stored
+
+    return Stored(revision)
+
+
+def _line_of(store, stored) -> dict:
     return {
-        "revision": revision.name,
-        "state": str(store.state(revision)),
-        "trained_at": revision.trained_at,
-        "line": revision.line,
-        "gate": "passed" if revision.gate_passed else "refused",
-        "models": "+".join(model["name"] for model in revision.manifest["models"]),
+        "revision": stored.name,
+        "state": str(store.state(stored.revision)),
+        "trained_at": stored.revision.trained_at,
+        "line": stored.line,
+        "gate": "passed" if stored.gate.passed else "refused",
+        "models": "+".join(model.name for model in stored.models),
     }
 
 
-def _start_of(manifest) -> str:
-    started = manifest.get("warmstart")
-    return started["why"] if isinstance(started, dict) and "why" in started else "it does not say how it was started"
+def _facts(store, stored) -> dict:
+    return {
+        "revision": stored.name,
+        "state": store.state(stored.revision),
+        "line": stored.line,
+        "trained at": stored.revision.trained_at,
+        "gate": "passed" if stored.gate.passed else "refused: " + "; ".join(stored.gate.reasons),
+        "trained together": stored.run_id,
+        "models": ", ".join(f"{model.name} ({'+'.join(model.members) or model.format})" for model in stored.models),
+        "features": len(stored.feature_names),
+        "label spec": stored.label_spec_hash[:16],
+        "bars": f"{stored.data.rows:,} from {stored.data.first} to {stored.data.last}",
+        "code": stored.code,
+        "folder": stored.revision.folder,
+    }
 
 
-def _verdict_of(manifest) -> str:
-    return manifest["metrics"].get("headline") or ("gate passed" if manifest["gate"]["passed"] else "gate refused")
+def _start_of(stored) -> str:
+    return stored.start.why or "it does not say how it was started"
+
+
+def _verdict_of(stored) -> str:
+    return stored.headline or ("gate passed" if stored.gate.passed else "gate refused")
 
 
 _DETAIL = re.compile(r"files\.|models\..*\.sha256$|lineage\..*\.(kind|name|revision|rows)$|gate\.(reasons|sentence)$|warmstart\.why$")

@@ -31,10 +31,10 @@ def tune(
 ) -> None:
     """Search a model's settings; the next retrain uses what beats the shipped ones by more than noise. Killed: run it again, it goes on."""
     from trademl.commands.market import run_tune
+    from trademl.pipeline.choice import MarketFlags
 
     overrides = {"tuning.trials": trials, "tuning.workers": workers, "run.seed": seed}
-    where = {"bars": bars, "news": news, "no_news": no_news, "symbol": symbol, "models_dir": models_dir}
-    summary = run_tune(role, overrides, where, tz=tz, stamp=stamp, fresh=fresh)
+    summary = run_tune(role, overrides, MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp), fresh=fresh)
     if json:
         return common.emit(summary)
     print(summary["headline"])

@@ -27,11 +27,14 @@ def show(json: Json = False) -> None:
     return common.table([(key, " ".join(map(str, v)) if isinstance(v, tuple) else v, origin) for key, v, origin in rows])
 
 
-def doctor(json: Json = False) -> None:
-    """What this machine can do: Python, libraries, cores, memory, accelerators (probed, not guessed), stores."""
+def doctor(
+    fresh: Annotated[bool, typer.Option("--fresh", help="probe the accelerators again, whatever an earlier call found")] = False,
+    json: Json = False,
+) -> None:
+    """What this machine can do: Python, libraries, cores, memory, accelerators (probed, not guessed)."""
     from trademl.device import examine
 
-    report = examine()
+    report = examine(fresh=fresh)
     if json:
         return common.emit(report)
     return common.table([(key, value) for key, value in report.lines()])
@@ -46,4 +49,4 @@ def lab() -> None:
 
     if find_spec("jupyterlab") is None:
         raise MissingExtraError("JupyterLab is not installed; pip install 'trademl[lab]'")
-    os.execv(sys.executable, [sys.executable, "-m", "jupyterlab", "nbs" if Path("nbs").is_dir() else "."])
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", "nbs" if Path("nbs").is_dir() else "."])

@@ -1,19 +1,20 @@
 """What the market commands do: open a run folder, run the job notebook, write the report, hand back one summary."""
 
-import json
 from collections.abc import Mapping
-from pathlib import Path
+from dataclasses import dataclass, replace
 
-from trademl.clock import utc_now
+from trademl.commands.spine import REPORT, finish_revision_run, given, open_run, printed, record_look
 from trademl.device import check
 from trademl.errors import UsageError
-from trademl.evidence.ledger import append_look, look_at, read_ledger
+from trademl.evidence.page import Evidence
 from trademl.pipeline import market as pipeline
+from trademl.pipeline.choice import MarketFlags
 from trademl.pipeline.market.pages import Pages
+from trademl.pipeline.stored import Stored
 from trademl.report import write_report
-from trademl.runs import JobResult, RunFolder, RunStatus, run_job, write_json
+from trademl.runs import RunFolder, run_job, write_json
 from trademl.settings import Settings, load_settings
-from trademl.ship.store import Revision, Store
+from trademl.ship.store import Store
 
 STAGE_SHARES = {  # of a run's time, for the estimate of the time left
     "data": 0.03,
@@ -28,170 +29,141 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
     "prove": 0.05,
     "store": 0.03,
 }
+TUNE_SHARES = {"data": 0.02, "features": 0.01, "labels": 0.01, "task": 0.05, "trials": 0.85, "verdict": 0.06}
 
 
-def run_retrain(overrides: Mapping[str, object], where: Mapping[str, object], *, tz=None, stamp=None, strict=False, risk=True) -> dict:
+def run_retrain(overrides: Mapping[str, object], flags: MarketFlags, *, risk: bool = True) -> dict:
     """`trademl retrain`: the job, its report, its look at the final window. Raises what the job raised."""
     settings = load_settings(overrides)
     check(settings.run.device)
     pipeline.label_spec(settings)  # a contract that cannot be meant is refused before anything is written
-    choice = pipeline.choose_market(settings, **where)
+    choice = pipeline.choose_market(settings, flags)
     store = Store(choice.models_dir)
     store.check_line(choice.line)
-    parameters = _given({**where, "tz": tz, "stamp": stamp, "strict": strict, "risk": risk, "overrides": _given(overrides)})
-    with store.lock(), RunFolder.create(settings.paths.reports, "retrain", parameters, seed=settings.run.seed) as run:
+    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)}
+    with store.lock(), open_run(settings, "retrain", parameters) as run:
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES)
-        revision = store.open(result.summary["revision"])
-        looks = _look(settings, revision, run.run_id, result.summary["backtest"], "retrain")
-        summary = _finish(run, result, revision, store)
-    return summary | {"looks": looks, "report": str(run.path / "report.html")}
+        stored = Stored(store.open(result.summary["revision"]))
+        looks = record_look(settings, stored, run.run_id, result.summary["backtest"], "retrain")
+        return finish_revision_run(run, result, stored, moves_pointer=True) | {"looks": looks}
 
 
-def run_risk(overrides: Mapping[str, object], *, symbol=None, models_dir=None) -> dict:
+def run_risk(overrides: Mapping[str, object], *, symbol: str | None = None, models_dir: str | None = None) -> dict:
     """`trademl retrain --risk` alone: new heads beside the newest signal and position."""
     settings = load_settings(overrides)
-    store = pipeline.open_store(settings, symbol=symbol, models_dir=models_dir)
-    parent = store.open()
-    parameters = {"revision": parent.name, "models_dir": str(store.models_dir), "overrides": _given(overrides)}
-    with store.lock(), RunFolder.create(settings.paths.reports, "risk", parameters, seed=settings.run.seed) as run:
+    parent = pipeline.open_stored(settings, symbol=symbol, models_dir=models_dir)
+    parameters = {"revision": parent.name, "models_dir": str(parent.store.models_dir), "overrides": given(overrides)}
+    with parent.store.lock(), open_run(settings, "risk", parameters) as run:
         result = run_job("risk", parameters, run=run)
-        summary = _finish(run, result, store.open(result.summary["revision"]), store)
-    return summary | {"report": str(run.path / "report.html")}
+        stored = Stored(parent.store.open(result.summary["revision"]))
+        return finish_revision_run(run, result, stored, moves_pointer=True)
 
 
-TUNE_SHARES = {"data": 0.02, "features": 0.01, "labels": 0.01, "task": 0.05, "trials": 0.85, "verdict": 0.06}
-
-
-def run_tune(role: str, overrides: Mapping[str, object], where: Mapping[str, object], *, tz=None, stamp=None, fresh=False) -> dict:
+def run_tune(role: str, overrides: Mapping[str, object], flags: MarketFlags, *, fresh: bool = False) -> dict:
     """`trademl tune signal|position`: the job and its report. Takes no lock of the store: several may run at once."""
     settings = load_settings(overrides)
     pipeline.label_spec(settings)
-    choice = pipeline.choose_market(settings, **where)
+    choice = pipeline.choose_market(settings, flags)
     Store(choice.models_dir).check_line(choice.line)
-    parameters = _given({**where, "role": role, "tz": tz, "stamp": stamp, "fresh": fresh, "overrides": _given(overrides)})
-    with RunFolder.create(settings.paths.reports, "tune", parameters, seed=settings.run.seed) as run:
+    parameters = flags.job_parameters() | {"role": role, "fresh": fresh, "overrides": given(overrides)}
+    with open_run(settings, "tune", parameters) as run:
         result = run_job("tune", parameters, run=run, shares=TUNE_SHARES)
         summary = dict(result.summary)
-        study = summary["study"]
+        study, trials = summary["study"], summary["study"]["trials"]
         facts = {"run": run.run_id, "data": study["data"]["source"], "bars sha256": study["data"]["sha256"][:16], "seed": study["seed"]}
-        ended = study["trials"]
-        facts |= {"trials": f"{ended['complete']} complete, {ended['pruned']} given up, {ended['fail']} lost", "seconds": result.seconds}
-        write_report(run.path / "report.html", result.notebook, headline=summary["headline"], facts=facts, status="done")
-        folder = run.finish(message=summary["headline"])
-    seconds = {"seconds": result.stages, "total_seconds": result.seconds}
-    return summary | {"run_id": run.run_id, "report": str(folder / "report.html")} | seconds
+        facts |= {"trials": f"{trials['complete']} complete, {trials['pruned']} given up, {trials['fail']} lost", "seconds": result.seconds}
+        write_report(run.path / REPORT, result.notebook, headline=summary["headline"], facts=facts, status="done")
+        return summary | printed(run, result, run.finish(message=summary["headline"]))
 
 
-def run_report(overrides: Mapping[str, object], revision: str | None, *, symbol=None, models_dir=None) -> dict:
+def run_report(
+    overrides: Mapping[str, object], revision: str | None = None, *, symbol: str | None = None, models_dir: str | None = None
+) -> dict:
     """`trademl report`: the pages of a stored revision, drawn again."""
     settings = load_settings(overrides)
-    stored = pipeline.open_store(settings, symbol=symbol, models_dir=models_dir, revision=revision).open(revision)
-    parameters = {"revision": stored.name, "models_dir": str(stored.folder.parents[1]), "overrides": _given(overrides)}
-    with RunFolder.create(settings.paths.reports, "report", parameters, seed=settings.run.seed) as run:
-        result = run_job("report", parameters, run=run)
-        summary = _finish(run, result, stored)
-    return summary | {"report": str(run.path / "report.html")}
+    stored = pipeline.open_stored(settings, symbol=symbol, models_dir=models_dir, revision=revision)
+    parameters = {"revision": stored.name, "models_dir": str(stored.store.models_dir), "overrides": given(overrides)}
+    with open_run(settings, "report", parameters) as run:
+        return finish_revision_run(run, run_job("report", parameters, run=run), stored, moves_pointer=False)
 
 
-def run_backtest_job(
-    overrides: Mapping[str, object],
-    where: Mapping[str, object],
-    given: Mapping[str, Mapping[str, object]],  # "costs" and "account": what the flags said
-    revision: str | None,
-    *,
-    oos_only: bool,
-    in_sample: bool,
-    rule: str | None,
-    chart: bool,
+# ---------------------------------------------------------------- backtest
+
+
+@dataclass(frozen=True)
+class ReplayFlags:
+    """What `trademl backtest` was asked for, as a person gave it; None: the settings' or the profile's own."""
+
+    spread: float | None = None  # price units
+    commission: float | None = None  # per lot and side
+    slippage: float | None = None  # price units, at market fills
+    balance: float | None = None
+    leverage: float | None = None
+    risk_pct: float | None = None  # of equity, lost at the stop
+    swap: bool | None = None
+    rule: str | None = None  # expected_r or votes; None: the revision's own
+    oos_only: bool = False  # the final window, by the probabilities given then
+    in_sample: bool = False  # allow bars that the models saw
+
+    def varied(self) -> dict:
+        """Costs and account that differ from the settings."""
+        return given(self._of("spread", "commission", "slippage", "balance", "leverage", "risk_pct", "swap"))
+
+    def _of(self, *names: str) -> dict:
+        return {name: getattr(self, name) for name in names}
+
+    def conditions(self, settings: Settings, symbol: str) -> pipeline.Conditions:
+        """The settings' profile, costs and account, these flags first."""
+        profile = settings.account.profile
+        costs = pipeline.cost_spec(settings, symbol, **self._of("spread", "commission", "slippage"))
+        account = pipeline.account_spec(settings, symbol, profile, **self._of("balance", "leverage", "risk_pct", "swap"))
+        return pipeline.Conditions(profile, costs, account, self.rule)
+
+
+def run_backtest(
+    overrides: Mapping[str, object], flags: MarketFlags, asked: ReplayFlags, revision: str | None = None, *, chart: bool = True
 ) -> dict:
     """`trademl backtest`: the final window of a stored revision, or other bars, under any account, cost or profile."""
     settings = load_settings(overrides)
-    if oos_only and (in_sample or where["bars"]):
+    if asked.oos_only and (asked.in_sample or flags.bars):
         raise UsageError("--oos-only replays the stored final window: it takes neither --bars nor --in-sample")
-    stored = pipeline.open_store(settings, symbol=where["symbol"], models_dir=where["models_dir"], revision=revision).open(revision)
-    symbol, profile = stored.manifest["symbol"], settings.account.profile
-    options = {
-        "profile": profile,
-        "costs": pipeline.cost_spec(settings, symbol, **given["costs"]),
-        "account": pipeline.account_spec(settings, symbol, profile, **given["account"]),
-        "rule": rule,
-    }
-    if oos_only:
-        evidence, watermark = pipeline.reread_evidence(stored, settings, **options), ""
-    else:
-        choice = pipeline.choose_market(settings, **(dict(where) | {"models_dir": str(stored.folder.parents[1])}))
-        inputs = pipeline.load_inputs(settings, choice)
-        evidence, watermark = pipeline.shipped_evidence(stored, inputs, settings, in_sample=in_sample, **options)
-    pages = Pages(stored, evidence, settings, profile)
-    flags = {k: v for part in given.values() for k, v in part.items() if v is not None}
-    parameters = _given({**where, **flags, "revision": stored.name, "oos_only": oos_only, "in_sample": in_sample, "rule": rule})
-    with RunFolder.create(settings.paths.reports, "backtest", parameters, seed=settings.run.seed) as run:
-        write_json(run.path / "backtest_report.json", evidence.to_json() | {"watermark": watermark})
-        varied = ", ".join(f"{key} {value}" for key, value in flags.items()) or f"profile {profile}"
-        looks = _look(settings, stored, run.run_id, evidence.to_json(), f"backtest: {varied}") if oos_only else None
-        headline = f"revision {stored.name}, {evidence.window['start_utc'][:10]} to {evidence.window['end_utc'][:10]}: {evidence.sentence}"
-        if chart:
-            write_report(run.path / "report.html", pages.backtest(), headline=headline, watermark=watermark, facts={"run": run.run_id})
-        folder = run.finish(message=headline)
+    stored = pipeline.open_stored(settings, symbol=flags.symbol, models_dir=flags.models_dir, revision=revision)
+    evidence, watermark = _replay(settings, stored, flags, asked)
+    page, varied = evidence.to_json(), asked.varied()
+    options = {"revision": stored.name, "oos_only": asked.oos_only, "in_sample": asked.in_sample, "rule": asked.rule}
+    with open_run(settings, "backtest", given(flags.job_parameters() | varied | options)) as run:
+        write_json(run.path / "backtest_report.json", page | {"watermark": watermark})
+        note = ", ".join(f"{key} {value}" for key, value in varied.items()) or f"profile {settings.account.profile}"
+        look = record_look(settings, stored, run.run_id, page, f"backtest: {note}") if asked.oos_only else None
+        summary = _finish_backtest(run, stored, evidence, watermark, chart=chart)
+    sentence = f"{f'{watermark}. ' if watermark else ''}{evidence.sentence}" + (f" Look {look} at this window." if look else "")
+    return summary | {"look": look, "watermark": watermark, "sentence": sentence, "metrics": page["strategy"]}
+
+
+def _replay(settings: Settings, stored: Stored, flags: MarketFlags, asked: ReplayFlags) -> tuple[Evidence, str]:
+    """The evidence that was asked for, and a watermark."""
+    conditions = asked.conditions(settings, stored.symbol)
+    if asked.oos_only:
+        return pipeline.reread_evidence(stored, settings, conditions), ""
+    choice = pipeline.choose_market(settings, replace(flags, models_dir=str(stored.store.models_dir)))
+    inputs = pipeline.load_inputs(settings, choice)
+    return pipeline.shipped_evidence(stored, inputs, settings, conditions, in_sample=asked.in_sample)
+
+
+def _finish_backtest(run: RunFolder, stored: Stored, evidence: Evidence, watermark: str, *, chart: bool) -> dict:
+    """Write the page, close the folder; returns what the command prints of both."""
+    pages = Pages(stored, evidence)
+    headline = f"revision {stored.name}, {evidence.window['start_utc'][:10]} to {evidence.window['end_utc'][:10]}: {evidence.sentence}"
+    if chart:
+        write_report(run.path / REPORT, pages.backtest(), headline=headline, watermark=watermark, facts={"run": run.run_id})
+    folder = run.finish(message=headline)
     return {
         "run_id": run.run_id,
         "revision": stored.name,
         "status": "done",
         "exit": 0,
-        "look": looks,
-        "watermark": watermark,
         "headline": headline,
-        "sentence": f"{f'{watermark}. ' if watermark else ''}{evidence.sentence}" + (f" Look {looks} at this window." if looks else ""),
         "table": pages.trade_rows(),
         "backtest_report": str(folder / "backtest_report.json"),
-        "report": str(folder / "report.html") if chart else None,
-        "metrics": evidence.to_json()["strategy"],
+        "report": str(folder / REPORT) if chart else None,
     }
-
-
-def _given(values: Mapping[str, object]) -> dict:
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _finish(run: RunFolder, result: JobResult, revision: Revision, store: Store | None = None) -> dict:
-    """Write the run's files and page, move the store's pointer if the gate passed, close the folder; returns what the command prints."""
-    summary = dict(result.summary)
-    write_json(run.path / "backtest_report.json", summary.pop("backtest"))
-    write_json(run.path / "metrics.json", json.loads(revision.read("metrics.json")))
-    manifest = revision.manifest
-    facts = {
-        "run": run.run_id,
-        "revision": revision.name,
-        "data": manifest["data"]["source"],
-        "bars": manifest["data"]["rows"],
-        "bars sha256": manifest["data"]["sha256"][:16],
-        "seed": manifest["seed"],
-        "label spec": manifest["label_spec"]["hash"][:16],
-        "features": f"{manifest['feature_count']} ({manifest['feature_hash'][:16]})",
-        "seconds": result.seconds,
-    }
-    status = "passed" if summary["gate"]["passed"] else "refused"
-    write_report(run.path / "report.html", result.notebook, headline=summary["headline"], facts=facts, status=status)
-    run.record(revision=revision.name, data=manifest["data"])
-    if store is not None and revision.gate_passed:  # last of all: a run that fails before leaves the earlier revision active
-        store.activate(revision.name, by_gate=True)
-    refused = summary["exit"] != 0
-    run.finish(
-        RunStatus.REFUSED if refused else RunStatus.DONE,
-        exit=summary["exit"],
-        message=summary["headline"],
-        next_step="read why in report.html; the earlier active revision still stands" if refused else "",
-    )
-    return summary | {"run_id": run.run_id, "seconds": result.stages, "total_seconds": result.seconds}
-
-
-def _look(settings: Settings, revision: Revision, run_id: str, evidence: Mapping, varied: str) -> int:
-    """One line in the ledger for this look at the final window; returns how many there are now."""
-    ledger = Path(settings.paths.reports) / "ledger.jsonl"
-    span, manifest = revision.manifest["split"]["windows"]["final"], revision.manifest
-    strategy = evidence["strategy"]
-    figures = {"trades": strategy["trades"]} | {name: strategy[name]["value"] for name in ("expectancy_net_r", "win_rate", "return_pct")}
-    more = {"run_id": run_id, "revision": revision.name, "varied": varied, "figures": figures}
-    look = look_at(utc_now(), manifest["line"], manifest["data"]["sha256"], span["start_s"], span["end_s"], **more)
-    append_look(ledger, look)
-    return read_ledger(ledger).looks(look.window_hash)

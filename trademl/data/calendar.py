@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['IMPACTS', 'IMPACT_WORDS', 'NO_IMPACT', 'COUNTRIES', 'CODES', 'PAYROLL', 'ROLES', 'KINDS', 'RELEASE', 'PROVEN',
-           'impact_words', 'currency_codes', 'NewsLayout', 'is_calendar', 'find_news_layout', 'cells_of', 'read_times',
-           'without_words', 'payroll_hits', 'clock_that_fits', 'prove_clock', 'failed', 'wrong_years',
-           'doubled_januaries', 'report_years']
+           'impact_words', 'currency_codes', 'NewsLayout', 'is_calendar', 'find_news_layout', 'cells_of',
+           'without_words', 'row_kinds', 'read_times', 'payroll_hits', 'clock_that_fits', 'failed', 'not_verified',
+           'prove_clock', 'wrong_years', 'doubled_januaries', 'report_years']
 
 # %% ../../nbs/16_data_calendar.ipynb #0573c545
 import re
@@ -18,9 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .checks import when
-from .clocks import COMMON, DAY, FIXED, HOUR, MINUTE, NAT, Stamps, localise, new_york_time_of_day, parse_stamps, zone
+from .clocks import COMMON, DAY, FIXED, HOUR, MINUTE, NAT, localise, new_york_time_of_day, zone
 from .findings import Findings
 from .layout import find_time, has_time_of_day, tidy_name
+from .stamps import Stamps, parse_stamps
 from .tables import Column, Table
 from ..errors import BadDataError
 
@@ -28,30 +29,10 @@ from ..errors import BadDataError
 IMPACTS = ("high", "medium", "low", "holiday", "none")
 IMPACT_WORDS = (("holiday", "holiday"), ("high|red|^h$", "high"), ("med|mod|orange|^ora|^m$", "medium"), ("low|yel|^l$", "low"))
 NO_IMPACT = r"^$|non|gr[ae]y|^gra|^n/?a$|^-$|nan"
-COUNTRIES = {
-    "USD": ("us", "usa", "united states", "united states of america"),
-    "EUR": ("eu", "emu", "ea", "eurozone", "euro zone", "euro area", "european union", "germany", "france", "italy", "spain"),
-    "GBP": ("uk", "gb", "united kingdom", "great britain"),
-    "JPY": ("jp", "japan"),
-    "AUD": ("au", "australia"),
-    "CAD": ("ca", "canada"),
-    "CHF": ("ch", "switzerland"),
-    "NZD": ("nz", "new zealand"),
-    "CNY": ("cn", "china"),
-}
-CODES = {word: code for code, words in COUNTRIES.items() for word in words}
-PAYROLL = re.compile(
-    r"^(u\.?s\.?a?\s+)?(change in )?(non[-\s]?farm\s+(employment change|payrolls?)|nfp)\b(?!.*(revision|private))", re.IGNORECASE
-)
-ROLES = {
-    "currency": ("currency", "ccy", "cur", "curr", "currency_code", "country", "country_code", "region", "code", "symbol"),
-    "impact": ("impact", "importance", "volatility", "priority", "imp", "level", "stars", "strength", "impact_level"),
-    "event": ("event", "title", "name", "event_name", "description", "indicator", "headline", "news", "report"),
-}
 
 
 def impact_words(cells: np.ndarray) -> np.ndarray:
-    """high, medium, low, holiday or none for each cell; "" where a cell is none of these. Object arrays (n,)."""
+    """high, medium, low, holiday or none for each cell; "" where a cell is not one of these. Object arrays (n,)."""
     known = {}
     for cell in pd.unique(cells):
         text = str(cell).strip().lower()
@@ -64,13 +45,39 @@ def impact_words(cells: np.ndarray) -> np.ndarray:
             known[cell] = found[0] if found else "none" if re.search(NO_IMPACT, text) else ""
     return np.array([known[cell] for cell in cells], object)
 
+# %% ../../nbs/16_data_calendar.ipynb #ede70fef
+COUNTRIES = {
+    "USD": ("us", "usa", "united states", "united states of america"),
+    "EUR": ("eu", "emu", "ea", "eurozone", "euro zone", "euro area", "european union", "germany", "france", "italy", "spain"),
+    "GBP": ("uk", "gb", "united kingdom", "great britain"),
+    "JPY": ("jp", "japan"),
+    "AUD": ("au", "australia"),
+    "CAD": ("ca", "canada"),
+    "CHF": ("ch", "switzerland"),
+    "NZD": ("nz", "new zealand"),
+    "CNY": ("cn", "china"),
+}
+CODES = {word: code for code, words in COUNTRIES.items() for word in words}
+
 
 def currency_codes(cells: np.ndarray) -> np.ndarray:
     """Currency codes, upper case; what is not known stays as written."""
     known = {cell: CODES.get(str(cell).strip().lower(), str(cell).strip().upper()) for cell in pd.unique(cells)}
     return np.array([known[cell] for cell in cells], object)
 
-# %% ../../nbs/16_data_calendar.ipynb #5f6fa651
+# %% ../../nbs/16_data_calendar.ipynb #bb2c4442
+PAYROLL = re.compile(
+    r"^(u\.?s\.?a?\s+)?(change in )?(non[-\s]?farm\s+(employment change|payrolls?)|nfp)\b(?!.*(revision|private))", re.IGNORECASE
+)
+
+# %% ../../nbs/16_data_calendar.ipynb #6bf4ad11
+ROLES = {
+    "currency": ("currency", "ccy", "cur", "curr", "currency_code", "country", "country_code", "region", "code", "symbol"),
+    "impact": ("impact", "importance", "volatility", "priority", "imp", "level", "stars", "strength", "impact_level"),
+    "event": ("event", "title", "name", "event_name", "description", "indicator", "headline", "news", "report"),
+}
+
+
 @dataclass(frozen=True)
 class NewsLayout:
     """The roles of a calendar's columns."""
@@ -83,7 +90,7 @@ class NewsLayout:
     event: Column
     time_kind: Column | None
 
-
+# %% ../../nbs/16_data_calendar.ipynb #b9b4a4b2
 def is_calendar(names) -> bool:
     """Whether column names are those of a calendar."""
     names = {tidy_name(name) for name in names}
@@ -91,7 +98,7 @@ def is_calendar(names) -> bool:
         names & set(ROLES["currency"][:5]) and names & set(ROLES["event"][:3])
     )
 
-
+# %% ../../nbs/16_data_calendar.ipynb #8439145b
 def find_news_layout(table: Table) -> NewsLayout:
     """The roles of a calendar's columns. BadDataError names what is missing."""
     names = [tidy_name(column.name) for column in table.columns]
@@ -100,10 +107,10 @@ def find_news_layout(table: Table) -> NewsLayout:
     found = {role: next((names.index(alias) for alias in aliases if alias in names), None) for role, aliases in ROLES.items()}
     for role, i in found.items():
         if i is None:
-            said = ", ".join(repr(c.name) for c in table.columns)
+            columns = ", ".join(repr(c.name) for c in table.columns)
             raise BadDataError(
-                f"{table.path.name}: no column for {role!r} among {said};"
-                " a calendar needs time, currency, impact and event. Rename the one that is meant"
+                f"{table.path.name}: no column for {role!r} among {columns};"
+                " a calendar needs time, currency, impact and event. Rename the right column"
             )
     taken = set(found.values())
     kind = names.index("time_kind") if "time_kind" in names else None
@@ -131,14 +138,26 @@ def cells_of(column: Column) -> np.ndarray:
 KINDS = (("all_day", r"all.?day|day\s?\d"), ("tentative", r"tentative|tbd|tba"))
 
 
-def read_times(table: Table, layout: NewsLayout) -> tuple[Stamps, np.ndarray]:
-    """Stamps, and the kind of each row: scheduled, all_day or tentative (object array)."""
+def without_words(text: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Times without the words that stand where no time is."""
+    pattern = "(?i)" + "|".join(pattern for _, pattern in KINDS)
+    return pc.utf8_trim_whitespace(pc.replace_substring_regex(text, pattern, ""))
+
+# %% ../../nbs/16_data_calendar.ipynb #6f4763a6
+def row_kinds(table: Table, layout: NewsLayout) -> np.ndarray:
+    """scheduled, all_day or tentative for each row, by the words in its time cells (object array)."""
     kinds = np.full(table.rows, "scheduled", object)
-    told = [c for c in (layout.time_kind, layout.clock, layout.time) if c is not None and c.text is not None]
-    for column in reversed(told):
+    columns = [c for c in (layout.time_kind, layout.clock, layout.time) if c is not None and c.text is not None]
+    for column in reversed(columns):
         cells = pd.Series(cells_of(column)).str.lower()
         for kind, pattern in KINDS:
             kinds[cells.str.contains(pattern, regex=True).to_numpy(bool)] = kind
+    return kinds
+
+# %% ../../nbs/16_data_calendar.ipynb #aa27f64b
+def read_times(table: Table, layout: NewsLayout) -> tuple[Stamps, np.ndarray]:
+    """Stamps, and the kind of each row: scheduled, all_day or tentative (object array)."""
+    kinds = row_kinds(table, layout)
     time, clock = layout.time, layout.clock
     if time.text is not None:
         time = Column(time.name, text=without_words(time.text))
@@ -158,12 +177,6 @@ def read_times(table: Table, layout: NewsLayout) -> tuple[Stamps, np.ndarray]:
         kinds[(impact == "holiday") & (stamps.wall % DAY == 0)] = "all_day"
     return stamps, kinds
 
-
-def without_words(text: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Times without the words that stand where no time is."""
-    pattern = "(?i)" + "|".join(pattern for _, pattern in KINDS)
-    return pc.utf8_trim_whitespace(pc.replace_substring_regex(text, pattern, ""))
-
 # %% ../../nbs/16_data_calendar.ipynb #6ad3cd32
 RELEASE = 8 * HOUR + 30 * MINUTE  # of US payrolls, New York
 PROVEN = 0.95  # share of payroll rows that must fall there
@@ -174,7 +187,7 @@ def payroll_hits(utc: np.ndarray) -> int:
     good = utc[utc != NAT]
     return int((new_york_time_of_day(good) == RELEASE).sum()) if len(good) else 0
 
-
+# %% ../../nbs/16_data_calendar.ipynb #e03c56c1
 def clock_that_fits(wall: np.ndarray) -> str:
     """A sentence about the clocks under which the payroll rows (wall clock, int64 ns) fall at 08:30 New York."""
     hits = {name: payroll_hits(localise(wall, zone(name)).utc) for name in (*COMMON, "America/Chicago", *FIXED)}
@@ -185,57 +198,65 @@ def clock_that_fits(wall: np.ndarray) -> str:
     name = max(hits, key=hits.get)
     return f"no clock brings them there (the best, {name}, {best} of {len(wall)}): the file mixes clocks; take another one"
 
-# %% ../../nbs/16_data_calendar.ipynb #28e1a3b6
-def prove_clock(
-    table: Table, layout: NewsLayout, stamps: Stamps, payroll: np.ndarray, timed: np.ndarray, tz: str | None, findings: Findings
-):
-    """UTC (int64 ns) of all rows and the name of their clock. BadDataError when the clock is not proven."""
-    forced, tz = (tz.startswith("wall:"), tz.removeprefix("wall:")) if tz else (False, None)
-    imported = "trademl" in table.metadata
-    labelled = (stamps.offset is not None or layout.is_utc) and not forced
-    wall, name = stamps.wall, table.path.name
-    own = None if not labelled else wall if stamps.offset is None else stamps.utc
-    told = None if tz is None else localise(wall, zone(tz)).utc
-    rows = np.flatnonzero(payroll & timed)
-    if not len(rows):
-        if tz is None and not imported:
-            raise BadDataError(
-                f"{name}: clock not verified: no US payroll row (such as 'Non-Farm Employment Change') to check it with;"
-                " say which clock it keeps, such as --tz UTC or --tz America/New_York"
-            )
-        if not imported:
-            findings.add("not_verified", f"clock not verified: no payroll row; read as {'the zone of its stamps' if labelled else tz}")
-    elif labelled and payroll_hits(own[rows]) < PROVEN * len(rows) and (told is None or payroll_hits(told[rows]) < PROVEN * len(rows)):
-        raise failed(table, own, rows, wall, stamps.label if stamps.offset is not None else "UTC")
-    elif labelled and payroll_hits(own[rows]) < PROVEN * len(rows):
-        text = f"under the zone of the stamps {payroll_hits(own[rows])} of {len(rows)} payroll rows fall at 08:30 New York; under --tz {tz}"
-        findings.add("relabelled", f"{text} {payroll_hits(told[rows])} do, and it was used", value=tz)
-        labelled = False
-    elif not labelled and told is None:
-        raise BadDataError(
-            f"{name}: the stamps ({when(wall[rows[0]])[:-1]} at {table.place(int(rows[0]))}) carry no zone;"
-            f" payrolls must fall at 08:30 New York: {clock_that_fits(wall[rows])}"
-        )
-    elif not labelled and payroll_hits(told[rows]) < PROVEN * len(rows):
-        raise failed(table, told, rows, wall, tz)
-    if labelled and told is not None and not np.array_equal(own, told):
-        findings.add("tz_ignored", f"the stamps carry their own zone, and payrolls prove it; --tz {tz} is not used", value=tz)
-    utc = own if labelled else told
-    label = (stamps.label if stamps.offset is not None else "UTC") if labelled else zone(tz).name
-    proof = f"; {payroll_hits(utc[rows])} of {len(rows)} payroll rows fall at 08:30 New York" if len(rows) else ""
-    findings.add("clock", f"{stamps.form} stamps, zone {label}{proof}", value=label)
-    return (utc if labelled else np.where(timed, utc, wall)), label
-
-
+# %% ../../nbs/16_data_calendar.ipynb #db8f0d7a
 def failed(table: Table, utc: np.ndarray, rows: np.ndarray, wall: np.ndarray, name: str) -> BadDataError:
     """The refusal of a clock that payrolls contradict."""
     wrong = rows[new_york_time_of_day(utc[rows]) != RELEASE]
     first = int(wrong[0])
     local = int(new_york_time_of_day(utc[wrong[:1]])[0]) // MINUTE
     return BadDataError(
-        f"{table.place(first)}: US payrolls at {local // 60:02}:{local % 60:02} New York under {name}, and they come at 08:30;"
+        f"{table.place(first)}: US payrolls at {local // 60:02}:{local % 60:02} New York under {name}, but they are released at 08:30;"
         f" {len(rows) - len(wrong)} of {len(rows)} rows do: {clock_that_fits(wall[rows])}"
     )
+
+# %% ../../nbs/16_data_calendar.ipynb #32dd7ecf
+def not_verified(table: Table, tz: str | None, labelled: bool, findings: Findings) -> None:
+    """A calendar without payroll rows: refused without --tz, a warning with it. An imported one was proven when it was imported."""
+    if "trademl" in table.metadata:
+        return
+    if tz is None:
+        raise BadDataError(
+            f"{table.path.name}: clock not verified: no US payroll row (such as 'Non-Farm Employment Change') to check it with;"
+            " say which clock it keeps, such as --tz UTC or --tz America/New_York"
+        )
+    findings.add("not_verified", f"clock not verified: no payroll row; read as {'the zone of its stamps' if labelled else tz}")
+
+# %% ../../nbs/16_data_calendar.ipynb #28e1a3b6
+def prove_clock(
+    table: Table, layout: NewsLayout, stamps: Stamps, payroll: np.ndarray, timed: np.ndarray, tz: str | None, findings: Findings
+):
+    """UTC (int64 ns) of all rows and the name of their clock. BadDataError when the clock is not proven."""
+    forced, tz = (tz.startswith("wall:"), tz.removeprefix("wall:")) if tz else (False, None)
+    labelled = (stamps.offset is not None or layout.is_utc) and not forced
+    wall, name = stamps.wall, table.path.name
+    label = (stamps.label if stamps.offset is not None else "UTC") if labelled else ""
+    written = None if not labelled else wall if stamps.offset is None else stamps.utc  # UTC by the file's zone
+    given = None if tz is None else localise(wall, zone(tz)).utc  # UTC by --tz
+    rows = np.flatnonzero(payroll & timed)
+
+    def proven(utc):
+        return utc is not None and payroll_hits(utc[rows]) >= PROVEN * len(rows)
+
+    if not len(rows):
+        not_verified(table, tz, labelled, findings)
+    elif not labelled and given is None:
+        raise BadDataError(
+            f"{name}: the stamps ({when(wall[rows[0]])[:-1]} at {table.place(int(rows[0]))}) carry no zone;"
+            f" payrolls must fall at 08:30 New York: {clock_that_fits(wall[rows])}"
+        )
+    elif not proven(written) and not proven(given):
+        raise failed(table, written if labelled else given, rows, wall, label or tz)
+    elif labelled and not proven(written):
+        text = f"under the zone of the stamps {payroll_hits(written[rows])} of {len(rows)} payroll rows fall at 08:30 New York"
+        findings.add("relabelled", f"{text}; under --tz {tz} {payroll_hits(given[rows])} do, and it was used", value=tz)
+        labelled = False
+    if labelled and given is not None and not np.array_equal(written, given):
+        findings.add("tz_ignored", f"the stamps carry their own zone, and payrolls prove it; --tz {tz} is not used", value=tz)
+    utc = written if labelled else given
+    label = label if labelled else zone(tz).name
+    proof = f"; {payroll_hits(utc[rows])} of {len(rows)} payroll rows fall at 08:30 New York" if len(rows) else ""
+    findings.add("clock", f"{stamps.form} stamps, zone {label}{proof}", value=label)
+    return (utc if labelled else np.where(timed, utc, wall)), label
 
 # %% ../../nbs/16_data_calendar.ipynb #2df839f8
 def wrong_years(utc: np.ndarray) -> np.ndarray:
@@ -250,7 +271,7 @@ def wrong_years(utc: np.ndarray) -> np.ndarray:
             wrong[start:stop] = True
     return wrong
 
-
+# %% ../../nbs/16_data_calendar.ipynb #20ac891a
 def doubled_januaries(utc: np.ndarray, payroll: np.ndarray) -> list[int]:
     """Years whose January has two payroll days while the next January, inside the calendar, has none. int64 ns."""
     days = np.unique(utc[payroll].view("M8[ns]").astype("M8[D]"))
@@ -263,15 +284,16 @@ def doubled_januaries(utc: np.ndarray, payroll: np.ndarray) -> list[int]:
             found.append(int(january.astype(int)) // 12 + 1970)
     return found
 
-
+# %% ../../nbs/16_data_calendar.ipynb #def96c0f
 def report_years(table: Table, utc: np.ndarray, rows: np.ndarray, payroll: np.ndarray, findings: Findings) -> np.ndarray:
-    """`wrong_year` issues; the mask of rows that file order convicts. `rows`: table rows of utc."""
+    """`wrong_year` issues; the mask of rows whose place in the file shows it. `rows`: table rows of utc."""
     wrong = wrong_years(utc)
     remedy = "add a year to them in the source; `trademl data repair` leaves them out"
     if wrong.any():
         row = int(rows[wrong][0])
         text = (
-            f"{table.place(row)}: {when(utc[wrong][0])} stands behind December of that year and before the next ({wrong.sum():,} such rows)"
+            f"{table.place(row)}: {when(utc[wrong][0])} comes after December of that year and before the next year"
+            f" ({wrong.sum():,} such rows)"
         )
         findings.add("wrong_year", text, count=wrong.sum(), row=table.line_of(row), value=when(utc[wrong][0]), remedy=remedy)
     for year in doubled_januaries(utc[~wrong], payroll[~wrong]):

@@ -21,7 +21,7 @@ from ..errors import UsageError
 
 # %% ../../nbs/17_data_synthetic.ipynb #d1e2c10d
 BAR_S = 900  # M15
-HORIZON_BARS = 48  # the outcome that the volume gives away: the default LabelSpec, in the generator's own words
+HORIZON_BARS = 48  # the outcome that the volume gives away: the default LabelSpec, written out here
 TP_ATR, SL_ATR, ATR_BARS = 1.5, 0.8, 14
 SUBSTEPS = 8  # pieces of a bar; the extremes of each piece are drawn, not sampled, so barriers are met as on a continuous path
 START_PRICE = 60_000.0
@@ -36,7 +36,7 @@ JITTER = 0.08  # full width of the noise on a level
 VOLUME_PULL = 0.15  # how fast volume follows volatility
 BASE_VOLUME = 180.0
 
-
+# %% ../../nbs/17_data_synthetic.ipynb #b8915815
 @dataclass(frozen=True, eq=False)
 class SyntheticMarket:
     """A market whose edge is known."""
@@ -65,7 +65,7 @@ RELEASES = (  # event, impact, currency, New York time, weekday (Monday 0), whic
 )
 HOLIDAYS = ((1, 1), (7, 4), (12, 25))
 
-
+# %% ../../nbs/17_data_synthetic.ipynb #fae979ac
 def synthetic_events(start, end, rng) -> pd.DataFrame:
     """Canonical news frame of rule-made releases in [start, end), with a few all-day and tentative rows drawn by `rng`.
 
@@ -96,7 +96,7 @@ def mean_reverting(n: int, std: float, half_life: float, rng) -> np.ndarray:
     shocks[:1] = shocks[:1] / math.sqrt(1.0 - keep * keep)
     return np.fromiter(accumulate(shocks.tolist(), lambda level, shock: keep * level + shock), float, n)
 
-
+# %% ../../nbs/17_data_synthetic.ipynb #8a65ac00
 def release_bursts(seconds: np.ndarray, events: pd.DataFrame) -> np.ndarray:
     """Log-volatility added at and after scheduled high-impact USD events; `seconds` are the bars' open times, shape (n,)."""
     n = len(seconds)
@@ -109,7 +109,7 @@ def release_bursts(seconds: np.ndarray, events: pd.DataFrame) -> np.ndarray:
         added[bar] = np.maximum(added[bar], math.log(BURST) * BURST_FADE**later)
     return added
 
-
+# %% ../../nbs/17_data_synthetic.ipynb #50be649b
 def price_path(log_volatility: np.ndarray, rng) -> dict[str, np.ndarray]:
     """Driftless open, high, low, close (n,) whose barriers are met as often as on a continuous path. Open = previous close."""
     n = len(log_volatility)
@@ -160,7 +160,7 @@ def informed_flow(truth: np.ndarray, edge: float, rng) -> np.ndarray:
     drawn = np.searchsorted(np.cumsum(shares)[:2], rng.random(n), side="right").astype(np.int8)
     return np.where(informed & known, truth, drawn)
 
-
+# %% ../../nbs/17_data_synthetic.ipynb #5ae7b1fd
 def coded_volume(code: np.ndarray, log_volatility: np.ndarray, rng) -> np.ndarray:
     """Volume (n,) that stands at LEVELS[code] of the mean of the 96 bars before it, and follows volatility slowly."""
     level = (LEVELS[code] * (1.0 + JITTER * (rng.random(len(code)) - 0.5))).tolist()
@@ -179,12 +179,12 @@ def synthetic_market(
     n_bars: int = 35_040,  # bars of 15 minutes (35,040 = one year)
     edge: float = 0.5,  # 0 = nothing to find, 1 = the best classifier is always right
     seed: int = 7,
-    start: str = "2024-01-01",  # open of the first bar, UTC, on a quarter of an hour
+    start: str = "2024-01-01",  # open of the first bar, UTC, on the 15-minute grid
 ) -> SyntheticMarket:
     """Seeded M15 market with a known edge, priced like BTC/USD.
 
     Equal arguments give equal bars, bit for bit. Raises UsageError for an edge outside [0, 1], fewer than one bar,
-    or a start that is not on a quarter of an hour.
+    or a start that is not on the 15-minute grid.
     """
     if not 0.0 <= edge <= 1.0:
         raise UsageError(f"edge = {edge!r} must lie in [0, 1]: the share of bars whose volume tells the outcome")
@@ -193,7 +193,7 @@ def synthetic_market(
     first = pd.Timestamp(start)
     first = first.tz_localize("UTC") if first.tzinfo is None else first.tz_convert("UTC")
     if first.value % (BAR_S * 10**9):
-        raise UsageError(f"start = {start!r} must lie on a quarter of an hour, UTC")
+        raise UsageError(f"start = {start!r} must lie on the 15-minute grid, UTC")
     streams = [np.random.default_rng([int(seed), stream]) for stream in range(3)]
     n = int(n_bars) + HORIZON_BARS
     seconds = first.value // 10**9 + BAR_S * np.arange(n, dtype=np.int64)

@@ -16,8 +16,7 @@ import pandas as pd
 from ..clock import epoch_seconds
 from ..errors import UsageError
 from .figures import Run
-from ..market.backtest import BacktestResult, run_backtest, turned_runs
-from ..market.fills import Decisions, Prepared, prepare
+from ..market.backtest import BacktestResult, Decisions, Prepared, prepare, run_backtest, turned_runs
 from ..market.specs import AccountSpec, CostSpec, LabelSpec
 from ..validate.metrics import profit_factor_of
 

@@ -22,8 +22,7 @@ from ..errors import UsageError
 from .costs import CostPoint, TieBounds, cost_curve, shorts_off_label, tie_bounds
 from .figures import Figure, TradeFigures, schema_table, trade_figures
 from .nulls import Band, NullCurves, RandomEntries, Stage, always, cut_stage, play, random_entries, run_of
-from ..market.backtest import BacktestResult, Counters
-from ..market.fills import Decisions
+from ..market.backtest import BacktestResult, Counters, Decisions
 from ..market.specs import AccountSpec, CostSpec, LabelSpec
 
 # %% ../../nbs/63_evidence_page.ipynb #d1a7f74f

@@ -15,7 +15,7 @@ import pandas as pd
 
 from ..errors import RevisionError, UsageError
 from .backtest import Decisions
-from .decision import DecisionRule, decide
+from .decision import DecisionRule, cost_in_r, decide
 from ..learn.ensemble import MODELS
 from .recipe import MarketRows
 from .specs import CLASSES, CostSpec, LabelSpec
@@ -92,11 +92,9 @@ class OutOfSample:
     def decisions(self, rule: DecisionRule, costs: CostSpec, window: str, *, exits_on: bool) -> Decisions:
         """Sides within a window under any rule and cost; the position rule's exits if they are on."""
         atr = self.frame["atr"].to_numpy()
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cost_r = np.where(atr > 0, costs.in_r(self.spec.sl_atr * atr), np.inf)
         side = np.zeros(len(atr), np.int8)
         span = self.rows(window)
-        side[span] = decide(rule, self.probabilities, cost_r, self.model_probabilities)[span]
+        side[span] = decide(rule, self.probabilities, cost_in_r(costs, self.spec, atr), self.model_probabilities)[span]
         if not exits_on:
             return Decisions(side)
         long_exit, short_exit = (self.frame[name].to_numpy() for name in EXITS)

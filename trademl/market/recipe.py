@@ -17,9 +17,10 @@ from ..clock import epoch_seconds
 from ..device import Resolved
 from ..errors import BadDataError
 from .backtest import Decisions, run_backtest
-from .decision import DecisionRule, Rule, decide
+from .decision import DecisionRule, Rule, cost_in_r, decide
 from ..learn.ensemble import Blend, FittedEnsemble, Rounds, Scaler, fit_ensemble, sample_weights
 from .labeling import Labels
+from .open_trade import ExitRule
 from .specs import CLASSES, AccountSpec, CostSpec, LabelSpec
 from .warmstart import continue_ensemble
 from ..settings import Ensemble as EnsembleParams
@@ -50,9 +51,7 @@ class MarketRows:
     @property
     def cost_r(self) -> np.ndarray:
         """Round-trip cost of a trade decided at each bar, in R; inf where ATR is zero or unknown."""
-        with np.errstate(divide="ignore", invalid="ignore"):
-            cost = self.costs.in_r(self.spec.sl_atr * self.labels.atr)
-        return np.where(self.labels.atr > 0, cost, np.inf)
+        return cost_in_r(self.costs, self.spec, self.labels.atr)
 
 
 def market_rows(bars: pd.DataFrame, x: np.ndarray, labels: Labels, costs: CostSpec) -> MarketRows:
@@ -106,6 +105,11 @@ class Recipe:
     threads: int = 0
     devices: Mapping[str, Resolved] = field(default_factory=dict)  # model -> where to train; empty = on the CPU
     warm: WarmParams | None = None  # how a fit continues another; needed only where a run starts from a parent
+
+    @property
+    def exit_rule(self) -> ExitRule:
+        """When the position model's answer closes a trade."""
+        return ExitRule(self.position.exit_probability, self.position.min_bars_held)
 
 
 @dataclass(frozen=True)

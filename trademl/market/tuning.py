@@ -18,7 +18,8 @@ import xgboost as xgb
 from ..errors import BadDataError
 from .decision import DecisionRule, class_mean_r, decide
 from ..learn.ensemble import MODELS, check_classes, fit_forest, fit_lightgbm, fit_scaler, fit_xgboost
-from .position import POSITION_CLASSES, choose_entries, held_rows, position_matrix
+from .open_trade import POSITION_CLASSES
+from .position import choose_entries, held_rows, position_matrix
 from .recipe import MarketRows, Recipe, fit_signal, signal_weights
 from .specs import CLASSES
 from ..learn.readers import from_lightgbm, from_xgboost

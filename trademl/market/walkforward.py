@@ -19,7 +19,8 @@ from .backtest import Decisions
 from ..errors import BadDataError
 from .decision import DecisionRule, class_mean_r, decide
 from ..learn.ensemble import MODELS, Blend, FittedEnsemble, Rounds, choose_blend, fit_ensemble, fit_scaler
-from .position import EXIT, POSITION_CLASSES, HeldRows, choose_entries, first_exit, held_rows, position_matrix, r_with_exits
+from .open_trade import EXIT, POSITION_CLASSES, position_input
+from .position import HeldRows, choose_entries, first_exit, held_rows, position_matrix, r_with_exits
 from trademl.market.recipe import (
     Frozen,
     MarketRows,
@@ -126,7 +127,7 @@ def fit_position(rows, z, decided, allowed, recipe: Recipe, *, rounds=None, stop
 
 def position_inputs(rows, held: HeldRows) -> np.ndarray:
     """What the exported position graph is fed: raw features of each row's bar beside the trade's state, float64 (rows, 55 + 4)."""
-    return np.column_stack([rows.x[held.bar], held.state])
+    return position_input(rows.x[held.bar], held.state)
 
 
 def _held(rows, entry_bar, side, recipe):
@@ -182,7 +183,7 @@ def judge_position(rows, windows, z, signal: SignalJudged, decided, recipe: Reci
             blend = choose_blend(*_stacked(ask(rows, z, model, np.flatnonzero(selected), recipe), recipe)[:3])
         for column, asked in enumerate(ask(rows, z, model, fold.test_rows, recipe)):
             leave = blend.probabilities(asked.p)[:, EXIT]
-            exits[asked.bars, column] = first_exit(asked.held, leave, len(asked.bars), recipe.position.exit_probability)
+            exits[asked.bars, column] = first_exit(asked.held, leave, len(asked.bars), recipe.exit_rule)
         final = np.intersect1d(fold.test_rows, windows.rows("final"))
         if len(final):
             p, y, w, state = _stacked(ask(rows, z, model, final, recipe), recipe)

@@ -2,6 +2,7 @@
 
 from .figures import (
     calibration,
+    candles,
     confusion,
     cost_curve,
     equity_and_drawdown,
@@ -19,6 +20,7 @@ from .page import notebook_of, render, write_report
 
 __all__ = [
     "calibration",
+    "candles",
     "confusion",
     "cost_curve",
     "equity_and_drawdown",

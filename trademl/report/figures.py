@@ -139,6 +139,29 @@ def label_distribution(
     return _finish(fig, "Labels by class", f"{n:,} labelled bars{worth}")
 
 
+def candles(
+    bars: Any,  # frame or mapping with open, high, low, close (m,); its index or `time` are the bars' opening times
+    *,
+    title: str,
+    subtitle: str = "",
+    panels: Sequence[float] = (),  # heights of empty panels below, as shares of the price panel; fill them with row=2, col=1
+) -> go.Figure:
+    """Bars as candlesticks: the one look of price, alone or above panels that share its time axis."""
+    rows, edge = 1 + len(panels), {"color": QUIET, "width": 1}
+    price = {name: np.asarray(bars[name], dtype=np.float64) for name in ("open", "high", "low", "close")}
+    colours = {"increasing": {"fillcolor": PAPER, "line": edge}, "decreasing": {"fillcolor": QUIET, "line": edge}}
+    fig = make_subplots(rows=rows, cols=1, shared_xaxes=True, row_heights=[1, *panels], vertical_spacing=0.03)
+    fig.add_candlestick(x=_moments(bars), **price, name="bars", showlegend=False, **colours, row=1, col=1)
+    fig.update_xaxes(rangeslider_visible=False)
+    fig.update_xaxes(title_text="bar open, UTC", row=rows, col=1)
+    fig.update_yaxes(title_text="price", row=1, col=1)
+    return _finish(fig, title, subtitle, height=int(400 * (1 + 0.75 * sum(panels))))
+
+
+def _moments(bars: Any) -> np.ndarray:
+    return times(bars["time"] if isinstance(bars, Mapping) else bars.index)
+
+
 def label_on_path(
     bars: Any,  # frame or mapping with open, high, low, close (m,): the stretch to draw; its index or `time` are the bars' opening times
     entry: int,  # position in the stretch of the bar at whose open the trade is filled
@@ -153,19 +176,10 @@ def label_on_path(
     reason: str = "",  # e.g. TP, SL, timeout
 ) -> go.Figure:
     """One labelled trade on its price path: barriers, entry, exit."""
-    moments = times(bars["time"] if isinstance(bars, Mapping) else bars.index)
-    price = {name: np.asarray(bars[name], dtype=np.float64) for name in ("open", "high", "low", "close")}
-    edge = {"color": QUIET, "width": 1}
-    fig = go.Figure(
-        go.Candlestick(
-            x=moments,
-            **price,
-            name="bars",
-            showlegend=False,
-            increasing={"fillcolor": PAPER, "line": edge},
-            decreasing={"fillcolor": QUIET, "line": edge},
-        )
-    )
+    ended = f", ended by {reason}" if reason else ""
+    shown = f"held {_count(exit - entry + 1, 'bar')}{ended}; {_count(len(bars['close']), 'bar')} shown"
+    fig = candles(bars, title=f"A {side} trade between its barriers", subtitle=shown)
+    moments = _moments(bars)
     end = moments[min(horizon if horizon is not None else exit, len(moments) - 1)]
     for level, colour, label in ((target, TEAL, "target"), (entry_price, INK, "entry"), (stop, RED, "stop")):
         line = {"color": colour, "width": 1.6, "dash": "solid" if label == "entry" else "dash"}
@@ -182,12 +196,7 @@ def label_on_path(
     fig.add_scatter(
         x=[moments[entry], moments[exit]], y=[entry_price, exit_price], mode="markers", marker=mark, name="in, out", showlegend=False
     )
-    fig.update_xaxes(rangeslider_visible=False, title_text="bar open, UTC")
-    fig.update_yaxes(title_text="price")
-    ended = f", ended by {reason}" if reason else ""
-    return _finish(
-        fig, f"A {side} trade between its barriers", f"held {_count(exit - entry + 1, 'bar')}{ended}; {_count(len(moments), 'bar')} shown"
-    )
+    return fig
 
 
 def windows_timeline(

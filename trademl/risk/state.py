@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['STATE_FEATURES', 'MIN_ROLLING_TRADES', 'NEUTRAL_WIN_RATE', 'NEUTRAL_PROFIT_FACTOR', 'NO_LOSS_PROFIT_FACTOR',
-           'MULTIPLIER_CLAMP', 'HISTORY', 'profit_factor', 'consecutive_losses', 'equity_state', 'clamp_multiplier']
+           'MULTIPLIER_CLAMP', 'HISTORY', 'profit_factor', 'consecutive_losses', 'equity_state', 'head_input',
+           'clamp_multiplier']
 
 # %% ../../nbs/41_risk_state.ipynb #743e2b93
 import math
@@ -84,6 +85,16 @@ def equity_state(
             atr_norm,
         ]
     )
+
+# %% ../../nbs/41_risk_state.ipynb #c2006d8f
+def head_input(states) -> np.ndarray:
+    """States (n, 7) as a head takes them: rounded to float32, held as float64."""
+    states = np.atleast_2d(np.asarray(states, dtype=np.float64))
+    if states.ndim != 2 or states.shape[1] != len(STATE_FEATURES):
+        raise UsageError(f"risk state has shape {states.shape}; (n, {len(STATE_FEATURES)}) is needed, columns {', '.join(STATE_FEATURES)}")
+    if not np.isfinite(states).all():
+        raise UsageError("risk state holds a value that is not finite; build it with trademl.risk.state.equity_state")
+    return states.astype(np.float32).astype(np.float64)
 
 
 def clamp_multiplier(value):

@@ -240,7 +240,9 @@ class _Kernel:
 
             @property
             def kernel_spec(self) -> KernelSpec:
-                argv = [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"]
+                # a pandas.py beside somebody's bars must not run: -P for Python, the flag for an IPython older than 9.7
+                safe = "--InteractiveShellApp.ignore_cwd=True"
+                argv = [sys.executable, "-P", "-m", "ipykernel_launcher", safe, "-f", "{connection_file}"]
                 return KernelSpec(argv=argv, display_name="Python 3", language="python", name="python3")
 
             async def _async_pre_start_kernel(self, **kw: Any):
@@ -250,6 +252,7 @@ class _Kernel:
                     "OMP_WAIT_POLICY": "PASSIVE",
                     **os.environ,
                     "IPYTHONDIR": str(private),
+                    "PYTHONSAFEPATH": "1",  # for the processes that a job starts
                     "PYDEVD_DISABLE_FILE_VALIDATION": "1",
                     "PLOTLY_RENDERER": "plotly_mimetype",
                     # OpenMP threads that spin long while they wait slow each other down on a busy machine; short spins cost nothing

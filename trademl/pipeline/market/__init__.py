@@ -1,41 +1,50 @@
-"""The market pipeline, assembled. The job notebooks of `nbs/jobs` call these in order; nothing below imports from here."""
+"""The market pipeline, assembled. The job notebooks of `nbs/jobs` call these in order; nothing below imports from here.
 
-from trademl.market.recipe import windows_of
-from trademl.market.walkforward import judge, ship
-from trademl.pipeline.market.choice import account_spec, choose_market, cost_spec, label_spec, open_store, recipe_of
-from trademl.pipeline.market.evidence import reread_evidence, shipped_evidence, weigh
+choice -> parameters -> inputs -> case -> adoption of studies -> parent -> walk-forward -> risk -> evidence -> proof -> revision
+"""
+
+from trademl.pipeline.choice import MarketFlags, choose_market, open_store, open_stored
+from trademl.pipeline.market.adoption import with_tuned
+from trademl.pipeline.market.case import Case, judge_recipe, open_case, ship_models
+from trademl.pipeline.market.evidence import Finding, judge_final
 from trademl.pipeline.market.inputs import constant_features, constant_sentence, load_inputs, make_features, make_rows
+from trademl.pipeline.market.manifest import Trained
+from trademl.pipeline.market.parameters import account_spec, cost_spec, label_spec, recipe_of
 from trademl.pipeline.market.parent import find_start
-from trademl.pipeline.market.proof import prove, run_id_of
+from trademl.pipeline.market.proof import prove
+from trademl.pipeline.market.replay import Conditions, reread_evidence, shipped_evidence
 from trademl.pipeline.market.revision import store_revision, store_risk, summary_of
-from trademl.pipeline.market.risk import risk_trades, train_risk
-from trademl.pipeline.market.tuning import with_tuned
+from trademl.pipeline.market.risk import train_risk
 
 __all__ = [
+    "Case",
+    "Conditions",
+    "Finding",
+    "MarketFlags",
+    "Trained",
     "account_spec",
     "choose_market",
     "constant_features",
     "constant_sentence",
     "cost_spec",
     "find_start",
-    "judge",
+    "judge_final",
+    "judge_recipe",
     "label_spec",
     "load_inputs",
     "make_features",
     "make_rows",
+    "open_case",
     "open_store",
+    "open_stored",
     "prove",
     "recipe_of",
     "reread_evidence",
-    "risk_trades",
-    "run_id_of",
-    "ship",
+    "ship_models",
     "shipped_evidence",
     "store_revision",
     "store_risk",
     "summary_of",
     "train_risk",
-    "weigh",
-    "windows_of",
     "with_tuned",
 ]

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,8 @@ from trademl.data.synthetic import synthetic_market
 from trademl.market.features import FEATURE_NAMES, feature_matrix
 from trademl.market.labeling import label_bars
 from trademl.market.recipe import MarketRows, market_rows
-from trademl.pipeline.market.choice import MarketChoice, cost_spec, label_spec
+from trademl.pipeline.choice import MarketChoice, MarketFlags
+from trademl.pipeline.market.parameters import cost_spec, label_spec
 from trademl.settings import Settings
 
 
@@ -38,20 +40,19 @@ class Inputs:
         return pd.DataFrame(rows, columns=["what", "count", "found"]).set_index("what")
 
 
-def load_inputs(settings: Settings, choice: MarketChoice, *, tz=None, stamp=None, strict=False, now=None) -> Inputs:
+def load_inputs(
+    settings: Settings,
+    choice: MarketChoice,
+    flags: MarketFlags = MarketFlags(),  # noqa: B008 (frozen); how a file's clock is read
+    *,
+    now: datetime | None = None,
+) -> Inputs:
     """Read and check the inputs of the chosen market. Raises BadDataError; nothing is repaired."""
     if choice.is_synthetic:
         made = synthetic_market(settings.synthetic.bars, settings.synthetic.edge, settings.synthetic.seed)
         bars, events, issues = made.bars, made.events, tuple(inspect_bars(made.bars))
     else:
-        report = read_bars(choice.bars, tz=tz, stamp=stamp, strict=strict, now=now or utc_now())
-        report.require_clean()
-        bars, events, issues = report.bars, None, report.issues
-        if not choice.no_news:
-            news = read_news(choice.news, tz=tz, strict=strict)
-            news.require_clean()
-            events, issues = news.events, (*issues, *news.issues)
-            check_coverage(bars, events)
+        bars, events, issues = _read_files(choice, flags, now or utc_now())
     return Inputs(
         choice,
         bars,
@@ -61,6 +62,18 @@ def load_inputs(settings: Settings, choice: MarketChoice, *, tz=None, stamp=None
         None if events is None else news_hash(events),
         None if events is None else iso_z(news_covers_until(events)),
     )
+
+
+def _read_files(choice: MarketChoice, flags: MarketFlags, now: datetime) -> tuple[pd.DataFrame, pd.DataFrame | None, tuple]:
+    """(bars, events, issues) of the chosen files; every error in them is refused."""
+    report = read_bars(choice.bars, tz=flags.tz, stamp=flags.stamp, strict=flags.strict, now=now)
+    report.require_clean()
+    if choice.no_news:
+        return report.bars, None, report.issues
+    news = read_news(choice.news, tz=flags.tz, strict=flags.strict)
+    news.require_clean()
+    check_coverage(report.bars, news.events)
+    return report.bars, news.events, (*report.issues, *news.issues)
 
 
 def make_features(inputs: Inputs, settings: Settings) -> np.ndarray:

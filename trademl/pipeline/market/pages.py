@@ -14,10 +14,9 @@ from trademl.learn.ensemble import MODELS
 from trademl.market.labeling import Labels, label_bars
 from trademl.market.out_of_sample import OutOfSample
 from trademl.market.specs import CLASSES, Entry, ExitReason
-from trademl.pipeline.market.evidence import out_of_sample
+from trademl.pipeline.market.replay import out_of_sample
 from trademl.pipeline.market.risk import METADATA_FILE
-from trademl.settings import Settings
-from trademl.ship.store import Revision
+from trademl.pipeline.stored import Stored
 from trademl.validate.splits import Window
 
 TRADE_ROWS = {
@@ -51,20 +50,18 @@ def _short(number: float) -> str:
 class Pages:
     """One method per picture or table; each returns something that a notebook displays."""
 
-    revision: Revision
+    stored: Stored
     evidence: Evidence
-    settings: Settings
-    profile: int
 
-    @cached_property
+    @property
     def metrics(self) -> dict:
         """The revision's metrics.json."""
-        return json.loads(self.revision.read("metrics.json"))
+        return self.stored.metrics
 
     @cached_property
     def oos(self) -> OutOfSample:
         """The revision's out-of-sample table."""
-        return out_of_sample(self.revision)
+        return out_of_sample(self.stored)
 
     @cached_property
     def _labels(self) -> Labels:
@@ -99,10 +96,10 @@ class Pages:
 
     def windows(self):
         """Train, tune, select and final, with the purged gaps and the refits."""
-        split = self.revision.manifest["split"]
-        spans = {w.value: {"start": split["windows"][w]["start_s"], "end": split["windows"][w]["end_s"]} for w in Window}
-        gaps = [(spans[w]["start"] - split["embargo"], spans[w]["start"]) for w in list(Window)[1:]]
-        return report.windows_timeline(spans, refits=split["refits"], gaps=gaps)
+        windows = self.stored.windows
+        spans = {w.value: {"start": windows.span(w).start_s, "end": windows.span(w).end_s} for w in Window}
+        gaps = [(windows.span(w).start_s - windows.embargo_s, windows.span(w).start_s) for w in list(Window)[1:]]
+        return report.windows_timeline(spans, refits=list(self.stored.refits), gaps=gaps)
 
     def equity(self):
         """Equity and drawdown of the final window, with the band of random entries (5 to 95 %)."""
@@ -196,18 +193,17 @@ class Pages:
 
     def warm_or_cold(self):
         """Log loss of both candidates on select (which decided) and final; a sentence where there was but one."""
-        told = self.revision.manifest.get("warmstart")
-        if told is None or not told["log_loss"]:
-            return told["why"] if told else "cold: made before warm starts"
-        rows = {window: {name: f"{value:.4f}" for name, value in both.items()} for window, both in told["log_loss"].items()}
+        start = self.stored.start
+        if not start.log_loss:
+            return start.why or "cold: made before warm starts"
+        rows = {window: {name: f"{value:.4f}" for name, value in both.items()} for window, both in start.log_loss.items()}
         table = pd.DataFrame(rows).T[["cold", "warm"]]
-        table.loc["decided on select"] = ["shipped" if told["start"] == name else "" for name in table.columns]
+        table.loc["decided on select"] = ["shipped" if start.start == name else "" for name in table.columns]
         return table
 
     @cached_property
     def _risk(self) -> dict | None:
-        names = {entry["name"] for entry in self.revision.manifest["files"]}
-        return json.loads(self.revision.read(METADATA_FILE)) if METADATA_FILE in names else None
+        return json.loads(self.stored.read(METADATA_FILE)) if self.stored.holds(METADATA_FILE) else None
 
     def risk_histogram(self):
         """Which multiplier each profile's replay chose, under both objectives."""

@@ -11,15 +11,14 @@ import pandas as pd
 from trademl import __version__
 from trademl.errors import ParityError
 from trademl.files import npz_bytes
-from trademl.learn.ensemble import MODELS, Blend, FittedEnsemble, native_probabilities
-from trademl.market.features import FEATURE_NAMES, feature_hash
-from trademl.market.position import POSITION_CLASSES, STATE_FEATURES
-from trademl.market.recipe import MarketRows, Recipe
+from trademl.learn.ensemble import MODELS, Blend, FittedEnsemble, Scaler, native_probabilities
+from trademl.market.features import FEATURE_NAMES
+from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES
+from trademl.market.recipe import Recipe
 from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged, Shipped, position_inputs
-from trademl.pipeline.market.inputs import Inputs
-from trademl.settings import Settings
-from trademl.ship.export import check_parity, ensemble_graph
+from trademl.pipeline.market.case import Case
+from trademl.ship.export import Parity, check_parity, ensemble_graph
 from trademl.ship.manifest import training_run_id
 
 GOLDEN_ROWS = 64
@@ -29,6 +28,7 @@ GOLDEN_ROWS = 64
 class Proven:
     """The exported graphs, held against the native models on all rows."""
 
+    run_id: str  # `training_run_id`, written into each graph
     graphs: Mapping[str, bytes]  # "signal.onnx", "position.onnx"
     parity: Mapping[str, dict]  # rows, max_abs, flips of each role
     golden: bytes  # a few rows with their answers, replayed wherever the revision is loaded
@@ -38,17 +38,17 @@ class Proven:
         return pd.DataFrame(self.parity).T.astype({"rows": int, "flips": int, "ties": int})
 
 
-def run_id_of(inputs: Inputs, rows: MarketRows, recipe: Recipe, settings: Settings, parent: str | None = None) -> str:
+def run_id_of(case: Case, parent: str | None = None) -> str:
     """`training_run_id`: 16 hex over data, settings, seed, contracts, parent and code version. Nothing random, no clock."""
     return training_run_id(
         {
-            "bars": inputs.bars_sha256,
-            "news": inputs.news_sha256,
-            "recipe": hashlib.sha256(repr(recipe_facts(recipe, continues=parent is not None)).encode()).hexdigest(),
-            "features": feature_hash(round_step=settings.symbol(inputs.choice.symbol).round_step),
-            "label_spec": rows.spec.hash,
-            "costs": asdict(rows.costs),
-            "windows": asdict(settings.windows),
+            "bars": case.inputs.bars_sha256,
+            "news": case.inputs.news_sha256,
+            "recipe": hashlib.sha256(repr(recipe_facts(case.recipe, continues=parent is not None)).encode()).hexdigest(),
+            "features": case.feature_hash,
+            "label_spec": case.rows.spec.hash,
+            "costs": asdict(case.rows.costs),
+            "windows": asdict(case.settings.windows),
             "parent": parent,
             "version": __version__,
         }
@@ -64,45 +64,69 @@ def recipe_facts(recipe: Recipe, *, continues: bool = False) -> dict:
     return facts | ({"devices": elsewhere} if elsewhere else {})
 
 
-def prove(rows: MarketRows, judged: Judged, shipped: Shipped, run_id: str) -> Proven:
+@dataclass(frozen=True)
+class Candidate:
+    """What one graph is exported from, and the rows that it must answer as its native models do."""
+
+    role: str
+    fitted: FittedEnsemble
+    blend: Blend
+    scaler: Scaler
+    features: tuple[str, ...]  # in the order of the columns
+    classes: tuple[str, ...]
+    x: np.ndarray  # raw features, float64 (rows, features)
+
+    def native(self) -> np.ndarray:
+        """Each model's own probabilities, (rows, models, classes)."""
+        return native_probabilities(self.fitted, self.scaler.transform(self.x))
+
+    def graph(self, run_id: str) -> bytes:
+        """The candidate as one ONNX graph."""
+        return ensemble_graph(
+            self.scaler.mean,
+            self.scaler.scale,
+            self.fitted.tables,
+            self.blend.weights,
+            np.array(self.blend.calibration.scale),
+            np.array(self.blend.calibration.shift),
+            names=MODELS,
+            classes=self.classes,
+            metadata={"role": self.role, "training_run_id": run_id, "features": json.dumps(self.features)},
+        )
+
+
+def prove(case: Case, judged: Judged, shipped: Shipped) -> Proven:
     """Export both graphs and compare them with the native libraries on every row. Raises ParityError."""
-    frozen = judged.frozen
-    complete = np.flatnonzero(np.isfinite(rows.x).all(axis=1))
-    held = position_inputs(rows, shipped.position_held)
-    state = np.zeros(len(STATE_FEATURES)), np.ones(len(STATE_FEATURES))
-    roles = {
-        "signal": (shipped.signal, frozen.signal_blend, rows.x[complete], (frozen.scaler.mean, frozen.scaler.scale), CLASSES),
-        "position": (
-            shipped.position,
-            frozen.position_blend,
-            held,
-            (np.concatenate([frozen.scaler.mean, state[0]]), np.concatenate([frozen.scaler.scale, state[1]])),
-            POSITION_CLASSES,
-        ),
-    }
+    run_id = run_id_of(case, judged.parent)
     graphs, parity, golden = {}, {}, {}
-    for role, (fitted, blend, x, (mean, scale), classes) in roles.items():
-        graphs[f"{role}.onnx"] = _graph(fitted, blend, mean, scale, classes, {"role": role, "training_run_id": run_id})
-        native = native_probabilities(fitted, ((x - mean) / scale).astype(np.float32))
-        answer = blend.probabilities(native)
-        parity[role] = asdict(check_parity(graphs[f"{role}.onnx"], x, answer, native))
-        if parity[role]["rows"] != len(x):
-            raise ParityError(f"{role}.onnx was compared on {parity[role]['rows']:,} of {len(x):,} rows; all must be")
-        few = np.linspace(0, len(x) - 1, min(GOLDEN_ROWS, len(x))).astype(int)
-        golden |= {f"{role}_x": x[few], f"{role}_probabilities": answer[few]}
-    return Proven(graphs, parity, npz_bytes(golden))
+    for candidate in _candidates(case, judged, shipped):
+        role, native = candidate.role, candidate.native()
+        answer = candidate.blend.probabilities(native)
+        graphs[f"{role}.onnx"] = candidate.graph(run_id)
+        parity[role] = asdict(_compared(candidate, graphs[f"{role}.onnx"], answer, native))
+        few = np.linspace(0, len(candidate.x) - 1, min(GOLDEN_ROWS, len(candidate.x))).astype(int)
+        golden |= {f"{role}_x": candidate.x[few], f"{role}_probabilities": answer[few]}
+    return Proven(run_id, graphs, parity, npz_bytes(golden))
 
 
-def _graph(fitted: FittedEnsemble, blend: Blend, mean, scale, classes, metadata: dict[str, str]) -> bytes:
-    names = FEATURE_NAMES if metadata["role"] == "signal" else (*FEATURE_NAMES, *STATE_FEATURES)
-    return ensemble_graph(
-        mean,
-        scale,
-        fitted.tables,
-        blend.weights,
-        np.array(blend.calibration.scale),
-        np.array(blend.calibration.shift),
-        names=MODELS,
-        classes=classes,
-        metadata=metadata | {"features": json.dumps(names)},
+def _candidates(case: Case, judged: Judged, shipped: Shipped) -> tuple[Candidate, Candidate]:
+    frozen, x = judged.frozen, case.rows.x[np.isfinite(case.rows.x).all(axis=1)]
+    beside_state = Scaler(
+        np.concatenate([frozen.scaler.mean, np.zeros(len(STATE_FEATURES))]),
+        np.concatenate([frozen.scaler.scale, np.ones(len(STATE_FEATURES))]),
     )
+    held = position_inputs(case.rows, shipped.position_held)
+    return (
+        Candidate("signal", shipped.signal, frozen.signal_blend, frozen.scaler, FEATURE_NAMES, CLASSES, x),
+        Candidate(
+            "position", shipped.position, frozen.position_blend, beside_state, (*FEATURE_NAMES, *STATE_FEATURES), POSITION_CLASSES, held
+        ),
+    )
+
+
+def _compared(candidate: Candidate, graph: bytes, answer: np.ndarray, native: np.ndarray) -> Parity:
+    """The graph's parity with its native models, on every row."""
+    parity = check_parity(graph, candidate.x, answer, native)
+    if parity.rows != len(candidate.x):
+        raise ParityError(f"{candidate.role}.onnx was compared on {parity.rows:,} of {len(candidate.x):,} rows; all must be")
+    return parity

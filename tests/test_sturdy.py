@@ -1,0 +1,127 @@
+"""What a stranger's folder and a market too small may do: end in a plain refusal, and nothing else."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+from make_revision import make_files, make_manifest
+from trademl.pipeline.market.choice import SYNTHETIC
+
+from trademl import device
+from trademl.pipeline import market as pipeline
+from trademl.pipeline.market.risk import KEPT, risk_files
+from trademl.runs import RunFolder, run_job
+from trademl.settings import load_settings
+from trademl.ship.store import Store
+
+TRADEML = Path(sys.executable).with_name("trademl")
+ROOT = Path(device.__file__).parents[1]
+HEAVY = ("pandas", "numba", "scipy", "sklearn", "xgboost", "lightgbm", "optuna", "plotly", "onnxruntime", "shap", "papermill")
+HOSTILE = ("numpy", "pandas", "trademl", "typer", "ipykernel_launcher", "IPython", "xgboost", "lightgbm", "json", "sitecustomize")
+
+
+def environment(**more: str) -> dict[str, str]:
+    """This process's variables without its TradeML settings; the package is this clone's, wherever it is called from."""
+    own = {name: value for name, value in os.environ.items() if not name.startswith("TRADEML_")}
+    return own | {"PYTHONPATH": str(ROOT)} | more
+
+
+def loaded_by(*words: str, cwd: Path) -> tuple[set[str], str]:
+    """Top-level modules that a command leaves loaded, and what it wrote on standard output."""
+    code = (
+        "import sys, trademl.cli\n"
+        f"sys.argv = {['trademl', *words]!r}\n"
+        "try:\n    trademl.cli.main()\nexcept SystemExit as end:\n    assert not end.code, end.code\n"
+        "print(*sorted(name for name in sys.modules if '.' not in name), file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", code], cwd=cwd, env=environment(), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return set(done.stderr.split()), done.stdout
+
+
+class TestWhatACommandLoads:
+    def test_a_list_of_models_loads_no_library_that_trains(self, tmp_path):
+        store = Store(tmp_path / "models")
+        store.write(make_files(), make_manifest())
+        modules, out = loaded_by("models", "list", "--models-dir", "models", "--json", cwd=tmp_path)
+        assert len(json.loads(out)["revisions"]) == 1
+        assert modules & set(HEAVY) == set()
+
+    @pytest.mark.parametrize("words", [["--help"], ["models", "--help"], ["retrain", "--help"], ["config", "show"]])
+    def test_help_and_settings_need_no_arrays_either(self, tmp_path, words):
+        modules, out = loaded_by(*words, cwd=tmp_path)
+        assert out
+        assert modules & {*HEAVY, "numpy"} == set()
+
+
+class TestAHostileFolder:
+    """Modules that lie beside somebody's bars are never imported."""
+
+    @pytest.fixture
+    def folder(self, tmp_path) -> Path:
+        for name in HOSTILE:
+            (tmp_path / f"{name}.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'a').write({name!r} + '\\n')\nraise SystemExit(99)\n")
+        return tmp_path
+
+    @pytest.mark.parametrize("words", [["models", "list"], ["config", "show"], ["data", "sample", "--bars", "300", "--output", "b.csv"]])
+    def test_a_command(self, folder, words):
+        done = subprocess.run([TRADEML, *words], cwd=folder, env=environment(), capture_output=True, text=True, check=False)
+        assert (done.returncode, done.stderr, (folder / "ran").exists()) == (0, "", False)
+
+    def test_the_probe_of_an_accelerator(self, folder, monkeypatch):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        device.probe.cache_clear()
+        assert device.probe("xgboost")[0] in ("cpu", "cuda")
+        device.probe.cache_clear()
+        assert not (folder / "ran").exists()
+
+    def test_the_kernel_of_a_job_and_the_processes_that_it_starts(self, folder, monkeypatch):
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv("PYTHONPATH", str(ROOT))
+        child = "import json, numpy, sys; print(json.dumps(sys.path))"
+        work = f"""import json, subprocess, sys
+import numpy, pandas, trademl
+from trademl.runs import write_summary
+child = subprocess.run([sys.executable, "-c", {child!r}], capture_output=True, text=True, check=True)
+write_summary(run_dir, here=sys.path, child=json.loads(child.stdout))"""
+        parameters = nbformat.v4.new_code_cell('run_dir: str = ""', metadata={"tags": ["parameters"]})
+        nbformat.write(nbformat.v4.new_notebook(cells=[parameters, nbformat.v4.new_code_cell(work)]), folder / "job.ipynb")
+        with RunFolder.create(folder / "reports", "job", {}) as run:
+            summary = run_job(folder / "job.ipynb", run=run).summary
+        assert not (folder / "ran").exists()
+        assert {"", ".", str(folder)} & {*summary["here"], *summary["child"]} == set()
+
+
+class TestOneStore:
+    @pytest.mark.parametrize("symbol", [SYNTHETIC, "XAUUSD", "BTCUSD"])
+    def test_a_symbol_has_one_store_in_every_command(self, tmp_path, monkeypatch, symbol):
+        monkeypatch.chdir(tmp_path)
+        settings = load_settings()
+        trained = pipeline.choose_market(settings, bars="bars.csv", no_news=True, symbol=symbol).models_dir
+        assert str(pipeline.open_store(settings, symbol=symbol).models_dir) == trained
+
+    def test_also_when_the_settings_name_it(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        (tmp_path / "bars.csv").touch()
+        settings = load_settings({"market.symbol": SYNTHETIC, "market.bars": "bars.csv"})
+        trained = pipeline.choose_market(settings, no_news=True).models_dir
+        assert str(pipeline.open_store(settings).models_dir) == trained == "models/synthetic"
+
+
+class TestNothingToLearnFrom:
+    def test_risk_heads_without_trades_have_seen_nothing(self):
+        settings = load_settings()
+        none = pd.DataFrame({name: pd.Series(dtype="datetime64[ns, UTC]" if name.endswith("time") else float) for name in KEPT})
+        costs = pipeline.cost_spec(settings, SYNTHETIC)
+        trained = pipeline.train_risk(
+            none.assign(part=pd.Series(dtype=str)), costs, pipeline.account_spec(settings, SYNTHETIC, 3), settings
+        )
+        assert trained.fits() == ()
+        assert trained.model.published == ()
+        assert set(risk_files(trained, "0" * 16, "2026-01-02T03:04:05Z")) == {"risk_trades.parquet", "risk_metadata.json"}

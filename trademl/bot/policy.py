@@ -1,0 +1,72 @@
+"""The order of the steps: features -> probabilities -> side, then for an open trade state -> probability of EXIT -> stay or leave."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from trademl.bot.records import costs_of, decision_rule_of, exit_rule_of, label_spec_of
+from trademl.errors import RevisionError
+from trademl.market.decision import DecisionRule, cost_in_r, decide
+from trademl.market.open_trade import EXIT, ExitRule, position_input
+from trademl.market.specs import CostSpec, LabelSpec
+from trademl.risk.state import head_input
+from trademl.ship.runtime import predict_onnx, session
+from trademl.ship.store import Revision
+
+Head = Callable[[np.ndarray], float]  # the seven features of an account (7,) -> risk multiplier
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What a revision decides by under one profile: numbers out of its manifest, graphs out of its files."""
+
+    revision: Revision
+    spec: LabelSpec
+    costs: CostSpec
+    rule: DecisionRule
+    exits: ExitRule | None  # None: trades are left to their bracket
+
+    @classmethod
+    def of(cls, revision: Revision, profile: int, *, costs: CostSpec | None = None, rule: str | None = None) -> "Policy":
+        """The shipped models' policy; `costs` and `rule` replace what the manifest says."""
+        decides = decision_rule_of(revision, profile, is_shipped=True, rule=rule)
+        return cls(revision, label_spec_of(revision), costs or costs_of(revision), decides, exit_rule_of(revision))
+
+    def probabilities(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated (n, classes) and each model's own (n, models, classes) for raw features (n, features); NaN where one is missing."""
+        signal = next(model for model in self.revision.manifest["models"] if model["role"] == "signal")
+        classes, members = len(signal["classes"]), len(signal["members"])
+        complete = np.isfinite(x).all(axis=1)
+        blended, own = np.full((len(x), classes), np.nan), np.full((len(x), members * classes), np.nan)
+        if complete.any():
+            answer = predict_onnx(self._graphs["signal"], x[complete])
+            blended[complete], own[complete] = answer["probabilities"], answer["model_probabilities"]
+        return blended, own.reshape(len(x), members, classes)
+
+    def sides(self, x: np.ndarray, atr: np.ndarray) -> np.ndarray:
+        """+1 long, -1 short, 0 none for each bar, int8 (n,), of raw features (n, features) and the bars' ATR (n,)."""
+        blended, own = self.probabilities(x)
+        return decide(self.rule, blended, cost_in_r(self.costs, self.spec, atr), own)
+
+    def exit_probability(self, x: np.ndarray, state: np.ndarray) -> np.ndarray:
+        """Probability of EXIT (rows,) of open trades: raw features (rows, features) of the bar, state (rows, 4) of the trade."""
+        return predict_onnx(self._graphs["position"], position_input(x, state))["probabilities"][:, EXIT]
+
+    @cached_property
+    def _graphs(self) -> dict:
+        models = {model["role"]: model["file"] for model in self.revision.manifest["models"]}
+        return {role: session(self.revision.read(models[role])) for role in ("signal", "position") if role in models}
+
+
+def risk_head_of(revision: Revision, profile: int, *, is_enabled: bool = True) -> Head | None:
+    """The published risk head of a profile; None where the multiplier is 1.0. A head that should be there and is not: RevisionError."""
+    verdicts = {entry["profile"]: entry for entry in revision.manifest["profiles"]}
+    if not is_enabled or not verdicts.get(profile, {}).get("published", False):
+        return None
+    name = f"risk_p{profile}.onnx"
+    if name not in {entry["name"] for entry in revision.manifest["files"]}:
+        raise RevisionError(f"revision {revision.name} publishes a risk head for profile {profile}, but holds no {name}")
+    runner = session(revision.read(name))
+    return lambda state: float(predict_onnx(runner, head_input(state))["value"][0, 0])

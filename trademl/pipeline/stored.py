@@ -1,0 +1,258 @@
+"""A stored revision as records: with `bot/`, which reads what decides, all that reads a manifest outside `ship/`.
+
+Reading is lazy: a key that an older trademl did not write matters only to those who ask for it.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from trademl.bot.records import costs_of, label_spec_of
+from trademl.market.specs import CostSpec, LabelSpec
+from trademl.ship.store import Revision, Store
+from trademl.validate.lineage import Lineage
+from trademl.validate.splits import Span, Window, Windows
+
+_NOT_FIELDS = ("hash", "dynamic_sltp_required")  # what stands in `label_spec` beside the contract's fields
+
+
+@dataclass(frozen=True)
+class StoredData:
+    """The data that a revision was trained on."""
+
+    rows: int
+    first: str  # UTC, ISO 8601 with Z
+    last: str
+    sha256: str
+    news_sha256: str | None = None
+    source: str | None = None  # name of the file
+
+
+@dataclass(frozen=True)
+class StoredGate:
+    """The gate's verdict."""
+
+    passed: bool
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class StoredStart:
+    """How the training began: from nothing or from a parent. None or empty where the manifest does not say."""
+
+    start: str | None = None  # cold or warm
+    why: str | None = None
+    generation: object = None  # warm starts in a row; as it stands, unchecked
+    log_loss: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # window -> candidate -> value
+
+
+@dataclass(frozen=True)
+class StoredModel:
+    """One graph."""
+
+    name: str
+    role: str
+    members: tuple[str, ...]
+    format: str
+
+
+@dataclass(frozen=True)
+class StoredFile:
+    """One file."""
+
+    name: str
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A stored revision, its manifest read as records. RevisionError where the manifest says what this code cannot mean."""
+
+    revision: Revision
+
+    @property
+    def _manifest(self) -> Mapping:
+        return self.revision.manifest
+
+    # ---------------------------------------------------------------- any pipeline
+
+    @property
+    def name(self) -> str:
+        """16 hex."""
+        return self.revision.name
+
+    @property
+    def store(self) -> Store:
+        """The store that holds it."""
+        return Store(self.revision.folder.parents[1])
+
+    @property
+    def line(self) -> str:
+        """The line that it belongs to, such as market-btcusd-15min."""
+        return self._manifest["line"]
+
+    @property
+    def symbol(self) -> str:
+        """The symbol, as the settings name it."""
+        return self._manifest["symbol"]
+
+    @property
+    def run_id(self) -> str:
+        """`training_run_id` of the run that trained its models, 16 hex."""
+        return self._manifest["trained_together"]
+
+    @property
+    def parent(self) -> str | None:
+        """The revision that it continues or whose models it keeps."""
+        return self._manifest.get("parent")
+
+    @property
+    def seed(self) -> int:
+        """Seed of everything random."""
+        return self._manifest["seed"]
+
+    @property
+    def code(self) -> str:
+        """What trained it: version and commit."""
+        changed = " (changed)" if self._manifest["dirty"] else ""
+        return f"trademl {self._manifest['trademl_version']}, commit {self._manifest['git_commit']}{changed}"
+
+    @property
+    def data(self) -> StoredData:
+        """The data that it was trained on."""
+        record = self._manifest["data"]
+        return StoredData(**{name: record.get(name) for name in StoredData.__dataclass_fields__})
+
+    @property
+    def gate(self) -> StoredGate:
+        """The gate's verdict."""
+        return StoredGate(self._manifest["gate"]["passed"], tuple(self._manifest["gate"]["reasons"]))
+
+    @property
+    def figures(self) -> Mapping:
+        """What the manifest repeats of `metrics.json`."""
+        return self._manifest["metrics"]
+
+    @property
+    def headline(self) -> str | None:
+        """The report's first line, without the revision's name."""
+        return self.figures.get("headline")
+
+    @cached_property
+    def metrics(self) -> dict:
+        """`metrics.json`."""
+        return json.loads(self.revision.read("metrics.json"))
+
+    @property
+    def models(self) -> tuple[StoredModel, ...]:
+        """Its graphs."""
+        return tuple(StoredModel(m["name"], m["role"], tuple(m["members"]), m["format"]) for m in self._manifest["models"])
+
+    @property
+    def files(self) -> tuple[StoredFile, ...]:
+        """Its files, by name."""
+        return tuple(StoredFile(entry["name"], entry["bytes"], entry["sha256"]) for entry in self._manifest["files"])
+
+    def holds(self, file: str) -> bool:
+        """Whether it has this file."""
+        return any(entry["name"] == file for entry in self._manifest["files"])
+
+    def read(self, file: str) -> bytes:
+        """A file's bytes, hash checked. Raises RevisionError."""
+        return self.revision.read(file)
+
+    @property
+    def golden_file(self) -> str:
+        """Name of the file with the golden rows."""
+        return self._manifest["golden"]["file"]
+
+    @property
+    def lineage(self) -> Lineage:
+        """Every fit behind its models. RevisionError when a note cannot be read."""
+        return Lineage.from_json(json.dumps(self._manifest["lineage"]))
+
+    @property
+    def devices(self) -> Mapping:
+        """Where each model was trained, by role and model; empty where the manifest does not say."""
+        return self._manifest.get("devices", {})
+
+    # ---------------------------------------------------------------- market
+
+    @cached_property
+    def label_spec(self) -> LabelSpec:
+        """The contract that it was made under. RevisionError when this code reads another one out of it."""
+        return label_spec_of(self.revision)
+
+    @property
+    def label_spec_hash(self) -> str:
+        """Hash of the contract, 64 hex."""
+        return self._manifest["label_spec"]["hash"]
+
+    @property
+    def label_spec_fields(self) -> dict:
+        """The contract's fields as they stand, for those who name what differs."""
+        return {key: value for key, value in self._manifest["label_spec"].items() if key not in _NOT_FIELDS}
+
+    @property
+    def costs(self) -> CostSpec:
+        """What a trade cost when it was judged."""
+        return costs_of(self.revision)
+
+    @property
+    def windows(self) -> Windows:
+        """Train, tune, select and final, without rows."""
+        split = self._manifest["split"]
+        spans = (split["windows"][window] for window in Window)
+        return Windows(*(Span(span["start_s"], span["end_s"]) for span in spans), split["embargo"])
+
+    @property
+    def embargo_s(self) -> int:
+        """Distance between the last label seen and the first bar judged, seconds."""
+        return self._manifest["split"]["embargo"]
+
+    @property
+    def refits(self) -> tuple[int, ...]:
+        """When the walk-forward refitted, epoch seconds."""
+        return tuple(self._manifest["split"]["refits"])
+
+    @property
+    def feature_names(self) -> tuple[str, ...]:
+        """The signal's features in the order of its columns."""
+        return tuple(feature["name"] for feature in self._manifest["features"])
+
+    @property
+    def feature_hash(self) -> str:
+        """Hash of order, definitions and price grid of the features."""
+        return self._manifest["feature_hash"]
+
+    @property
+    def constant_features(self) -> tuple[str, ...]:
+        """Features that never changed in its bars."""
+        return tuple(self._manifest.get("constant_features", ()))
+
+    @property
+    def classes(self) -> tuple[str, ...] | None:
+        """The signal's classes in the order of its answer; None where the manifest does not say."""
+        found = next((model["classes"] for model in self._manifest["models"] if model["role"] == "signal"), None)
+        return None if found is None else tuple(found)
+
+    @property
+    def parameters(self) -> Mapping | None:
+        """The signal ensemble's parameters; None where the manifest does not say."""
+        found = self._manifest.get("ensemble")
+        return found if isinstance(found, dict) else None
+
+    @property
+    def start(self) -> StoredStart:
+        """How its signal's training began; an older trademl that knew no warm start trained from nothing."""
+        record = self._manifest.get("warmstart", {"generation": 0})
+        if not isinstance(record, dict):
+            return StoredStart()
+        return StoredStart(record.get("start"), record.get("why"), record.get("generation"), record.get("log_loss") or {})
+
+    @property
+    def studies(self) -> dict[str, str]:
+        """Role -> what became of its study, where there was one."""
+        return {role: part["why"] for role, part in self._manifest.get("tuning", {}).items() if "study" in part}
