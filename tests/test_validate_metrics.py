@@ -9,18 +9,14 @@ from hypothesis import strategies as st
 
 from trademl.errors import BadDataError, UsageError
 from trademl.validate import bootstrap, metrics
+from trademl.validate.bootstrap import Stat, block_bootstrap, bootstrap_all, draw_days, paired_bootstrap
 from trademl.validate.metrics import (
-    Stat,
-    block_bootstrap,
-    bootstrap_all,
     class_prior,
     class_scores,
     daily_returns,
-    draw_days,
     log_loss_difference,
     longest_losing_run,
     max_drawdown,
-    paired_bootstrap,
     prior_log_loss,
     score,
     sharpe,

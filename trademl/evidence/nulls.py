@@ -18,7 +18,7 @@ from ..errors import UsageError
 from .figures import Run
 from ..market.backtest import BacktestResult, Decisions, Prepared, prepare, run_backtest, turned_runs
 from ..market.specs import AccountSpec, CostSpec, LabelSpec
-from ..validate.metrics import profit_factor_of
+from ..validate.bootstrap import profit_factor_of
 
 # %% ../../nbs/61_evidence_nulls.ipynb #2f9a4939
 WARM_BARS = 64  # bars before the window: more than the ATR looks back

@@ -20,7 +20,7 @@ from .decision import DecisionRule, class_mean_r, decide
 from ..learn.ensemble import MODELS, check_classes, fit_forest, fit_lightgbm, fit_scaler, fit_xgboost
 from .open_trade import POSITION_CLASSES
 from .position import choose_entries, held_rows, position_matrix
-from .recipe import MarketRows, Recipe, fit_signal, signal_weights
+from .recipe import BRACKET_ADVICE, MarketRows, Recipe, fit_signal, signal_weights
 from .specs import CLASSES
 from ..learn.readers import from_lightgbm, from_xgboost
 from ..learn.treetable import predict
@@ -111,8 +111,9 @@ def position_task(rows: MarketRows, windows: Windows, recipe: Recipe, *, tail_sh
 
 
 def _checked(role, fit, stop, judged, time_s, n_classes, rows, train, tune) -> TuneTask:
+    names = CLASSES if role is Role.SIGNAL else POSITION_CLASSES
     for name, part in (("the rows to learn from", fit), ("the tail to stop on", stop), ("the tune window", judged)):
-        check_classes(part[1], n_classes, f"{role} study, {name}", CLASSES if role is Role.SIGNAL else POSITION_CLASSES)
+        check_classes(part[1], n_classes, f"{role} study, {name}", names, BRACKET_ADVICE)
     study = Fit.of_rows(FitKind.STUDY, f"{role} study", np.concatenate([train, tune]), rows.end_s)
     return TuneTask(role, fit, stop, judged, time_s, n_classes, study)
 
