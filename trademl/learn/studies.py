@@ -49,7 +49,7 @@ def _check(path: Path) -> None:
         except (ValueError, TypeError):
             good = False
         if not good:
-            raise BadDataError(f"{_named(path)} line {number} is no event of a study: {line[:60]!r}; {_aside(path)}")
+            raise BadDataError(f"{_named(path)} line {number} is not an event of a study: {line[:60]!r}; {_aside(path)}")
 
 
 def _named(path: Path) -> str:
@@ -98,6 +98,7 @@ class Owner:
 
     def __init__(self, path: Path):
         self.path, self.name = path, uuid.uuid4().hex
+        self._turn = FileLock(f"{path}.turn")
 
     def _file(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{name}.alive")
@@ -117,10 +118,22 @@ class Owner:
 
     @contextmanager
     def living(self) -> Iterator[None]:
-        """Hold the lock while the block runs."""
-        with FileLock(self._file(self.name)):
+        """Hold the lock while the block runs. It is taken in turn, so that no sweep removes the file before it is locked."""
+        lock = FileLock(self._file(self.name))
+        with self._turn:
+            lock.acquire()
+        try:
             yield
-        self._file(self.name).unlink(missing_ok=True)
+        finally:
+            self._file(self.name).unlink(missing_ok=True)
+            lock.release()
+
+    def remove_dead(self) -> None:
+        """Remove the files of all dead owners, those that were killed between two trials too. Call it in turn."""
+        for file in self.path.parent.glob(f"{self.path.name}.*.alive"):
+            name = file.name.removeprefix(f"{self.path.name}.").removesuffix(".alive")
+            if name != self.name:
+                self.is_alive(name)
 
 # %% ../../nbs/28a_learn_studies.ipynb #c2e832d4
 @dataclass(frozen=True)
@@ -155,6 +168,7 @@ class Search:
                     if len(trial.params) == len(self._spaces[study.user_attrs["model"]]):
                         study.enqueue_trial(trial.params)
                     lost += 1
+        self.owner.remove_dead()
         return lost
 
     def _counts(self, *states) -> dict[str, int]:
@@ -186,6 +200,14 @@ class Search:
             if done:
                 one = min(done, key=lambda t: (t.value, t.number))
                 found[model] = (one.value, dict(one.params))
+        return found
+
+    def tried(self) -> dict[str, int]:
+        """Model -> complete trials of other settings than the shipped ones."""
+        found = {}
+        for model, study in self.studies.items():
+            done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            found[model] = sum(trial.params != study.user_attrs["shipped"] for trial in done)
         return found
 
     def counts(self) -> dict[str, int]:
@@ -263,7 +285,9 @@ def open_search(
                 study.set_user_attr("binding", dict(binding))  # last: a study without it was never finished being made
             refuse_others(path, study.user_attrs["binding"], binding)
             studies[model] = study
-    return Search(path, studies, made, trials, seed)
+        search = Search(path, studies, made, trials, seed)
+        search.owner.remove_dead()
+    return search
 
 
 def _storage(path: Path, lock: FileLock) -> JournalStorage:
