@@ -12,7 +12,6 @@ import time
 from dataclasses import replace
 
 import numpy as np
-from trademl.pipeline.market.choice import recipe_of
 from warmstart import files_of, rows_of
 
 from trademl.cli.common import table
@@ -21,6 +20,7 @@ from trademl.learn.readers import from_lightgbm, from_xgboost
 from trademl.learn.treetable import predict
 from trademl.market.recipe import windows_of
 from trademl.market.tuning import position_task, score_model, signal_task
+from trademl.pipeline.market.parameters import recipe_of
 from trademl.settings import load_settings
 from trademl.validate.metrics import log_loss, log_loss_difference
 

@@ -14,7 +14,8 @@ import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier
 
 from trademl.learn.readers import from_forest, from_lightgbm, from_xgboost
-from trademl.ship.export import check_parity, ensemble_graph, predict_onnx, session
+from trademl.ship.export import check_parity, ensemble_graph
+from trademl.ship.runtime import predict_onnx, session
 
 
 def median_us(call, repeats=200) -> float:

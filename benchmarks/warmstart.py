@@ -19,6 +19,7 @@ from trademl.learn.ensemble import Rounds, fit_ensemble, fit_scaler, fit_xgboost
 from trademl.learn.refresh import continue_ensemble, refresh_xgboost
 from trademl.market.recipe import signal_weights
 from trademl.pipeline import market as pipeline
+from trademl.pipeline.choice import SYNTHETIC, MarketFlags
 from trademl.settings import load_settings
 
 STEPS, STEP_ROWS, ROUNDS, MORE, CAP = 10, 3_500, 120, 30, 240
@@ -28,8 +29,8 @@ THREADS = 2
 def rows_of(bars, news):
     """Labelled rows of a file, or of the embedded market: scaled features, classes, weights function, decision rows, name."""
     settings = load_settings()
-    where = {"bars": str(bars), "news": str(news), "symbol": "BTCUSD"} if bars else {"symbol": "SYNTH"}
-    choice = pipeline.choose_market(settings, **where)
+    flags = MarketFlags(bars=str(bars), news=str(news), symbol="BTCUSD") if bars else MarketFlags(symbol=SYNTHETIC)
+    choice = pipeline.choose_market(settings, flags)
     inputs = pipeline.load_inputs(settings, choice)
     rows = pipeline.make_rows(inputs, pipeline.make_features(inputs, settings), settings)
     return rows, np.flatnonzero(rows.end_s >= 0), choice.source

@@ -34,3 +34,11 @@ def shared_data() -> Path:
 def notebooks() -> Path:
     """Job notebooks for tests, each named by what it does."""
     return ROOT / "tests" / "notebooks"
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory):
+    """One whole small retrain by hand, as every name of the job notebook. All tests share it: copy its store before you write to it."""
+    from small_run import first_bars, retrain
+
+    return retrain(tmp_path_factory.mktemp("small_run"), change={"inputs": first_bars})

@@ -2,7 +2,7 @@
 
 import math
 
-from trademl.market.features import atr_sma
+from trademl.market.indicators import atr_sma
 from trademl.market.specs import Entry, ExitReason, Label, PricePath, Tie
 
 NAN = float("nan")

@@ -6,7 +6,8 @@ import numpy as np
 
 from trademl.files import npz_bytes
 from trademl.learn.treetable import assemble
-from trademl.ship.export import ensemble_graph, predict_onnx, regressor_graph
+from trademl.ship.export import ensemble_graph, regressor_graph
+from trademl.ship.runtime import predict_onnx
 
 RUN = "0123456789abcdef"
 FEATURES = ("alpha", "beta", "gamma")

@@ -9,13 +9,13 @@ import lightgbm as lgb
 import numpy as np
 import pytest
 import xgboost as xgb
-from trademl.pipeline.market.choice import recipe_of
 
 from trademl import device
 from trademl.device import CPU, Resolved, fit_on, notes, resolve, resolve_models
 from trademl.errors import UsageError
 from trademl.learn import ensemble
 from trademl.learn.ensemble import Rounds, fit_ensemble, native_files
+from trademl.pipeline.market.parameters import recipe_of
 from trademl.pipeline.market.proof import recipe_facts
 from trademl.settings import load_settings
 

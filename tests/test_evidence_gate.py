@@ -6,17 +6,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from trademl.clock import DAY_S
 from trademl.errors import BadDataError, UsageError
 from trademl.evidence.gate import day_clustered_bound, gate_expectancy
 
-DAY = 86_400
 START = 1_704_067_200
 
 
 def fair_trades(rng, n, days, win_rate=0.8 / 2.3):
     """Bracket trades at 1.875 against 1, centred so that win_rate = 34.8 % has expectancy zero."""
     net = np.where(rng.random(n) < win_rate, 1.875, -1.0)
-    return net, START + np.sort(rng.integers(0, days * DAY, n))
+    return net, START + np.sort(rng.integers(0, days * DAY_S, n))
 
 
 @pytest.mark.parametrize(("n", "days"), [(30, 10), (60, 60), (400, 80)])
@@ -33,7 +33,7 @@ def test_noise_that_hangs_together_by_days_passes_no_more_often():
     for k in range(runs):
         common = np.repeat(rng.standard_normal(40), 5)  # the five trades of a day share its weather
         net = 0.8 * common + 0.6 * rng.standard_normal(200)
-        passed += gate_expectancy(net, START + np.repeat(np.arange(40), 5) * DAY, draws=400, seed=k).passed
+        passed += gate_expectancy(net, START + np.repeat(np.arange(40), 5) * DAY_S, draws=400, seed=k).passed
     assert passed / runs < 0.09  # drawing single trades would give about 0.22
 
 
@@ -75,12 +75,12 @@ def test_day_clustered_bound_is_the_t_bound_for_one_trade_a_day():
     from scipy.stats import t
 
     net = np.random.default_rng(3).standard_normal(50)
-    bound = day_clustered_bound(net, START + np.arange(50) * DAY, 0.05)
+    bound = day_clustered_bound(net, START + np.arange(50) * DAY_S, 0.05)
     assert bound == pytest.approx(net.mean() - t.ppf(0.95, 49) * net.std(ddof=1) / np.sqrt(50))
 
 
 def test_refusals():
     with pytest.raises(BadDataError):
-        gate_expectancy([1.0, float("nan")], [START, START + DAY], seed=1)
+        gate_expectancy([1.0, float("nan")], [START, START + DAY_S], seed=1)
     with pytest.raises(UsageError):
         gate_expectancy([1.0], [START], level=0.7, seed=1)

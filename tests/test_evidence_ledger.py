@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 import pytest
 
 from trademl.errors import UsageError
-from trademl.evidence.ledger import append_look, look_at, looks, read_ledger, window_hash
+from trademl.evidence.ledger import append_look, look_at, read_ledger, window_hash
 
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
 LINE = "market-BTCUSD-15min"
@@ -27,12 +27,12 @@ def test_one_line_a_look(tmp_path):
     ledger = read_ledger(path)
     assert [entry.run_id for entry in ledger.entries] == ["r1", "r2"]
     assert ledger.entries[0].figures == {"expectancy_r": 0.1, "trades": 40}
-    assert looks(path, window_hash("data0", 100, 200)) == 2
-    assert looks(path, window_hash("data0", 100, 201)) == 0
+    assert read_ledger(path).looks(window_hash("data0", 100, 200)) == 2
+    assert read_ledger(path).looks(window_hash("data0", 100, 201)) == 0
 
 
 def test_no_file_no_looks(tmp_path):
-    assert looks(tmp_path / "none.jsonl", "x") == 0
+    assert read_ledger(tmp_path / "none.jsonl").looks("x") == 0
 
 
 @pytest.mark.fault

@@ -7,31 +7,25 @@ was at most 0.0025 above the best single model under the edge; without one it la
 
 import numpy as np
 import pytest
-from trademl.pipeline.market.choice import SYNTHETIC
+from small_run import retrain
 
-from trademl.pipeline import market as pipeline
 from trademl.pipeline.market.evidence import score_signal
-from trademl.settings import load_settings
 
 TOLERANCE = 0.004  # of log loss
 BARS = 20_000
 SEEDS = [7, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (1, 2, 3))]
 
 
-def final_scores(edge: float, seed: int) -> dict:
+def final_scores(edge: float, seed: int, models_dir) -> dict:
     """Scores of the final window, as the report tells them, on an embedded market."""
-    settings = load_settings(
-        {"synthetic.bars": BARS, "synthetic.edge": edge, "synthetic.seed": seed, "backtest.bootstrap_draws": 1_000, "run.threads": 1}
-    )
-    inputs = pipeline.load_inputs(settings, pipeline.choose_market(settings, symbol=SYNTHETIC))
-    rows = pipeline.make_rows(inputs, pipeline.make_features(inputs, settings), settings)
-    judged = pipeline.judge(rows, pipeline.windows_of(rows, settings.windows), pipeline.recipe_of(settings), 3)
-    return score_signal(rows, judged, settings)["final"]
+    settings = {"synthetic.bars": BARS, "synthetic.edge": edge, "synthetic.seed": seed, "backtest.bootstrap_draws": 1_000, "run.threads": 1}
+    run = retrain(models_dir, settings, until="judged")
+    return score_signal(run.case, run.judged)["final"]
 
 
 @pytest.mark.parametrize("seed", SEEDS)
-def test_with_an_edge_the_ensemble_is_as_good_as_its_best_model_and_better_than_the_prior(seed):
-    final = final_scores(0.5, seed)
+def test_with_an_edge_the_ensemble_is_as_good_as_its_best_model_and_better_than_the_prior(seed, tmp_path):
+    final = final_scores(0.5, seed, tmp_path)
     assert final["log_loss"] <= min(final["log_loss_by_model"].values()) + TOLERANCE
     gain = final["log_loss_minus_prior"]
     assert gain["high"] < -0.1  # the whole interval lies below, far
@@ -40,9 +34,9 @@ def test_with_an_edge_the_ensemble_is_as_good_as_its_best_model_and_better_than_
 
 @pytest.mark.leakage
 @pytest.mark.parametrize("seed", SEEDS)
-def test_without_an_edge_nobody_is_better_than_the_prior(seed):
+def test_without_an_edge_nobody_is_better_than_the_prior(seed, tmp_path):
     """A leak of any kind would show here first."""
-    final = final_scores(0.0, seed)
+    final = final_scores(0.0, seed, tmp_path)
     gain = final["log_loss_minus_prior"]
     assert gain["high"] > 0  # no skill can be claimed
     assert gain["point"] > -0.001

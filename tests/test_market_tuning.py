@@ -11,13 +11,15 @@ from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
+from small_run import retrain
 
 from trademl.errors import BadDataError, UsageError
 from trademl.learn.space import SPACE, Dim, space_of, values_of
 from trademl.learn.studies import Owner, open_search, run_trials, set_aside
 from trademl.market.tuning import Role, judge_best, position_task, score_model, signal_task
 from trademl.pipeline import market as pipeline
-from trademl.pipeline.market import tuning
+from trademl.pipeline.market import studies
+from trademl.pipeline.market.tuned import read_tuned, tuned_file, write_tuned
 from trademl.runs import Progress, read_events
 from trademl.settings import load_settings
 from trademl.validate.lineage import Fit, FitKind, Lineage
@@ -270,16 +272,12 @@ SMALL = {
 
 @pytest.fixture(scope="module")
 def market(tmp_path_factory):
-    settings = load_settings(SMALL)
-    choice = pipeline.choose_market(settings, symbol="SYNTH", models_dir=str(tmp_path_factory.mktemp("models")))
-    inputs = pipeline.load_inputs(settings, choice)
-    rows = pipeline.make_rows(inputs, pipeline.make_features(inputs, settings), settings)
-    return settings, inputs, rows, pipeline.windows_of(rows, settings.windows), pipeline.recipe_of(settings)
+    return retrain(tmp_path_factory.mktemp("models"), SMALL, until="case").case
 
 
 @pytest.fixture(scope="module")
 def tasks(market):
-    _, _, rows, windows, recipe = market
+    rows, windows, recipe = market.rows, market.windows, market.recipe
     return {
         role: make(rows, windows, recipe, tail_share=0.15) for role, make in ((Role.SIGNAL, signal_task), (Role.POSITION, position_task))
     }
@@ -299,7 +297,7 @@ def test_every_searched_setting_is_one_of_the_ensemble_and_holds_the_shipped_val
 class TestTasks:
     @pytest.mark.parametrize("role", Role)
     def test_it_ends_before_the_select_window(self, market, tasks, role):
-        windows = market[3]
+        windows = market.windows
         assert tasks[role].study.kind is FitKind.STUDY
         Lineage((tasks[role].study,)).check(windows.span("select").start_s, windows.embargo_s)
         tune = windows.span("tune")
@@ -307,7 +305,7 @@ class TestTasks:
 
     @pytest.mark.parametrize("role", Role)
     def test_what_comes_from_select_on_changes_nothing(self, market, tasks, role):
-        _, _, rows, windows, recipe = market
+        rows, windows, recipe = market.rows, market.windows, market.recipe
         start = windows.bars("select")[0]
         x, label = rows.x.copy(), rows.labels.label.copy()
         x[start:] = np.random.default_rng(0).permutation(x[start:])
@@ -320,7 +318,7 @@ class TestTasks:
 
     def test_the_tune_window_is_never_learned_from(self, market, tasks):
         """Other labels on tune: the same rows to fit and to stop on."""
-        _, _, rows, windows, recipe = market
+        rows, windows, recipe = market.rows, market.windows, market.recipe
         tune = windows.bars("tune")
         label = rows.labels.label.copy()
         label[tune] = np.where(label[tune] >= 0, (label[tune] + 1) % 3, -1)
@@ -331,7 +329,7 @@ class TestTasks:
 
 
 def test_a_batch_without_a_class_is_refused(market):
-    _, _, rows, windows, recipe = market
+    rows, windows, recipe = market.rows, market.windows, market.recipe
     label = np.where(rows.labels.label == 1, 2, rows.labels.label)
     with pytest.raises(BadDataError, match=r"signal study, the rows to learn from: .* BUY: 0, HOLD"):
         signal_task(replace(rows, labels=replace(rows.labels, label=label)), windows, recipe, tail_share=0.15)
@@ -339,7 +337,7 @@ def test_a_batch_without_a_class_is_refused(market):
 
 class TestVerdict:
     def test_the_shipped_settings_are_not_better_than_themselves(self, market, tasks):
-        params = market[0].ensemble
+        params = market.settings.ensemble
         best = {model: values_of(model, params) for model in SPACE}
         verdict = judge_best(tasks[Role.SIGNAL], params, best, tried=dict.fromkeys(SPACE, 9), seed=7, threads=1, draws=200, level=0.95)
         assert not verdict.adopted
@@ -348,7 +346,7 @@ class TestVerdict:
 
     @pytest.mark.parametrize("model", SPACE)
     def test_a_score_does_not_depend_on_threads_or_on_being_watched(self, market, tasks, model):
-        params, seen = market[0].ensemble, []
+        params, seen = market.settings.ensemble, []
         one = score_model(tasks[Role.POSITION], model, params, seed=7, threads=1, look=lambda *told: seen.append(told))
         two = score_model(tasks[Role.POSITION], model, params, seed=7, threads=2)
         assert (one.probabilities == two.probabilities).all()
@@ -362,30 +360,27 @@ class TestVerdict:
 @pytest.fixture(scope="module")
 def section(market):
     """What a study of two trials writes, taken as adopted, with one value that stands out."""
-    settings, inputs, rows, _, _ = market
-    study = tuning.open_study(inputs, rows, settings, "signal")
-    tuning.run_study(study)
-    _, section = tuning.conclude(study)
-    assert tuning.read_tuned(inputs.choice.models_dir)["signal"] == section
+    study = studies.open_study(market, "signal")
+    studies.run_study(study)
+    _, section = studies.conclude(study)
+    assert read_tuned(market.choice.models_dir)["signal"] == section
     return section | {"adopted": True, "values": section["values"] | {"xgb_max_depth": 4}}
 
 
 @pytest.fixture
 def verdict(market, section, tmp_path):
     """An adopted signal study in a store of its own: what `with_tuned` takes, and the section."""
-    settings, inputs, rows, windows, recipe = market
-    inputs = replace(inputs, choice=replace(inputs.choice, models_dir=str(tmp_path)))
-    tuning.write_tuned(tmp_path, Role.SIGNAL, section)
-    return (recipe, inputs, rows, windows, settings), section
+    write_tuned(tmp_path, Role.SIGNAL, section)
+    return replace(market, inputs=replace(market.inputs, choice=replace(market.choice, models_dir=str(tmp_path)))), section
 
 
 class TestRetrainReads:
     def test_an_adopted_study_changes_the_recipe_and_becomes_an_ancestor(self, verdict, market):
-        given, _ = verdict
-        recipe, tuned = pipeline.with_tuned(*given)
+        case = pipeline.with_tuned(verdict[0])
+        recipe, tuned = case.recipe, case.tuned
         assert recipe.ensemble.xgb_max_depth == 4
-        assert recipe.ensemble.rf_trees == market[0].ensemble.rf_trees  # what is not searched stays
-        assert recipe.position_ensemble == market[0].ensemble  # the position model was not tuned
+        assert recipe.ensemble.rf_trees == market.settings.ensemble.rf_trees  # what is not searched stays
+        assert recipe.position_ensemble == market.settings.ensemble  # the position model was not tuned
         assert tuned.used == {"signal": True, "position": False}
         assert [fit.kind for fit in recipe.studies] == [FitKind.STUDY]
         record = tuned.record()
@@ -394,13 +389,13 @@ class TestRetrainReads:
         json.dumps(record)
 
     def test_the_position_study_tunes_the_position_model_alone(self, verdict, market, tmp_path):
-        given, section = verdict
-        tuning.write_tuned(tmp_path, Role.SIGNAL, section | {"adopted": False})
-        tuning.write_tuned(tmp_path, Role.POSITION, section)
-        recipe, tuned = pipeline.with_tuned(*given)
-        assert recipe.ensemble == market[0].ensemble
-        assert recipe.position_ensemble.xgb_max_depth == 4
-        assert "found nothing better beyond noise" in tuned.why["signal"]
+        case, section = verdict
+        write_tuned(tmp_path, Role.SIGNAL, section | {"adopted": False})
+        write_tuned(tmp_path, Role.POSITION, section)
+        case = pipeline.with_tuned(case)
+        assert case.recipe.ensemble == market.settings.ensemble
+        assert case.recipe.position_ensemble.xgb_max_depth == 4
+        assert "found nothing better beyond noise" in case.tuned.why["signal"]
 
     @pytest.mark.parametrize(
         ("change", "why"),
@@ -420,32 +415,32 @@ class TestRetrainReads:
         ],
     )
     def test_a_study_that_does_not_belong_is_ignored_and_why_is_said(self, verdict, market, tmp_path, change, why):
-        given, section = verdict
-        tuning.write_tuned(tmp_path, Role.SIGNAL, section | change)
-        recipe, tuned = pipeline.with_tuned(*given)
-        assert (recipe.ensemble, recipe.studies) == (market[0].ensemble, ())
+        case, section = verdict
+        write_tuned(tmp_path, Role.SIGNAL, section | change)
+        case = pipeline.with_tuned(case)
+        assert (case.recipe.ensemble, case.recipe.studies) == (market.settings.ensemble, ())
         with pytest.raises(AssertionError, match=why):
-            raise AssertionError(tuned.sentence)
+            raise AssertionError(case.tuned.sentence)
 
     @pytest.mark.leakage
     def test_a_study_that_saw_the_select_window_is_ignored(self, verdict, market, tmp_path):
-        given, section = verdict
-        late = Fit(FitKind.STUDY, "signal study", None, market[3].span("select").start_s, 100)
-        tuning.write_tuned(tmp_path, Role.SIGNAL, section | {"lineage": json.loads(Lineage((late,)).to_json())})
-        recipe, tuned = pipeline.with_tuned(*given)
-        assert not recipe.studies
-        assert "has seen what this run chooses and judges on" in tuned.why["signal"]
+        case, section = verdict
+        late = Fit(FitKind.STUDY, "signal study", None, market.windows.span("select").start_s, 100)
+        write_tuned(tmp_path, Role.SIGNAL, section | {"lineage": json.loads(Lineage((late,)).to_json())})
+        case = pipeline.with_tuned(case)
+        assert not case.recipe.studies
+        assert "has seen what this run chooses and judges on" in case.tuned.why["signal"]
 
     def test_it_can_be_switched_off(self, verdict, market):
-        (recipe, inputs, rows, windows, settings), _ = verdict
+        case, settings = verdict[0], market.settings
         off = replace(settings, tuning=replace(settings.tuning, use=False))
-        assert not pipeline.with_tuned(recipe, inputs, rows, windows, off)[1].used["signal"]
+        assert not pipeline.with_tuned(replace(case, settings=off)).tuned.used["signal"]
 
     @pytest.mark.parametrize("text", ["", "{", "[]", '{"schema": 9}', '{"schema": 1, "signal": {"adopted": true}}'])
     def test_a_file_that_cannot_be_read_is_refused(self, verdict, tmp_path, text):
         (tmp_path / "tuned.json").write_text(text)
         with pytest.raises(BadDataError, match=r"tuned\.json .*delete it.*trademl tune signal"):
-            pipeline.with_tuned(*verdict[0])
+            pipeline.with_tuned(verdict[0])
 
     @pytest.mark.parametrize(
         ("change", "told"),
@@ -457,22 +452,17 @@ class TestRetrainReads:
         ],
     )
     def test_a_file_that_holds_something_else_is_refused_and_names_it(self, verdict, tmp_path, change, told):
-        given, section = verdict
+        case, section = verdict
         (tmp_path / "tuned.json").write_text(json.dumps({"schema": 1, "signal": section | change}))
         with pytest.raises(BadDataError, match=f"{re.escape(told)}.*delete it"):
-            pipeline.with_tuned(*given)
+            pipeline.with_tuned(case)
 
     def test_after_it_was_deleted_the_study_writes_it_anew(self, verdict, market):
         """The next step that the refusal names."""
-        settings, _, rows, _, _ = market
-        inputs = market[1]
-        path = tuning.tuned_file(inputs.choice.models_dir)
-        path.unlink()
-        _, section = tuning.conclude(tuning.open_study(inputs, rows, settings, "signal"))
-        assert tuning.read_tuned(inputs.choice.models_dir)["signal"] == section
+        tuned_file(market.choice.models_dir).unlink()
+        _, section = studies.conclude(studies.open_study(market, "signal"))
+        assert read_tuned(market.choice.models_dir)["signal"] == section
 
     def test_the_walk_forward_carries_the_study_among_its_ancestors(self, verdict):
-        _, _, rows, windows, _ = verdict[0]
-        recipe, _ = pipeline.with_tuned(*verdict[0])
-        judged = pipeline.judge(rows, windows, recipe, 3)
-        assert set(recipe.studies) <= set(judged.lineage.fits)
+        case = pipeline.with_tuned(verdict[0])
+        assert set(case.recipe.studies) <= set(pipeline.judge_recipe(case).lineage.fits)

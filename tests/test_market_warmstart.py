@@ -4,23 +4,25 @@ import json
 import re
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from trademl.pipeline.market.choice import SYNTHETIC
+from small_run import SMALL, retrain
 
-from trademl.data.bars import bars_hash
 from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
-from trademl.files import npz_bytes
+from trademl.files import canonical_json, npz_bytes
 from trademl.learn.ensemble import MODELS, Rounds, Scaler, fit_ensemble, native_files
 from trademl.learn.refresh import Spread, continue_ensemble
 from trademl.market import walkforward
 from trademl.market.walkforward import unwatched
 from trademl.market.warmstart import COLD, Choice, Start, Terms, parameters_of, read_signal, unlike, why_not_warm
 from trademl.pipeline import market as pipeline
+from trademl.pipeline.market import Conditions
 from trademl.pipeline.market.parent import read_parent, terms_of
+from trademl.pipeline.stored import Stored
 from trademl.settings import load_settings
-from trademl.ship.manifest import canonical_json, differences
+from trademl.ship.manifest import differences
 from trademl.ship.store import Store
 from trademl.validate.lineage import Fit, FitKind, Lineage
 
@@ -131,115 +133,88 @@ def test_continued_on_its_own_past_a_model_still_knows_what_its_parent_saw():
 
 # ---------------------------------------------------------------- the pipeline
 
-SMALL = {
-    "synthetic.bars": 9_500,
-    "run.threads": 1,
-    "windows.refit_every_days": 20,
-    "ensemble.rf_trees": 12,
-    "ensemble.xgb_max_rounds": 30,
-    "ensemble.lgb_max_rounds": 30,
-    "warmstart.refresh_bars": 3_000,
-    "warmstart.max_drift_psi": 1,  # three months: slow features have hardly been anywhere
-    "backtest.null_runs": 20,
-    "backtest.bootstrap_draws": 200,
-}
-
-
-def a_run(settings, inputs, force=None):
-    """One whole run by hand; `force` overrules what select decided."""
-    rows = pipeline.make_rows(inputs, pipeline.make_features(inputs, settings), settings)
-    recipe, windows = pipeline.recipe_of(settings), pipeline.windows_of(rows, settings.windows)
-    start = pipeline.find_start(inputs, rows, windows, recipe, settings)
-    decide = walkforward.choose_start
-    with pytest.MonkeyPatch.context() as patch:
-        if force is not None:
-            patch.setattr(walkforward, "choose_start", lambda *given: replace(decide(*given), chosen=force))
-        judged = pipeline.judge(rows, windows, recipe, 3, unwatched, start)
-    shipped = pipeline.ship(rows, judged, recipe)
-    run_id = pipeline.run_id_of(inputs, rows, recipe, settings, judged.parent)
-    proven = pipeline.prove(rows, judged, shipped, run_id)
-    evidence, verdict = pipeline.weigh(rows, judged, recipe, settings, inputs.choice.symbol, 3)
-    verdict = replace(verdict, passed=False)
-    revision = pipeline.store_revision(inputs, rows, recipe, settings, judged, shipped, proven, evidence, verdict, run_id)
-    return {name: value for name, value in locals().items() if name not in ("decide", "patch", "force")}
-
 
 @pytest.fixture(scope="module")
-def family(tmp_path_factory):
-    """A parent on 9,000 bars, made active by hand, and a warm child five days later."""
-    settings = load_settings(SMALL)
-    choice = pipeline.choose_market(settings, symbol=SYNTHETIC, models_dir=str(tmp_path_factory.mktemp("models")))
-    later = pipeline.load_inputs(settings, choice)
-    bars = later.bars.iloc[:9_000]
-    parent = a_run(settings, replace(later, bars=bars, bars_sha256=bars_hash(bars)))
-    Store(choice.models_dir).activate(parent["revision"].name, "a test")
-    return {"settings": settings, "parent": parent, "child": a_run(settings, later, force=True)}
+def family(small_run, tmp_path_factory):
+    """The shared small run in a store of its own, made active by hand, and a warm child five days later. Select is overruled."""
+    models_dir = tmp_path_factory.mktemp("family") / "models"
+    shutil.copytree(small_run.choice.models_dir, models_dir)
+    store = Store(models_dir)
+    store.activate(small_run.stored.name, "a test")
+    parent = SimpleNamespace(**vars(small_run) | {"stored": Stored(store.open(small_run.stored.name))})
+    decide = walkforward.choose_start
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(walkforward, "choose_start", lambda *given: replace(decide(*given), chosen=True))
+        child = retrain(models_dir)
+    return SimpleNamespace(parent=parent, child=child, settings=child.settings, start=child.judged.choice.start)
 
 
 class TestChild:
     def test_the_first_of_a_line_is_cold_and_says_so(self, family):
-        record = family["parent"]["revision"].manifest["warmstart"]
+        record = family.parent.stored.revision.manifest["warmstart"]
         assert record["start"] == "cold"
         assert "no approved revision is active" in record["why"]
-        assert family["parent"]["revision"].manifest["parent"] is None
+        assert family.parent.stored.revision.manifest["parent"] is None
 
     def test_a_warm_child_names_its_parent_and_what_was_decided(self, family):
-        name, manifest = family["parent"]["revision"].name, family["child"]["revision"].manifest
+        name, manifest = family.parent.stored.revision.name, family.child.stored.revision.manifest
         assert manifest["parent"] == manifest["warmstart"]["candidate"] == name
         assert manifest["warmstart"]["start"] == "warm"
         assert manifest["warmstart"]["generation"] == 1
         assert manifest["warmstart"]["rounds_added"] == 0
         assert {w: set(both) for w, both in manifest["warmstart"]["log_loss"].items()} == {w: {"cold", "warm"} for w in ("select", "final")}
-        assert manifest["trained_together"] != family["parent"]["run_id"]
+        assert manifest["trained_together"] != family.parent.proven.run_id
         assert manifest["devices"]["signal"]["xgb"] == {"requested": "auto", "resolved": "cpu", "reason": "a warm start works on the CPU"}
 
     def test_newest_rows_without_a_class_make_the_run_cold_not_failed(self, family):
-        child, start = family["child"], Start(read_parent(family["parent"]["revision"]), "may be continued")
-        recipe = replace(child["recipe"], warm=replace(child["recipe"].warm, refresh_bars=2))
-        _, scaler, choice = walkforward._judge_both(child["rows"], child["windows"], recipe, unwatched, start)
+        child, start = family.child, Start(read_parent(family.parent.stored), "may be continued")
+        recipe = replace(child.case.recipe, warm=replace(child.case.recipe.warm, refresh_bars=2))
+        _, scaler, choice = walkforward._judge_both(child.case.rows, child.case.windows, recipe, unwatched, start)
         assert not choice.chosen and choice.parent is None
         assert re.search(r"cold: revision \w{16} cannot be continued: .*2 rows hold classes", choice.sentence())
         assert (scaler.mean != start.parent.scaler.mean).any()
 
     def test_its_signal_is_the_parents_a_step_later(self, family):
-        old, new = (family[who]["shipped"].signal for who in ("parent", "child"))
+        old, new = (getattr(family, who).shipped.signal for who in ("parent", "child"))
         assert old.rounds == new.rounds
         assert (old.tables[1].threshold == new.tables[1].threshold).all()
-        sizes = [len(run["revision"].read("native/signal_xgb.ubj")) for run in (family["parent"], family["child"])]
+        sizes = [len(run.stored.revision.read("native/signal_xgb.ubj")) for run in (family.parent, family.child)]
         assert sizes[0] == sizes[1]
 
     def test_it_keeps_the_scaler_and_its_graph_proves_parity(self, family):
-        old, new = (family[who]["judged"].frozen.scaler for who in ("parent", "child"))
+        old, new = (getattr(family, who).judged.frozen.scaler for who in ("parent", "child"))
         assert (old.mean == new.mean).all()
-        assert family["child"]["proven"].parity["signal"]["flips"] == 0
-        assert family["child"]["proven"].parity["signal"]["max_abs"] <= 1e-5
-        assert family["child"]["proven"].parity["signal"]["rows"] == np.isfinite(family["child"]["rows"].x).all(axis=1).sum()
-        assert all(check.ok for check in family["child"]["revision"].verify())
+        assert family.child.proven.parity["signal"]["flips"] == 0
+        assert family.child.proven.parity["signal"]["max_abs"] <= 1e-5
+        assert family.child.proven.parity["signal"]["rows"] == np.isfinite(family.child.case.rows.x).all(axis=1).sum()
+        assert all(check.ok for check in family.child.stored.revision.verify())
 
     def test_native_files_read_back_are_the_models_of_the_manifest(self, family):
-        for run in (family["parent"], family["child"]):
-            told = next(m["content_hash"] for m in run["revision"].manifest["models"] if m["role"] == "signal")
-            back = read_parent(run["revision"]).signal
-            assert [told[name] for name in MODELS] == hashes(back) == hashes(run["shipped"].signal)
+        for run in (family.parent, family.child):
+            told = next(m["content_hash"] for m in run.stored.revision.manifest["models"] if m["role"] == "signal")
+            back = read_parent(run.stored).signal
+            assert [told[name] for name in MODELS] == hashes(back) == hashes(run.shipped.signal)
 
     def test_models_diff_shows_warm_and_cold(self, family):
-        found = {key: values for key, *values in differences(*(family[who]["revision"].manifest for who in ("parent", "child")))}
+        found = {
+            key: values for key, *values in differences(*(getattr(family, who).stored.revision.manifest for who in ("parent", "child")))
+        }
         assert found["warmstart.start"] == ["cold", "warm"]
-        assert found["parent"] == [None, family["parent"]["revision"].name]
+        assert found["parent"] == [None, family.parent.stored.revision.name]
         assert "models.signal.content_hash.xgb" in found
-        name, own = family["parent"]["revision"].name, family["child"]["judged"].windows
+        name, own = family.parent.stored.revision.name, family.child.judged.windows
         assert found[f"lineage.shipped signal of {name}.revision"] == [None, name]  # its ancestor's fit stands beside its own
         assert found["lineage.shipped signal.label_end_s"][1] > own.span("final").start_s
 
     def test_select_decides_and_a_cold_child_owes_its_parent_nothing(self, family):
-        run = family["child"]
-        free = walkforward.choose_start(run["rows"], run["windows"], *([run["judged"].signal] * 2), run["start"], run["recipe"])
+        run = family.child
+        free = walkforward.choose_start(run.case.rows, run.case.windows, *([run.judged.signal] * 2), family.start, run.case.recipe)
         assert not free.chosen  # a tie is cold
         assert "is not continued" in free.sentence()
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(walkforward, "choose_start", lambda *given: Choice(run["start"], False, free.log_loss))
-            cold = pipeline.judge(run["rows"], run["windows"], run["recipe"], 3, unwatched, run["start"])
-        alone = pipeline.judge(run["rows"], run["windows"], run["recipe"], 3)
+            patch.setattr(walkforward, "choose_start", lambda *given: Choice(family.start, False, free.log_loss))
+            cold = pipeline.judge_recipe(run.case, family.start)
+        alone = pipeline.judge_recipe(run.case)
         assert np.array_equal(cold.probabilities, alone.probabilities, equal_nan=True)
         assert cold.lineage == alone.lineage
         assert cold.parent is None
@@ -248,45 +223,42 @@ class TestChild:
 @pytest.mark.leakage
 class TestAncestry:
     def test_everything_that_the_parent_saw_is_in_the_childs_lineage(self, family):
-        name = family["parent"]["revision"].name
-        inherited = {fit for fit in family["child"]["shipped"].lineage.fits if fit.revision == name}
-        assert inherited == set(family["parent"]["shipped"].lineage.named(name).fits)
-        again = Lineage.from_json(json.dumps(family["child"]["revision"].manifest["lineage"]))
-        assert again == family["child"]["shipped"].lineage
+        name = family.parent.stored.revision.name
+        inherited = {fit for fit in family.child.shipped.lineage.fits if fit.revision == name}
+        assert inherited == set(family.parent.stored.lineage.named(name).fits)
+        assert family.child.stored.lineage == family.child.shipped.lineage.add(family.child.heads.fit())
 
     def test_the_shipped_child_cannot_be_scored_on_final_and_the_parent_is_named(self, family):
-        run, name = family["child"], family["parent"]["revision"].name
+        run, name = family.child, family.parent.stored.revision.name
         with pytest.raises(LeakageError, match=f"trees 'shipped signal' of revision {name}"):
-            run["shipped"].lineage.check(run["windows"].span("final").start_s, run["windows"].embargo_s)
-        run["judged"].lineage.check(run["windows"].span("final").start_s, run["windows"].embargo_s)
+            run.shipped.lineage.check(run.case.windows.span("final").start_s, run.case.windows.embargo_s)
+        run.judged.lineage.check(run.case.windows.span("final").start_s, run.case.windows.embargo_s)
 
     def test_the_judged_figures_never_asked_the_parents_trees(self, family):
-        run = family["child"]
-        blind = Start(replace(run["start"].parent, signal=None), "no trees")  # would fail if anybody asked them
+        run = family.child
+        blind = Start(replace(family.start.parent, signal=None), "no trees")  # would fail if anybody asked them
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(walkforward, "choose_start", lambda *given: replace(run["judged"].choice, start=blind))
-            judged = pipeline.judge(run["rows"], run["windows"], run["recipe"], 3, unwatched, blind)
-        assert np.array_equal(judged.probabilities, run["judged"].probabilities, equal_nan=True)
+            patch.setattr(walkforward, "choose_start", lambda *given: replace(run.judged.choice, start=blind))
+            judged = pipeline.judge_recipe(run.case, blind)
+        assert np.array_equal(judged.probabilities, run.judged.probabilities, equal_nan=True)
 
     def test_a_scaler_that_saw_the_final_window_stops_the_judgement(self, family):
-        run = family["child"]
-        everything = Fit.of_rows(FitKind.SCALER, "scaler", np.flatnonzero(run["rows"].end_s >= 0), run["rows"].end_s, "feedbeef")
-        leaky = Start(replace(run["start"].parent, lineage=Lineage((everything,))), "")
+        run = family.child
+        everything = Fit.of_rows(FitKind.SCALER, "scaler", np.flatnonzero(run.case.rows.end_s >= 0), run.case.rows.end_s, "feedbeef")
+        leaky = Start(replace(family.start.parent, lineage=Lineage((everything,))), "")
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(walkforward, "choose_start", lambda *given: Choice(leaky, True, {}))
             with pytest.raises(LeakageError, match="scaler 'scaler' of revision feedbeef"):
-                pipeline.judge(run["rows"], run["windows"], run["recipe"], 3, unwatched, leaky)
+                pipeline.judge_recipe(run.case, leaky)
 
     def test_bars_that_only_an_ancestor_saw_are_not_out_of_sample(self, family):
         """The evaluator reads the ancestry, not the child's own cut-off."""
-        run, settings = family["child"], family["settings"]
-        revision = run["revision"]
-        far = Fit(FitKind.TREES, "shipped signal", "feedbeef", int(run["rows"].time_s[-1]) + 900, 10)
-        lineage = Lineage.from_json(json.dumps(revision.manifest["lineage"])).add(far)
-        inherited = replace(revision, manifest=revision.manifest | {"lineage": json.loads(lineage.to_json())})
-        costs, account = run["rows"].costs, pipeline.account_spec(settings, SYNTHETIC, 3)
+        run, revision = family.child, family.child.stored.revision
+        far = Fit(FitKind.TREES, "shipped signal", "feedbeef", int(run.case.rows.time_s[-1]) + 900, 10)
+        lineage = json.loads(run.stored.lineage.add(far).to_json())
+        inherited = Stored(replace(revision, manifest=revision.manifest | {"lineage": lineage}))
         with pytest.raises(UsageError, match=r"trees 'shipped signal' of revision feedbeef.*nothing here is out of sample"):
-            pipeline.shipped_evidence(inherited, run["inputs"], settings, profile=3, costs=costs, account=account)
+            pipeline.shipped_evidence(inherited, run.inputs, family.settings, Conditions.of(inherited, family.settings))
 
 
 def with_models(manifest, **changes):
@@ -320,29 +292,30 @@ DOCTORED = {
         "rules that this code does not know",
     ),
     "no ensemble": (lambda m: {"ensemble": [1]}, "does not say with which parameters"),
-    "no generation": (lambda m: {"warmstart": None}, "generation = None is no number"),
-    "generation in words": (lambda m: {"warmstart": m["warmstart"] | {"generation": "two"}}, "generation = 'two' is no number"),
+    "no generation": (lambda m: {"warmstart": None}, "generation = None is not a number"),
+    "generation in words": (lambda m: {"warmstart": m["warmstart"] | {"generation": "two"}}, "generation = 'two' is not a number"),
     "no lineage": (lambda m: {"lineage": []}, "it keeps no note of it"),
     "lineage of another kind": (lambda m: {"lineage": [{"kind": "trees"}]}, "lineage cannot be read"),
 }
 # A scaler of another width, or another one than the manifest binds, cannot be stored at all: tests/test_ship_store.py.
 
 
+def in_store(case, models_dir):
+    """The case, its revisions in another folder."""
+    return replace(case, inputs=replace(case.inputs, choice=replace(case.choice, models_dir=str(models_dir))))
+
+
 class TestDoctored:
     """The active revision is whole, every hash is right, and it is not what this run could go on with."""
 
     def start(self, family, models_dir, files, changes):
-        revision = family["parent"]["revision"]
+        revision = family.parent.stored.revision
         kept = {name: revision.read(name) for name in revision.files()}
         manifest = {key: value for key, value in revision.manifest.items() if key != "files"}
         stored = Store(models_dir).write(kept | files, manifest | changes)
         pointer = canonical_json(stored.compat | {"activation": {}})  # `activate` would refuse some of these
         (models_dir / "model_compat.json").write_bytes(pointer)
-        inputs = family["child"]["inputs"]
-        run, there = family["child"], replace(inputs, choice=replace(inputs.choice, models_dir=str(models_dir)))
-        settings = family["settings"]
-        found = pipeline.find_start(there, run["rows"], run["windows"], pipeline.recipe_of(settings), settings)
-        return stored, found
+        return Stored(stored), pipeline.find_start(in_store(family.child.case, models_dir))
 
     def test_untouched_it_may_be_continued(self, family, tmp_path):
         assert self.start(family, tmp_path, {}, {})[1].parent is not None
@@ -350,7 +323,7 @@ class TestDoctored:
     @pytest.mark.parametrize("what", DOCTORED)
     def test_the_run_goes_cold_and_says_why(self, family, tmp_path, what):
         change, says = DOCTORED[what]
-        revision, found = self.start(family, tmp_path, {}, change(family["parent"]["revision"].manifest))
+        revision, found = self.start(family, tmp_path, {}, change(family.parent.stored.revision.manifest))
         assert found.parent is None
         assert re.match(f"revision {revision.name} cannot be continued: .*{says}", found.reason)
 
@@ -365,52 +338,49 @@ class TestDoctored:
         ],
     )
     def test_a_file_that_cannot_be_read(self, family, tmp_path, name, data, says):
-        files = {name: data(family["parent"]["revision"].read(name))}
-        models = with_models(family["parent"]["revision"].manifest)
+        files = {name: data(family.parent.stored.revision.read(name))}
+        models = with_models(family.parent.stored.revision.manifest)
         revision, found = self.start(family, tmp_path, files, {"models": models})
         assert found.parent is None
         assert re.match(f"revision {revision.name} cannot be continued: .*{says}", found.reason)
 
     @pytest.mark.parametrize("what", ["54 features", "columns in another order", "other definitions", "another class list"])
     def test_nor_is_it_asked_about_new_bars(self, family, tmp_path, what):
-        revision, _ = self.start(family, tmp_path, {}, DOCTORED[what][0](family["parent"]["revision"].manifest))
-        run, settings = family["child"], family["settings"]
-        options = {"costs": run["rows"].costs, "account": pipeline.account_spec(settings, SYNTHETIC, 3), "in_sample": True}
-        with pytest.raises(RevisionError, match=f"revision {revision.name} was trained on .*retrain"):
-            pipeline.shipped_evidence(revision, run["inputs"], settings, profile=3, **options)
+        stored, _ = self.start(family, tmp_path, {}, DOCTORED[what][0](family.parent.stored.revision.manifest))
+        conditions = Conditions.of(stored, family.settings)
+        with pytest.raises(RevisionError, match=f"revision {stored.name} was trained on .*retrain"):
+            pipeline.shipped_evidence(stored, family.child.inputs, family.settings, conditions, in_sample=True)
 
     @pytest.mark.parametrize("what", ["another label spec", "a label spec that is not its hash"])
     def test_nor_are_its_trades_replayed_under_a_contract_that_was_not_its_own(self, family, tmp_path, what):
         change = (lambda m: {"label_spec": m["label_spec"] | {"hash": "1" * 64}}) if what == "another label spec" else DOCTORED[what][0]
-        revision, _ = self.start(family, tmp_path, {}, change(family["parent"]["revision"].manifest))
+        stored, _ = self.start(family, tmp_path, {}, change(family.parent.stored.revision.manifest))
         with pytest.raises(RevisionError, match=r"its label spec is .* and its fields make .* here.*retrain"):
-            pipeline.reread_evidence(revision, family["settings"], profile=3)
+            pipeline.reread_evidence(stored, family.settings)
 
     def test_nor_without_knowing_what_it_saw(self, family, tmp_path):
-        revision, _ = self.start(family, tmp_path, {}, {"lineage": []})
-        run, settings = family["child"], family["settings"]
-        options = {"costs": run["rows"].costs, "account": pipeline.account_spec(settings, SYNTHETIC, 3)}
+        stored, _ = self.start(family, tmp_path, {}, {"lineage": []})
         with pytest.raises(LeakageError, match="keeps no lineage"):
-            pipeline.shipped_evidence(revision, run["inputs"], settings, profile=3, **options)
+            pipeline.shipped_evidence(stored, family.child.inputs, family.settings, Conditions.of(stored, family.settings))
 
     def test_an_out_of_sample_table_that_cannot_be_read(self, family, tmp_path):
-        revision, _ = self.start(family, tmp_path, {"oos.parquet": b"PAR1"}, {})
+        stored, _ = self.start(family, tmp_path, {"oos.parquet": b"PAR1"}, {})
         with pytest.raises(RevisionError, match=r"oos.parquet cannot be read.*retrain"):
-            pipeline.reread_evidence(revision, family["settings"], profile=3)
+            pipeline.reread_evidence(stored, family.settings)
 
 
 class TestRefusals:
-    def start(self, family, **changed):
-        run = family["child"]
-        settings = changed.pop("settings", family["settings"])
-        inputs = changed.pop("inputs", run["inputs"])
-        return pipeline.find_start(inputs, run["rows"], run["windows"], pipeline.recipe_of(settings), settings)
+    def start(self, family, settings=None, models_dir=None):
+        case = family.child.case if models_dir is None else in_store(family.child.case, models_dir)
+        if settings is not None:
+            case = replace(case, settings=settings, recipe=pipeline.recipe_of(settings))
+        return pipeline.find_start(case)
 
     def why(self, family, parent=None, ours=None, **changed):
-        run = family["child"]
-        mine, windows, rows = read_parent(family["parent"]["revision"]), run["windows"], run["rows"]
+        run = family.child
+        mine, windows, rows = read_parent(family.parent.stored), run.case.windows, run.case.rows
         facts = {"select_start_s": windows.span("select").start_s, "newest_label_s": int(rows.end_s.max()), "embargo_s": windows.embargo_s}
-        warm = changed.pop("warm", family["settings"].warmstart)
+        warm = changed.pop("warm", family.settings.warmstart)
         newest = changed.pop("newest", rows.x[np.isfinite(rows.x).all(axis=1)][-2_880:])
         return why_not_warm(replace(mine, **(parent or {})), replace(mine.terms, **(ours or {})), newest, warm, **(facts | changed))
 
@@ -429,7 +399,7 @@ class TestRefusals:
         ],
     )
     def test_other_terms(self, family, changed, reason):
-        terms = terms_of(family["parent"]["revision"])
+        terms = terms_of(family.parent.stored)
         assert re.search(reason, self.why(family, ours=changed(terms)))
 
     def test_a_scaler_of_another_width(self, family):
@@ -445,16 +415,14 @@ class TestRefusals:
         assert "later bars" in self.why(family, newest_label_s=1_700_000_000)
 
     def test_strong_drift_skips_the_candidate(self, family):
-        moved = family["child"]["rows"].x[-2_880:] * 3 + 1
+        moved = family.child.case.rows.x[-2_880:] * 3 + 1
         assert "the market has moved" in self.why(family, newest=moved)
         assert "the market has moved" in self.why(family, newest=np.full((5, 55), np.nan), warm=replace(WARM, max_drift_psi=0.0))
 
     def test_as_asked_or_without_a_parent(self, family, tmp_path):
-        off = replace(family["settings"], warmstart=replace(family["settings"].warmstart, enabled=False))
+        off = replace(family.settings, warmstart=replace(family.settings.warmstart, enabled=False))
         assert self.start(family, settings=off) == COLD
-        inputs = family["child"]["inputs"]
-        empty = replace(inputs, choice=replace(inputs.choice, models_dir=str(tmp_path)))
-        assert self.start(family, inputs=empty).reason == "no approved revision is active here"
+        assert self.start(family, models_dir=tmp_path).reason == "no approved revision is active here"
 
     def test_tuned_parameters_start_from_nothing(self, family):
         tuned = load_settings(SMALL | {"ensemble.xgb_max_depth": 3})
@@ -463,19 +431,17 @@ class TestRefusals:
         assert "other ensemble parameters (xgb_max_depth)" in found.reason
 
     def test_an_altered_file_or_pointer_is_noticed_before_anything_is_parsed(self, family, tmp_path):
-        inputs = family["child"]["inputs"]
         copy = tmp_path / "models"
-        shutil.copytree(inputs.choice.models_dir, copy)
-        there = replace(inputs, choice=replace(inputs.choice, models_dir=str(copy)))
-        assert self.start(family, inputs=there).parent is not None
-        name = family["parent"]["revision"].name
+        shutil.copytree(family.child.choice.models_dir, copy)
+        assert self.start(family, models_dir=copy).parent is not None
+        name = family.parent.stored.revision.name
         native = copy / "revisions" / name / "native" / "signal_lgb.txt"
         native.parent.chmod(0o755)
         native.chmod(0o644)
         native.write_text(native.read_text().replace("version=v4", "version=v5"))
-        assert "sha256 differs" in self.start(family, inputs=there).reason
+        assert "sha256 differs" in self.start(family, models_dir=copy).reason
         (copy / "model_compat.json").write_text("{")
-        assert "the active revision cannot be continued" in self.start(family, inputs=there).reason
+        assert "the active revision cannot be continued" in self.start(family, models_dir=copy).reason
 
     @pytest.mark.parametrize(
         ("name", "data", "says"),
@@ -494,14 +460,14 @@ class TestRefusals:
         ],
     )
     def test_native_files_that_are_something_else(self, family, name, data, says):
-        revision = family["parent"]["revision"]
+        revision = family.parent.stored.revision
         with pytest.raises(RevisionError, match=rf"^native/{re.escape(name)}.*{says}"):
             read_signal(lambda asked: data if asked == f"native/{name}" else revision.read(asked), 55, 3)
 
     @pytest.mark.parametrize("name", ["signal_xgb.ubj", "signal_lgb.txt", "signal_rf.npz", "scaler.npz", "spread.npz"])
     @pytest.mark.parametrize("share", [0.0, 0.02, 0.5, 0.97])
     def test_native_files_that_were_cut_short(self, family, name, share):
-        revision = family["parent"]["revision"]
+        revision = family.parent.stored.revision
         data = revision.read(f"native/{name}")
         with pytest.raises(RevisionError, match=rf"^native/{re.escape(name)} cannot be read"):
             read_signal(lambda asked: data[: int(share * len(data))] if asked == f"native/{name}" else revision.read(asked), 55, 3)
@@ -509,7 +475,7 @@ class TestRefusals:
     @pytest.mark.parametrize("what", ["features", "classes"])
     def test_whole_native_files_of_another_width_or_class_list(self, family, what):
         """What scikit-learn and LightGBM would take without a word."""
-        revision = family["parent"]["revision"]
+        revision = family.parent.stored.revision
         columns, classes = (54, 3) if what == "features" else (55, 2)
         z, y, w = noise(400, columns=columns)
         files = native_files(fit_ensemble(z, y % classes, w, BARE, n_classes=classes, seed=1, threads=1, rounds=Rounds(2, 2)), "signal")
@@ -519,17 +485,17 @@ class TestRefusals:
 
     def test_whole_native_files_of_another_model(self, family, monkeypatch):
         """Right hashes, right widths, and not what the graph holds."""
-        other = native_files(family["child"]["shipped"].signal, "signal")
-        read = type(family["parent"]["revision"]).read
+        other = native_files(family.child.shipped.signal, "signal")
+        read = type(family.parent.stored.revision).read
         monkeypatch.setattr("trademl.ship.store.Revision.read", lambda self, name: other.get(name) or read(self, name))
         with pytest.raises(RevisionError, match="differ from its own graph"):
-            read_parent(family["parent"]["revision"])
+            read_parent(family.parent.stored)
 
     def test_a_revision_of_an_older_trademl(self, family):
-        revision = family["parent"]["revision"]
+        revision = family.parent.stored.revision
         older = replace(revision, manifest={k: v for k, v in revision.manifest.items() if k != "ensemble"})
         with pytest.raises(RevisionError, match="older trademl"):
-            terms_of(older)
+            terms_of(Stored(older))
 
 
 def test_terms_are_compared_as_a_manifest_keeps_them():

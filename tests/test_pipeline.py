@@ -1,32 +1,24 @@
 """Which market a command means, what the settings become, and what a whole run on a small market leaves behind."""
 
-import json
+import shutil
 from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
-from trademl.pipeline.market.choice import SYNTHETIC
+from small_run import SMALL, retrain
 
 from trademl.errors import BadDataError, LeakageError, UsageError
 from trademl.market.features import FEATURE_NAMES
 from trademl.market.out_of_sample import LEAD_BARS
-from trademl.market.walkforward import unwatched
 from trademl.pipeline import market as pipeline
-from trademl.pipeline.market.evidence import out_of_sample
+from trademl.pipeline.choice import SYNTHETIC, MarketFlags
+from trademl.pipeline.market.pages import FEW_DAYS, Pages
+from trademl.pipeline.market.replay import out_of_sample
+from trademl.pipeline.stored import Stored
 from trademl.settings import load_settings
+from trademl.ship.export import TOLERANCE
+from trademl.ship.store import State, Store
 from trademl.validate.leakage import assert_no_leakage
-from trademl.validate.lineage import Lineage
-
-SMALL = {
-    "run.threads": 1,  # many small fits: threads only wait for each other
-    "synthetic.bars": 9_000,
-    "windows.refit_every_days": 20,
-    "ensemble.rf_trees": 20,
-    "ensemble.xgb_max_rounds": 60,
-    "ensemble.lgb_max_rounds": 60,
-    "backtest.null_runs": 50,
-    "backtest.bootstrap_draws": 300,
-}
 
 
 @pytest.fixture
@@ -50,21 +42,21 @@ class TestWhichMarket:
 
     def test_bars_need_a_calendar_or_the_word_that_there_is_none(self, settings):
         with pytest.raises(UsageError, match="--no-news"):
-            pipeline.choose_market(settings, bars="x.csv")
-        assert pipeline.choose_market(settings, bars="x.csv", no_news=True).models_dir == "models"
+            pipeline.choose_market(settings, MarketFlags(bars="x.csv"))
+        assert pipeline.choose_market(settings, MarketFlags(bars="x.csv", no_news=True)).models_dir == "models"
         with pytest.raises(UsageError, match="exclude"):
-            pipeline.choose_market(settings, bars="x.csv", news="n.csv", no_news=True)
+            pipeline.choose_market(settings, MarketFlags(bars="x.csv", news="n.csv", no_news=True))
 
     @pytest.mark.parametrize("given", [{"news": "n.csv"}, {"no_news": True}])
     def test_a_calendar_without_bars_is_refused(self, settings, given):
         with pytest.raises(UsageError, match="--bars"):
-            pipeline.choose_market(settings, **given)
+            pipeline.choose_market(settings, MarketFlags(**given))
 
     def test_another_symbol_needs_bars_and_a_section(self, settings):
         with pytest.raises(UsageError, match="XAUUSD"):
-            pipeline.choose_market(settings, symbol="XAUUSD")
+            pipeline.choose_market(settings, MarketFlags(symbol="XAUUSD"))
         with pytest.raises(UsageError, match=r"\[symbol.DOGE\]"):
-            pipeline.choose_market(settings, symbol="DOGE", bars="x.csv", no_news=True)
+            pipeline.choose_market(settings, MarketFlags(symbol="DOGE", bars="x.csv", no_news=True))
 
 
 class TestContract:
@@ -85,45 +77,28 @@ class TestContract:
         assert (account.balance, account.risk_pct, account.max_total_drawdown_pct) == (500, 0.75, 20.0)
 
 
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """One whole run on a small embedded market, by hand."""
-    settings = load_settings(SMALL)
-    choice = pipeline.choose_market(settings, symbol=SYNTHETIC, models_dir=str(tmp_path_factory.mktemp("models")))
-    inputs = pipeline.load_inputs(settings, choice)
-    rows = pipeline.make_rows(inputs, pipeline.make_features(inputs, settings), settings)
-    recipe, windows = pipeline.recipe_of(settings), pipeline.windows_of(rows, settings.windows)
-    judged = pipeline.judge(rows, windows, recipe, 3)
-    shipped = pipeline.ship(rows, judged, recipe)
-    run_id = pipeline.run_id_of(inputs, rows, recipe, settings)
-    proven = pipeline.prove(rows, judged, shipped, run_id)
-    evidence, verdict = pipeline.weigh(rows, judged, recipe, settings, choice.symbol, 3)
-    revision = pipeline.store_revision(inputs, rows, recipe, settings, judged, shipped, proven, evidence, verdict, run_id)
-    return {name: value for name, value in locals().items() if name != "tmp_path_factory"}
-
-
 @pytest.mark.leakage
 class TestNothingLeaks:
-    def test_every_judged_bar_lies_after_every_label_that_its_model_saw(self, run):
-        rows, judged = run["rows"], run["judged"]
+    def test_every_judged_bar_lies_after_every_label_that_its_model_saw(self, small_run):
+        rows, judged = small_run.case.rows, small_run.judged
         for fold in [*judged.signal.folds, *judged.signal.oof]:
             assert_no_leakage(fold.fit_rows, fold.test_rows, rows.time_s, rows.end_s, embargo_s=judged.windows.embargo_s)
             assert rows.end_s[fold.fit_rows].max() + judged.windows.embargo_s <= rows.time_s[fold.test_rows].min()
 
-    def test_the_shipped_models_cannot_be_scored_on_the_final_window(self, run):
-        lineage = run["shipped"].lineage
+    def test_the_shipped_models_cannot_be_scored_on_the_final_window(self, small_run):
+        lineage = small_run.shipped.lineage
         with pytest.raises(LeakageError, match="shipped"):
-            lineage.check(run["windows"].span("final").start_s, run["windows"].embargo_s)
-        run["judged"].lineage.check(run["windows"].span("final").start_s, run["windows"].embargo_s)
+            lineage.check(small_run.case.windows.span("final").start_s, small_run.case.windows.embargo_s)
+        small_run.judged.lineage.check(small_run.case.windows.span("final").start_s, small_run.case.windows.embargo_s)
 
-    def test_the_future_of_the_final_window_changes_nothing_that_was_chosen(self, run):
+    def test_the_future_of_the_final_window_changes_nothing_that_was_chosen(self, small_run):
         """Corrupt labels and features of the final window: what was frozen on select stays the same, bit for bit."""
-        rows, windows = run["rows"], run["windows"]
+        rows, windows = small_run.case.rows, small_run.case.windows
         start = windows.bars("final")[0]
         x = rows.x.copy()
         x[start:] = np.random.default_rng(0).permutation(x[start:])
-        again = pipeline.judge(replace(rows, x=x), windows, run["recipe"], 3, unwatched).frozen
-        first = run["judged"].frozen
+        again = pipeline.judge_recipe(replace(small_run.case, rows=replace(rows, x=x))).frozen
+        first = small_run.judged.frozen
         assert again.signal_rounds == first.signal_rounds
         assert again.margins == first.margins
         assert (again.worth == first.worth).all()
@@ -133,100 +108,105 @@ class TestNothingLeaks:
 
 
 class TestRevision:
-    def test_it_verifies_and_names_its_contract(self, run):
-        revision, manifest = run["revision"], run["revision"].manifest
+    def test_it_verifies_and_names_its_contract(self, small_run):
+        revision, manifest = small_run.stored.revision, small_run.stored.revision.manifest
         assert all(check.ok for check in revision.verify())
-        assert manifest["label_spec"]["hash"] == run["rows"].spec.hash
+        assert manifest["label_spec"]["hash"] == small_run.case.rows.spec.hash
         assert manifest["line"] == "market-synth-15min"
         assert manifest["feature_count"] == 55
-        assert manifest["data"]["sha256"] == run["inputs"].bars_sha256
-        assert Lineage.from_json(json.dumps(manifest["lineage"])) == run["shipped"].lineage
+        assert manifest["data"]["sha256"] == small_run.inputs.bars_sha256
+        assert small_run.stored.lineage == small_run.shipped.lineage.add(small_run.heads.fit())
 
-    def test_parity_was_proven_on_all_rows(self, run):
-        complete = np.isfinite(run["rows"].x).all(axis=1).sum()
-        signal = run["proven"].parity["signal"]
+    def test_parity_was_proven_on_all_rows(self, small_run):
+        complete = np.isfinite(small_run.case.rows.x).all(axis=1).sum()
+        signal = small_run.proven.parity["signal"]
         assert (signal["rows"], signal["flips"]) == (complete, 0)
-        assert signal["max_abs"] <= 1e-5
-        assert run["proven"].parity["position"]["rows"] == len(run["shipped"].position_held.bar)
+        assert signal["max_abs"] <= TOLERANCE
+        assert small_run.proven.parity["position"]["rows"] == len(small_run.shipped.position_held.bar)
 
-    def test_the_stored_table_replays_the_run(self, run):
-        oos, judged = out_of_sample(run["revision"]), run["judged"]
+    def test_the_stored_table_replays_the_run(self, small_run):
+        oos, judged = out_of_sample(small_run.stored), small_run.judged
         final = judged.windows.bars("final")
         offset = judged.windows.bars("select")[0] - LEAD_BARS
         assert (oos.rows("final") + offset == final).all()
-        again = pipeline.reread_evidence(run["revision"], run["settings"], profile=3)
-        assert again.to_json() == run["evidence"].to_json()
+        again = pipeline.reread_evidence(small_run.stored, small_run.settings)
+        assert again.to_json() == small_run.evidence.to_json()
 
-    def test_a_sharpe_says_from_how_many_days(self, run):
-        from trademl.pipeline.market.pages import FEW_DAYS, Pages
-
-        days = run["evidence"].strategy.sharpe.n
-        rows = dict(Pages(run["revision"], run["evidence"], run["settings"], 3).trade_rows())
+    def test_a_sharpe_says_from_how_many_days(self, small_run):
+        days = small_run.evidence.strategy.sharpe.n
+        rows = dict(Pages(small_run.stored, small_run.evidence).trade_rows())
         told = "" if days >= FEW_DAYS else " (too few to be believed)"
         assert days > 1 and f"Sharpe, annualised from {days} daily returns{told}" in rows
-        assert rows["trades"] == f"{run['evidence'].strategy.trades:,}"
+        assert rows["trades"] == f"{small_run.evidence.strategy.trades:,}"
 
-    def test_a_run_by_hand_moves_no_pointer(self, run):
-        from trademl.ship.store import State, Store
-
-        store = Store(run["choice"].models_dir)
+    def test_a_run_by_hand_moves_no_pointer(self, small_run):
+        store = Store(small_run.choice.models_dir)
         assert store.active() is None
-        assert store.state(run["revision"]) == (State.APPROVED if run["verdict"].passed else State.CANDIDATE)
+        assert store.state(small_run.stored.revision) == (State.APPROVED if small_run.finding.verdict.passed else State.CANDIDATE)
 
-    def test_a_second_run_makes_the_same_files(self, run):
-        shipped = pipeline.ship(run["rows"], run["judged"], replace(run["recipe"], threads=2))
-        proven = pipeline.prove(run["rows"], run["judged"], shipped, run["run_id"])
-        assert proven.graphs == run["proven"].graphs
-        assert proven.golden == run["proven"].golden
+    def test_a_second_run_makes_the_same_files(self, small_run):
+        case = replace(small_run.case, recipe=replace(small_run.case.recipe, threads=2))
+        proven = pipeline.prove(case, small_run.judged, pipeline.ship_models(case, small_run.judged))
+        assert proven.run_id == small_run.proven.run_id
+        assert proven.graphs == small_run.proven.graphs
+        assert proven.golden == small_run.proven.golden
 
-    def test_metrics_say_what_the_report_draws(self, run):
-        metrics = json.loads(run["revision"].read("metrics.json"))
+    def test_new_risk_heads_stand_beside_the_same_signal_and_position(self, small_run, tmp_path):
+        shutil.copytree(small_run.choice.models_dir, tmp_path / "models")
+        first = Stored(Store(tmp_path / "models").open())
+        then = pipeline.store_risk(first, small_run.settings)
+        assert (then.parent, then.run_id, then.lineage) == (first.name, first.run_id, first.lineage)
+        assert all(check.ok for check in then.revision.verify())
+        assert {file.name for file in then.files} == {file.name for file in first.files}
+        kept = [file.name for file in first.files if "risk" not in file.name]
+        assert all(then.read(name) == first.read(name) for name in kept)
+        assert (
+            pipeline.reread_evidence(then, small_run.settings).to_json() == small_run.evidence.to_json()
+        )  # the same trades: the same heads
+
+    def test_metrics_say_what_the_report_draws(self, small_run):
+        metrics = small_run.stored.metrics
         assert sum(metrics["labels"]["shares"].values()) == pytest.approx(1)
-        assert {row["name"] for row in metrics["features"]} == {f["name"] for f in run["revision"].manifest["features"]}
+        assert {row["name"] for row in metrics["features"]} == {f["name"] for f in small_run.stored.revision.manifest["features"]}
         final = metrics["signal"]["final"]
-        assert final["n"] == len(run["windows"].rows("final"))
+        assert final["n"] == len(small_run.case.windows.rows("final"))
         assert final["log_loss"] < final["prior_log_loss"]  # the embedded market has an edge
-        assert asdict(run["verdict"])["passed"] == run["revision"].manifest["gate"]["passed"]
+        assert asdict(small_run.finding.verdict)["passed"] == small_run.stored.revision.manifest["gate"]["passed"]
 
 
 @pytest.fixture(scope="module")
 def bare(tmp_path_factory):
     """An embedded market without volume and without a calendar."""
-    settings = load_settings(SMALL | {"synthetic.bars": 7_000})
-    choice = pipeline.choose_market(settings, symbol=SYNTHETIC, models_dir=str(tmp_path_factory.mktemp("models")))
-    inputs = pipeline.load_inputs(settings, choice)
-    inputs = replace(inputs, bars=inputs.bars.assign(volume=0.0), events=None, news_sha256=None, news_covers_until=None)
-    return settings, inputs, pipeline.make_rows(inputs, pipeline.make_features(inputs, settings), settings)
+
+    def strip(inputs):
+        return replace(inputs, bars=inputs.bars.assign(volume=0.0), events=None, news_sha256=None, news_covers_until=None)
+
+    models_dir, settings = tmp_path_factory.mktemp("models"), SMALL | {"synthetic.bars": 7_000}
+    return retrain(models_dir, settings, until="proven", change={"inputs": strip}, risk=False)
 
 
 class TestConstantColumns:
     """Bars without volume, a run without a calendar: handled, and said."""
 
-    def test_they_are_named(self, bare, run):
-        names = pipeline.constant_features(bare[2])
+    def test_they_are_named(self, bare, small_run):
+        names = pipeline.constant_features(bare.rows)
         assert {"volume_surge", "vwap_dist", "is_news_near", "news_minutes_away"} < set(names)
         assert len(names) == 9
         assert pipeline.constant_sentence(names).startswith("9 features never change in these bars (volume_ratio, ")
         assert pipeline.constant_sentence(names[:1]).startswith(
             "1 feature never changes in these bars (volume_ratio): nothing is learned from it"
         )
-        assert pipeline.constant_sentence(pipeline.constant_features(run["rows"])) == ""
-        assert run["revision"].manifest["constant_features"] == []
+        assert pipeline.constant_sentence(pipeline.constant_features(small_run.case.rows)) == ""
+        assert small_run.stored.revision.manifest["constant_features"] == []
 
     def test_nobody_asks_them_and_parity_holds_on_all_rows(self, bare):
-        settings, _, rows = bare
-        recipe, windows = pipeline.recipe_of(settings), pipeline.windows_of(rows, settings.windows)
-        judged = pipeline.judge(rows, windows, recipe, 3)
-        shipped = pipeline.ship(rows, judged, recipe)
-        proven = pipeline.prove(rows, judged, shipped, "0" * 16)
-        assert proven.parity["signal"]["flips"] == 0
-        assert proven.parity["signal"]["max_abs"] <= 1e-5
-        dead = {FEATURE_NAMES.index(name) for name in pipeline.constant_features(rows)}
-        for table in (*shipped.signal.tables, *shipped.position.tables):
+        assert bare.proven.parity["signal"]["flips"] == 0
+        assert bare.proven.parity["signal"]["max_abs"] <= TOLERANCE
+        dead = {FEATURE_NAMES.index(name) for name in pipeline.constant_features(bare.rows)}
+        for table in (*bare.shipped.signal.tables, *bare.shipped.position.tables):
             assert dead.isdisjoint(table.feature.tolist())
 
     def test_prices_that_do_not_move_have_no_label(self, bare):
-        settings, inputs, _ = bare
-        still = replace(inputs, bars=inputs.bars.assign(open=1.0, high=1.0, low=1.0, close=1.0))
+        still, settings = replace(bare.inputs, bars=bare.inputs.bars.assign(open=1.0, high=1.0, low=1.0, close=1.0)), bare.settings
         with pytest.raises(BadDataError, match=r"none of 7,000 bars has a label: their ATR is zero.*trademl data check"):
             pipeline.make_rows(still, pipeline.make_features(still, settings), settings)

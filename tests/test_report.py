@@ -9,9 +9,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from trademl import report
-from trademl.report.figures import MAX_POINTS, thin, times
+from trademl.evidence.figures import MAX_POINTS, thin
+from trademl.report.figures import times
 from trademl.report.page import PLOTLY, clean_html, lighter
 
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
@@ -71,20 +74,20 @@ def test_nothing_is_fetched(tmp_path):
     figure = report.confusion([[3, 1], [2, 4]], ["SELL", "BUY"])
     figure.add_layout_image(source="https://example.org/x.png")
     text = page(tmp_path, markdown("![x](https://example.org/a.png) and ![y](b.png)"), code(plot(figure)))
-    own = text.replace(re.search(r"<script>.*?plotly.js v.*?</script>", text, re.DOTALL)[0], "")
-    assert not re.search(r"""(src|href)=["'](?!#|data:)""", own)
-    assert "https://example.org/x.png" not in own
-    assert "default-src 'none'" in own
+    page_text = text.replace(re.search(r"<script>.*?plotly.js v.*?</script>", text, re.DOTALL)[0], "")
+    assert not re.search(r"""(src|href)=["'](?!#|data:)""", page_text)
+    assert "https://example.org/x.png" not in page_text
+    assert "default-src 'none'" in page_text
 
 
-def test_sentences_wrap_and_wear_no_quotes(tmp_path):
-    told = {"output_type": "execute_result", "metadata": {}, "execution_count": 1, "data": {"text/plain": repr("it's cold: <no parent>")}}
+def test_sentences_wrap_and_are_shown_without_quotes(tmp_path):
+    result = {"output_type": "execute_result", "metadata": {}, "execution_count": 1, "data": {"text/plain": repr("it's cold: <no parent>")}}
     table = {
         "output_type": "display_data",
         "metadata": {},
         "data": {"text/html": f"<table><tr><td>1.5</td><td>{'why ' * 20}</td></tr></table>"},
     }
-    text = body(page(tmp_path, code(told, table)))
+    text = body(page(tmp_path, code(result, table)))
     assert '<pre class="out">it&#x27;s cold: &lt;no parent&gt;</pre>' in text
     assert "<td>1.5</td>" in text and '<td class="words">why' in text
 
@@ -240,6 +243,11 @@ def test_times_of_every_kind_are_the_same_moment(moment):
     assert times(pd.DatetimeIndex([moment if not isinstance(moment, int) else moment * 10**9]))[0] == expected
 
 
+def _drawn_y(trace) -> list:
+    packed = trace["y"]
+    return packed if isinstance(packed, list) else np.frombuffer(base64.b64decode(packed["bdata"]), packed["dtype"]).tolist()
+
+
 def text_of(figure) -> str:
     return figure.layout.title.text + " | " + figure.layout.title.subtitle.text
 
@@ -265,9 +273,37 @@ def test_a_year_of_equity_is_thin_enough():
     n = 35_000
     rng = np.random.default_rng(3)
     equity = 500 + rng.normal(size=n).cumsum()
-    figure = report.equity_and_drawdown(np.arange(n) * 900, equity, band_low=equity - 5, band_high=equity + 5, null_median=equity * 0)
+    figure = report.equity_and_drawdown(np.arange(n) * 900, equity, band=report.EquityBand(equity - 5, equity + 5, median=equity * 0))
     assert all(len(trace.y) <= MAX_POINTS for trace in figure.data)
     assert equity.min() in figure.data[3].y
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 12_000), scale=st.sampled_from([1e-4, 1e-3, 1e-2]))
+@settings(max_examples=15, deadline=None)
+def test_the_extremes_drawn_are_those_of_the_curve(seed, n, scale):
+    equity = 500 * np.exp(np.random.default_rng(seed).normal(scale=scale, size=n).cumsum())
+    deepest = 100 * (1 - equity / np.maximum.accumulate(equity)).max()
+    drawn = lighter(json.loads(report.equity_and_drawdown(900 * np.arange(n), equity).to_json()))
+    line, fall = (np.array(_drawn_y(trace), dtype=float) for trace in drawn["data"][-2:])
+    assert (line.min(), line.max(), line[-1]) == (equity.min(), equity.max(), equity[-1])
+    assert -fall.min() == pytest.approx(deepest, abs=1e-9)
+    assert f"deepest drawdown {deepest:.1f} %" in drawn["layout"]["title"]["subtitle"]["text"]
+
+
+def test_a_thinned_curve_brings_its_drawdown():
+    figure = report.equity_and_drawdown([0, 900, 1800], [500, 480, 510], drawdown_pct=[0.0, 9.7, 0.0])
+    assert min(figure.data[-1].y) == -9.7
+    assert "deepest drawdown 9.7 %" in text_of(figure)
+
+
+@given(seed=st.integers(0, 2**32 - 1), n=st.integers(1, 9_000))
+@settings(max_examples=40, deadline=None)
+def test_thinning_several_series_keeps_the_extremes_of_each(seed, n):
+    series = np.random.default_rng(seed).normal(size=(3, n)).cumsum(axis=1)
+    keep = thin(*series, limit=400)
+    assert len(keep) <= 400
+    for values in series:
+        assert {0, n - 1, int(values.argmin()), int(values.argmax())} <= set(keep.tolist())
 
 
 def test_purged_gaps_come_from_the_windows_or_are_given():
@@ -299,7 +335,7 @@ def test_every_figure_says_its_subject_its_n_and_its_units():
     rows = [{"name": "atr_pct", "finite": 0.5, "low": 0, "median": 1, "high": 2}]
     figures = [
         report.label_distribution({"BUY": 1.0}, {"BUY": 1.0}, 10),
-        report.label_on_path(bars, 0, entry_price=1, target=2, stop=0.5, exit=1, exit_price=2, reason="TP"),
+        report.label_on_path(bars, report.PathTrade(entry=0, exit=1, entry_price=1, exit_price=2, target=2, stop=0.5, reason="TP")),
         report.windows_timeline({"train": {"start": 0, "end": 86_400}}),
         report.equity_and_drawdown([0, 900], [500, 501]),
         report.calibration(bins),

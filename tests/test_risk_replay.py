@@ -116,7 +116,6 @@ def test_rows_are_ordered_by_trade_then_balance():
     assert done.balance.tolist() == [1000.0, 5000.0] * 31
     assert done.features == STATE_FEATURES
     assert done.histogram.sum() == pytest.approx(1)
-    assert done.effective_risk_pct == pytest.approx(0.75 * done.labels)
 
 
 def test_entropy_and_edge_share():
@@ -235,7 +234,7 @@ def test_risk_below_the_minimum_lot_is_skipped_not_rounded_up():
     assert np.isnan(done.scores[:, :7]).all()
     assert np.isfinite(done.scores[:, 7:]).all()
     assert (done.labels >= CANDIDATES[7]).all()
-    assert (done.states[:, 2] == 0.5).all()  # what was never opened is no history
+    assert (done.states[:, 2] == 0.5).all()  # a trade that was never opened is not part of the history
 
 
 @pytest.mark.parametrize(
@@ -298,11 +297,12 @@ def test_at_equal_base_risk_profile_1_is_the_conservative_one():
 def test_effective_risk_of_profile_1_is_at_most_profile_5s(win_rate):
     trades = coin(win_rate, 900, 5)
     one, five = (replay(trades, p, balances=(1000.0, 5000.0), seed=3) for p in (P1, P5))
-    right = dict(zip(zip(five.trade_index, five.balance), five.effective_risk_pct))
-    pairs = [(a, right[t, b]) for t, b, a in zip(one.trade_index, one.balance, one.effective_risk_pct) if (t, b) in right]
+    cautious, bold = P1.base_risk_pct * one.labels, P5.base_risk_pct * five.labels
+    by_state = dict(zip(zip(five.trade_index, five.balance), bold))
+    pairs = [(a, by_state[t, b]) for t, b, a in zip(one.trade_index, one.balance, cautious) if (t, b) in by_state]
     assert len(pairs) > 800
     assert np.mean([a <= b for a, b in pairs]) >= 0.98
-    assert one.effective_risk_pct.mean() <= five.effective_risk_pct.mean()
+    assert cautious.mean() <= bold.mean()
 
 
 def test_profile_5_reaches_the_top_in_strong_runs():

@@ -260,10 +260,10 @@ def test_from_backtest_empty():
     assert len(TradeSequence.from_backtest(table().iloc[:0])) == 0
 
 
-def test_from_backtest_names_times_that_are_none():
+def test_from_backtest_names_missing_times_and_other_zones():
     with pytest.raises(BadDataError, match="row 2: exit_time is missing"):
         TradeSequence.from_backtest(table().assign(exit_time=lambda t: t.exit_time.where(t.index == t.index[0])))
-    with pytest.raises(BadDataError, match=r"entry_time \(datetime64.*\) holds no times in UTC"):
+    with pytest.raises(BadDataError, match=r"entry_time \(datetime64.*\) does not hold times in UTC"):
         TradeSequence.from_backtest(table().assign(entry_time=lambda t: t.entry_time.dt.tz_localize(None)))
 
 

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from enum import StrEnum
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 import trademl.runs.jobs as jobs_module
 from trademl.errors import BadDataError, Exit, LockedError, StageError, UsageError
+from trademl.files import jsonable
 from trademl.runs import (
     Pace,
     Progress,
@@ -27,7 +29,6 @@ from trademl.runs import (
     find_job,
     finish_stale,
     job_parameters,
-    jsonable,
     read_events,
     run_job,
     stage_seconds,
@@ -74,7 +75,7 @@ def test_two_runs_in_one_second_get_two_folders(tmp_path):
 def test_a_run_id_that_is_taken_is_not_used_again(tmp_path, monkeypatch):
     now = datetime(2026, 11, 21, tzinfo=UTC)
     tokens = iter(["aaaaaa", "aaaaaa", "bbbbbb", "aaaaaa", "bbbbbb", "cccccc"])
-    monkeypatch.setattr("trademl.runs.folder.secrets.token_hex", lambda _: next(tokens))
+    monkeypatch.setattr("trademl.runs.folder.secrets", SimpleNamespace(token_hex=lambda _: next(tokens)))
     first = RunFolder.create(tmp_path, "retrain", now=now)
     second = RunFolder.create(tmp_path, "retrain", now=now)
     second.finish()

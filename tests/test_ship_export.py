@@ -12,7 +12,8 @@ from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 from trademl.errors import ParityError, UsageError
 from trademl.learn.readers import from_forest, from_lightgbm, from_xgboost
 from trademl.learn.treetable import TreeTable, predict, replace_oldest
-from trademl.ship.export import check_parity, ensemble_graph, predict_onnx, regressor_graph, session
+from trademl.ship.export import check_parity, ensemble_graph, regressor_graph
+from trademl.ship.runtime import predict_onnx, session
 
 N, F = 6_000, 9
 NAMES = ("rf", "xgb", "lgb")

@@ -4,15 +4,19 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import nbformat
+import numpy as np
 import pandas as pd
 import pytest
 from make_revision import make_files, make_manifest
 from trademl.pipeline.market.choice import SYNTHETIC
 
 from trademl import device
+from trademl.errors import BadDataError
+from trademl.learn.ensemble import fit_ensemble
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.market.risk import KEPT, risk_files
 from trademl.runs import RunFolder, run_job
@@ -115,6 +119,15 @@ class TestOneStore:
 
 
 class TestNothingToLearnFrom:
+    @pytest.mark.parametrize(("rows", "later"), [(40, 0), (2, 40)])
+    def test_too_few_rows_for_a_booster_are_bad_data(self, rows, later):
+        def made(n):
+            return np.zeros((n, 3), np.float32), np.arange(n) % 2, np.ones(n)
+
+        params = replace(load_settings().ensemble, lgb_subsample=0.05)
+        with pytest.raises(BadDataError, match=rf"position: {rows} rows to learn from and {later} to stop on are too few"):
+            fit_ensemble(*made(rows), params, n_classes=2, seed=1, stop=made(later), what="position")
+
     def test_risk_heads_without_trades_have_seen_nothing(self):
         settings = load_settings()
         none = pd.DataFrame({name: pd.Series(dtype="datetime64[ns, UTC]" if name.endswith("time") else float) for name in KEPT})
@@ -125,3 +138,56 @@ class TestNothingToLearnFrom:
         assert trained.fits() == ()
         assert trained.model.published == ()
         assert set(risk_files(trained, "0" * 16, "2026-01-02T03:04:05Z")) == {"risk_trades.parquet", "risk_metadata.json"}
+
+
+@pytest.mark.e2e
+class TestTheCommandLine:
+    """Refusals as a person meets them: an exit code, one sentence, no traceback."""
+
+    def said(self, *words: object, cwd: Path, **settings: object) -> tuple[int, str]:
+        more = {f"TRADEML_{name.upper()}": str(value) for name, value in settings.items()}
+        done = subprocess.run([TRADEML, *map(str, words)], cwd=cwd, env=environment(**more), capture_output=True, text=True, check=False)
+        assert "Traceback" not in done.stderr
+        assert "fault in TradeML" not in done.stderr
+        assert len(done.stderr.splitlines()) == (done.returncode not in (0, 3))
+        return done.returncode, done.stdout + done.stderr
+
+    @pytest.mark.parametrize("words", [["--bars", 0], ["--bars", 10**12], ["--seed", -1], ["--edge", 2], ["--edge", "nan"]])
+    def test_a_sample_that_cannot_be_made(self, tmp_path, words):
+        code, text = self.said("data", "sample", "--output", "bars.csv", *words, cwd=tmp_path)
+        assert (code, list(tmp_path.iterdir())) == (2, [])
+        assert words[0] in text or "edge" in text
+
+    @pytest.mark.parametrize(
+        ("name", "value"),
+        [
+            ("backtest_null_runs", -1),
+            ("windows_final_share", 0.9),
+            ("ensemble_rf_trees", 0),
+            ("labeling_tp_atr", "nan"),
+            ("risk_model_objective", "x"),
+        ],
+    )
+    def test_a_setting_is_refused_before_anything_is_written(self, tmp_path, name, value):
+        code, text = self.said("retrain", cwd=tmp_path, **{name: value})
+        assert (code, list(tmp_path.iterdir())) == (2, [])
+        assert f"environment TRADEML_{name.upper()}" in text
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize(
+        ("bars", "edge", "more", "ends"),
+        [
+            (1_500, 0.5, {}, 4),
+            (2_500, 0, {}, 4),
+            (3_600, 0.5, {"labeling_horizon_bars": 400}, 4),
+            (3_600, 0.5, {"labeling_tp_atr": 0.01, "labeling_sl_atr": 0.01}, 4),
+            (6_000, 0, {}, 3),
+        ],
+    )
+    def test_a_market_too_small_or_without_an_edge(self, tmp_path, bars, edge, more, ends):
+        small = {"synthetic_bars": bars, "backtest_null_runs": 50, "backtest_bootstrap_draws": 200, "run_threads": 1, **more}
+        code, text = self.said("retrain", "--edge", edge, cwd=tmp_path, **small)
+        assert code == ends, text
+        later = {"retrain --risk": ends, "report": 0, "backtest --oos-only": 0} if ends == 3 else {"report": 1}
+        for command, expected in later.items():
+            assert self.said(*command.split(), cwd=tmp_path, **small)[0] == expected, command

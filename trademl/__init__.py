@@ -3,11 +3,13 @@
 Modules:
 
 - `trademl.errors`: One root for everything that TradeML refuses, with the exit code that the command line gives for it.
+- `trademl.files`: Files: durable writes and careful reads, once for everybody; JSON and arrays as canonical bytes.
 - `trademl.report.figures`: Figures of the reports: plotly, from plain arrays and mappings, in one quiet style.
 - `trademl.report.page`: One HTML page from an executed notebook: self-contained, plotly.js embedded once, nothing fetched.
 - `trademl.settings`: Frozen run settings and where each value came from.
 - `trademl.ship.export`: The shipped graph: raw features in, calibrated probabilities out, one ONNX file per role.
 - `trademl.ship.manifest`: The manifest: one canonical JSON file that says what a revision is, and whose hash is its name.
+- `trademl.ship.revision`: One stored revision, and the eight checks that prove it.
 - `trademl.ship.store`: The local store: whole revisions that never change, and one pointer that moves last."""
 
 __version__ = "0.1.0"

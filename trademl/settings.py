@@ -50,6 +50,7 @@ class OneOf:
 _POSITIVE = Range(1e-9, 10**12)
 _NOT_NEGATIVE = Range(0, 10**12)
 _FRACTION = Range(0, 1, above=True)  # of something that must not be empty
+_SAMPLED = Range(0.05, 1)  # of the rows or the features that a tree sees: with fewer, some tree sees none
 _SEED = Range(0, 2**32 - 1)
 _COUNT = Range(1, 1_000_000)
 _ROUNDS = Range(1, 100_000)  # trees or boosting rounds
@@ -118,22 +119,22 @@ class Ensemble:
     rf_trees: Annotated[int, _ROUNDS]
     rf_max_depth: Annotated[int, _DEPTH]
     rf_min_samples_leaf: Annotated[int, _COUNT]
-    rf_max_samples: Annotated[float, _FRACTION]
-    rf_max_features: Annotated[float, _FRACTION]
+    rf_max_samples: Annotated[float, _SAMPLED]
+    rf_max_features: Annotated[float, _SAMPLED]
     xgb_max_rounds: Annotated[int, _ROUNDS]
     xgb_max_depth: Annotated[int, _DEPTH]
     xgb_learning_rate: Annotated[float, _FRACTION]
     xgb_min_child_weight: Annotated[float, _NOT_NEGATIVE]
-    xgb_subsample: Annotated[float, _FRACTION]
-    xgb_colsample: Annotated[float, _FRACTION]
+    xgb_subsample: Annotated[float, _SAMPLED]
+    xgb_colsample: Annotated[float, _SAMPLED]
     xgb_reg_lambda: Annotated[float, _NOT_NEGATIVE]
     xgb_max_bin: Annotated[int, _BINS]
     lgb_max_rounds: Annotated[int, _ROUNDS]
-    lgb_num_leaves: Annotated[int, Range(2, 131_072)]
+    lgb_num_leaves: Annotated[int, Range(2, 4_096)]
     lgb_learning_rate: Annotated[float, _FRACTION]
     lgb_min_data_in_leaf: Annotated[int, _COUNT]
-    lgb_subsample: Annotated[float, _FRACTION]
-    lgb_colsample: Annotated[float, _FRACTION]
+    lgb_subsample: Annotated[float, _SAMPLED]
+    lgb_colsample: Annotated[float, _SAMPLED]
     lgb_reg_lambda: Annotated[float, _NOT_NEGATIVE]
     lgb_max_bin: Annotated[int, _BINS]
     early_stopping_rounds: Annotated[int, _ROUNDS]

@@ -1,5 +1,6 @@
 """What the command line promises, tried as a person tries it: the script, in a folder of its own, on a small market."""
 
+import io
 import json
 import os
 import random
@@ -12,21 +13,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+import small_run
 from filelock import FileLock
+
+from trademl.cli import main
 
 pytestmark = pytest.mark.e2e
 
 TRADEML = Path(sys.executable).with_name("trademl")
-SMALL = {
-    "SYNTHETIC_BARS": 9_000,
-    "WINDOWS_REFIT_EVERY_DAYS": 20,
-    "ENSEMBLE_RF_TREES": 20,
-    "ENSEMBLE_XGB_MAX_ROUNDS": 60,
-    "ENSEMBLE_LGB_MAX_ROUNDS": 60,
-    "BACKTEST_NULL_RUNS": 50,
-    "BACKTEST_BOOTSTRAP_DRAWS": 300,
-    "RUN_THREADS": 1,
-}
 PROMISED = {"run_id", "revision", "status", "exit", "gate", "seconds", "report", "metrics"}
 RUN_FILES = {"retrain.ipynb", "report.html", "metrics.json", "backtest_report.json", "events.jsonl", "run.json"}
 STORE = "models/synthetic"
@@ -49,14 +43,34 @@ class Done:
 def environment(small: bool = True, **more: object) -> dict[str, str]:
     """This process's, without its own TradeML settings, with those of a small market."""
     own = {name: value for name, value in os.environ.items() if not name.startswith("TRADEML_")}
-    return own | {f"TRADEML_{name}": str(value) for name, value in (SMALL if small else {}).items()} | {k: str(v) for k, v in more.items()}
+    return own | (small_run.environment() if small else {}) | {name: str(value) for name, value in more.items()}
 
 
-def trademl(*words: object, cwd: Path, small: bool = True, timeout: int = 600, **more: object) -> Done:
+def script(*words: object, cwd: Path, small: bool = True, timeout: int = 600, **more: object) -> Done:
     """Run the script in `cwd`; `more` are environment variables."""
     command = [TRADEML, *map(str, words)]
     done = subprocess.run(command, cwd=cwd, env=environment(small, **more), capture_output=True, text=True, check=False, timeout=timeout)
     return Done(done.returncode, done.stdout, done.stderr)
+
+
+def trademl(*words: object, cwd: Path, **more: object) -> Done:
+    """What the script does, in this process: Python and the libraries have been started already. Jobs have their kernel all the same."""
+    streams = {name: io.TextIOWrapper(io.BytesIO(), encoding="utf-8") for name in ("stdout", "stderr")}
+    wanted = environment(**more)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd)
+        for name in os.environ.keys() - wanted.keys():
+            patch.delenv(name)
+        for name, value in wanted.items():
+            patch.setenv(name, value)
+        patch.setattr(sys, "argv", ["trademl", *map(str, words)])
+        for name, stream in streams.items():
+            patch.setattr(sys, name, stream)
+        with pytest.raises(SystemExit) as left:
+            main()
+    for stream in streams.values():
+        stream.flush()
+    return Done(int(left.value.code), *(stream.buffer.getvalue().decode() for stream in streams.values()))
 
 
 def model_files(store: Path, revision: str) -> dict[str, bytes]:
@@ -88,7 +102,7 @@ def plain(done: Done) -> str:
 def origin(tmp_path_factory) -> tuple[Path, Done]:
     """A folder in which the embedded market was trained once, and what the command said. Not to be written to."""
     work = tmp_path_factory.mktemp("origin")
-    done = trademl("retrain", "--json", cwd=work)
+    done = script("retrain", "--json", cwd=work)
     assert done.code == 0, done.out + done.err
     return work, done
 
@@ -98,6 +112,14 @@ def work(origin, tmp_path) -> Path:
     """A copy of that folder."""
     shutil.copytree(origin[0], tmp_path, dirs_exist_ok=True)
     return tmp_path
+
+
+@pytest.fixture(scope="module")
+def candidate(origin, tmp_path_factory) -> tuple[Path, Done]:
+    """A copy of that folder in which a market without an edge was trained beside it, under another contract, and what was printed."""
+    work = tmp_path_factory.mktemp("candidate")
+    shutil.copytree(origin[0], work, dirs_exist_ok=True)
+    return work, trademl("retrain", "--edge", 0, cwd=work, TRADEML_LABELING_TP_ATR=2)
 
 
 @pytest.fixture
@@ -125,9 +147,8 @@ class TestRetrain:
         assert done.err == ""
         assert not list((work / STORE / ".staging").iterdir())
 
-    def test_no_edge_is_refused_stored_as_candidate_and_said_first(self, work, revision):
-        pointer = (work / STORE / "model_compat.json").read_bytes()
-        done = trademl("retrain", "--edge", 0, "--no-warmstart", cwd=work)
+    def test_no_edge_is_refused_stored_as_candidate_and_said_first(self, origin, candidate, revision):
+        work, done = candidate
         assert (done.code, done.err) == (3, "")
         first, last = done.out.splitlines()[0], done.out.splitlines()[-1]
         assert "no edge found" in first or "Gate refused" in first
@@ -136,9 +157,22 @@ class TestRetrain:
         assert first.split(":")[0] in page
         record = json.loads((run_folders(work)[-1] / "run.json").read_text())
         assert (record["status"], record["exit"], record["message"]) == ("refused", 3, first)
-        assert (work / STORE / "model_compat.json").read_bytes() == pointer
+        assert (work / STORE / "model_compat.json").read_bytes() == (origin[0] / STORE / "model_compat.json").read_bytes()
         states = {row["revision"]: row["state"] for row in trademl("models", "list", "--json", cwd=work).json["revisions"]}
         assert states == {revision: "active", record["revision"]: "candidate"}
+
+    def test_an_active_revision_of_another_contract_is_not_continued(self, candidate, revision):
+        work, done = candidate
+        why = f"cold: revision {revision} cannot be continued: it was trained under another label spec (tp_atr 1.5 there, 2.0 here)"
+        assert done.out.splitlines()[1].startswith(why)
+        shown = trademl(
+            "models", "diff", revision, trademl("models", "list", "--json", cwd=work).json["revisions"][0]["revision"], cwd=work
+        )
+        assert shown.code == 0
+        assert why in shown.out
+        assert [line.split() for line in shown.out.splitlines() if line.startswith("label_spec.tp_atr")] == [
+            ["label_spec.tp_atr", "1.5", "2"]
+        ]
 
     def test_a_stage_that_fails_leaves_its_traceback_and_the_earlier_revision(self, work):
         before = stored(work / STORE)
@@ -164,7 +198,7 @@ class TestRetrain:
             "stage.ensemble_graph = lambda mean, scale, tables, weights, slope, shift, **rest: "
             "true(mean, scale, tables, weights, slope * 1.05, shift, **rest)",
         )
-        done = trademl("retrain", "--json", cwd=tmp_path, PYTHONPATH=path_with(tmp_path))
+        done = script("retrain", "--json", cwd=tmp_path, PYTHONPATH=path_with(tmp_path))
         assert done.code == 1, done.out
         assert "ParityError" in (tmp_path / done.json["folder"] / "retrain.ipynb").read_text()
         assert not (tmp_path / STORE / "revisions").exists()
@@ -173,8 +207,8 @@ class TestRetrain:
     @pytest.mark.slow
     def test_a_report_that_cannot_be_drawn_leaves_the_pointer(self, work):
         pointer = (work / STORE / "model_compat.json").read_bytes()
-        break_with(work, "import trademl.commands.market as jobs", "jobs.write_report = lambda *_, **__: 1 // 0")
-        done = trademl("retrain", "--seed", 8, "--no-warmstart", "--json", cwd=work, PYTHONPATH=path_with(work))
+        break_with(work, "import trademl.commands.spine as jobs", "jobs.write_report = lambda *_, **__: 1 // 0")
+        done = script("retrain", "--seed", 8, "--no-warmstart", "--json", cwd=work, PYTHONPATH=path_with(work))
         assert (done.code, done.json["exit"]) == (1, 1)
         assert (work / STORE / "model_compat.json").read_bytes() == pointer
 
@@ -224,7 +258,18 @@ class TestRefusals:
         assert stored(work / "models") == before
         assert run_folders(work) == runs
 
-    @pytest.mark.parametrize(("name", "text"), [("missing.csv", None), ("gar bage.csv", GARBAGE), ("empty.csv", "")])
+    def test_the_script_says_the_same(self, work):
+        words = ["retrain", "--symbol", "DOGE", "--json"]
+        assert script(*words, cwd=work) == trademl(*words, cwd=work)
+
+    @pytest.mark.parametrize(
+        ("name", "text"),
+        [
+            ("gar bage.csv", GARBAGE),
+            pytest.param("missing.csv", None, marks=pytest.mark.slow),
+            pytest.param("empty.csv", "", marks=pytest.mark.slow),
+        ],
+    )
     def test_a_bars_file_that_is_none(self, work, name, text):
         if text is not None:
             (work / name).write_text(text)
@@ -242,7 +287,7 @@ class TestRefusals:
         ("setting", "shown"),
         [
             ({"LABELING_TP_ATR": 60}, "SELL: 0, BUY: 0, HOLD: "),  # all HOLD
-            ({"LABELING_HORIZON_BARS": 1}, "position: 0 rows hold classes HOLD: 0, EXIT: 0;"),
+            pytest.param({"LABELING_HORIZON_BARS": 1}, "position: 0 rows hold classes HOLD: 0, EXIT: 0;", marks=pytest.mark.slow),
         ],
     )
     def test_labels_without_a_class(self, work, setting, shown):
@@ -254,18 +299,7 @@ class TestRefusals:
         assert "[labeling] tp_atr, sl_atr, horizon_bars" in done.err
         assert stored(work / STORE) == before
 
-    def test_an_active_revision_of_another_contract_is_not_continued(self, work, revision):
-        done = trademl("retrain", "--json", cwd=work, TRADEML_LABELING_TP_ATR=2)
-        assert done.code in (0, 3), done.err
-        why = f"cold: revision {revision} cannot be continued: it was trained under another label spec (tp_atr 1.5 there, 2.0 here)"
-        assert done.json["start"].startswith(why)
-        told = trademl("models", "diff", revision, done.json["revision"], cwd=work)
-        assert told.code == 0
-        assert why in told.out
-        assert [line.split() for line in told.out.splitlines() if line.startswith("label_spec.tp_atr")] == [
-            ["label_spec.tp_atr", "1.5", "2"]
-        ]
-
+    @pytest.mark.slow
     def test_a_file_of_tuned_settings_that_is_torn(self, work):
         (work / STORE / "tuned.json").write_text('{"schema": 1, "signal": {"adopted": tr')
         done = trademl("retrain", "--json", cwd=work)
@@ -273,6 +307,7 @@ class TestRefusals:
         assert "tuned.json cannot be read" in plain(done)
         assert "delete it" in done.err
 
+    @pytest.mark.slow
     def test_bars_whose_clock_cannot_be_known_name_the_flag(self, work):
         rows = [
             f"2024.01.{day:02d},{hour:02d}:{minute:02d},1,2,0.5,1,9"
@@ -357,10 +392,10 @@ class TestReading:
             assert "signal.onnx" in plain(done)
 
     def test_settings_and_machine(self, tmp_path):
-        shown = trademl("config", "show", "--json", cwd=tmp_path).json
+        shown = script("config", "show", "--json", cwd=tmp_path).json
         assert shown["run.threads"] == {"value": 1, "origin": "environment TRADEML_RUN_THREADS"}
         assert shown["market.symbol"]["origin"] == "default"
-        machine = trademl("doctor", "--json", cwd=tmp_path).json
+        machine = script("doctor", "--json", cwd=tmp_path).json
         assert machine["cores"] >= 1
         assert machine["devices"]
 
@@ -373,10 +408,10 @@ class TestReading:
     @pytest.mark.parametrize("more", [{"LC_ALL": "C", "PYTHONUTF8": 0}, {"PYTHONIOENCODING": "ascii"}])
     def test_a_terminal_that_knows_ascii_only(self, work, more):
         (work / "größe.csv").write_text(GARBAGE)
-        done = trademl("data", "check", "größe.csv", "--json", cwd=work, **more)
+        done = script("data", "check", "größe.csv", "--json", cwd=work, **more)
         assert (done.code, done.json["exit"]) == (4, 4)
         plain(done)
-        shown = trademl("models", "show", cwd=work, **more)
+        shown = script("models", "show", cwd=work, **more)
         assert (shown.code, shown.err) == (0, "")
 
 
@@ -391,9 +426,9 @@ def test_kill_9_at_any_moment_leaves_the_earlier_revision(work, revision):
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert stored(work / STORE / "revisions" / revision) == before
-        assert trademl("models", "verify", revision, cwd=work).code == 0
+        assert script("models", "verify", revision, cwd=work).code == 0
         assert wait_for_no_kernel(work)
-    last = trademl("retrain", "--json", cwd=work)
+    last = script("retrain", "--json", cwd=work)
     assert last.code in (0, 3), last.err
     assert not list((work / STORE / ".staging").iterdir())
     assert not list((work / "reports").glob(".partial-*"))
@@ -420,7 +455,7 @@ def works_in(process: Path, work: Path) -> bool:
 def test_the_same_seed_gives_the_same_bytes_at_any_number_of_threads(tmp_path):
     made = []
     for name, words, threads in (("a", [], 1), ("b", [], 2), ("c", ["--seed", 11], 1)):
-        done = trademl("retrain", "--no-warmstart", *words, "--models-dir", name, "--json", cwd=tmp_path, TRADEML_RUN_THREADS=threads)
+        done = script("retrain", "--no-warmstart", *words, "--models-dir", name, "--json", cwd=tmp_path, TRADEML_RUN_THREADS=threads)
         assert done.code in (0, 3), done.err
         made.append(model_files(tmp_path / name, done.json["revision"]))
     one, other, reseeded = made
@@ -437,9 +472,9 @@ def final_scores(store: Path, done: Done) -> dict:
 
 @pytest.mark.slow
 def test_the_embedded_year_passes_and_without_its_edge_it_is_refused(tmp_path):
-    found = trademl("retrain", "--json", cwd=tmp_path, small=False)
+    found = script("retrain", "--json", cwd=tmp_path, small=False)
     assert (found.code, found.json["gate"]["passed"]) == (0, True), found.err
-    nothing = trademl("retrain", "--edge", 0, "--no-warmstart", "--json", cwd=tmp_path, small=False)
+    nothing = script("retrain", "--edge", 0, "--no-warmstart", "--json", cwd=tmp_path, small=False)
     assert (nothing.code, nothing.json["gate"]["passed"]) == (3, False), nothing.err
     with_edge, without = (final_scores(tmp_path / STORE, done) for done in (found, nothing))
     assert with_edge["log_loss_minus_prior"]["high"] < -0.1
@@ -453,7 +488,7 @@ def test_the_embedded_year_passes_and_without_its_edge_it_is_refused(tmp_path):
 def test_the_real_file(shared_data, tmp_path):
     market = shared_data / "market"
     files = ["--bars", market / "btcusd_m15_2024-04_2026-04.csv.gz", "--news", market / "news_2015_2026.csv.gz"]
-    done = trademl("retrain", *files, "--profile", 3, "--json", cwd=tmp_path, small=False, timeout=1_500)
+    done = script("retrain", *files, "--profile", 3, "--json", cwd=tmp_path, small=False, timeout=1_500)
     assert done.code in (0, 3), done.err
     folder = (tmp_path / done.json["report"]).parent
     assert {path.name for path in folder.iterdir()} >= RUN_FILES
@@ -461,7 +496,7 @@ def test_the_real_file(shared_data, tmp_path):
     final = final_scores(tmp_path / "models", done)
     assert final["log_loss"] <= final["prior_log_loss"] + 0.004
     assert final["log_loss_minus_prior"]["point"] == pytest.approx(final["log_loss"] - final["prior_log_loss"])
-    assert trademl("models", "verify", cwd=tmp_path, small=False).code == 0
+    assert script("models", "verify", cwd=tmp_path, small=False).code == 0
 
 
 def test_the_report_in_a_browser(origin):

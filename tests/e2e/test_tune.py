@@ -1,5 +1,6 @@
 """`trademl tune` as people use it: killed, resumed, run twice at once, asked about other data; and the retrain after it."""
 
+import configparser
 import json
 import os
 import signal
@@ -9,32 +10,29 @@ import time
 from pathlib import Path
 
 import pytest
+from small_run import SMALL
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 TRADEML = Path(sys.executable).with_name("trademl")
-SETTINGS = """
-[synthetic]
-bars = 9000
-[ensemble]
-rf_trees = 20
-xgb_max_rounds = 60
-lgb_max_rounds = 60
-[windows]
-refit_every_days = 20
-[backtest]
-null_runs = 50
-bootstrap_draws = 300
-[run]
-threads = 1
-"""
 TRIALS, ENOUGH = 5, 20  # of each model; a study is adopted only with enough complete trials
+
+
+def write_settings(folder):
+    """The small market's settings.ini."""
+    ini = configparser.ConfigParser()
+    ini.read_dict({section: {} for section in {name.split(".")[0] for name in SMALL}})
+    for name, value in SMALL.items():
+        section, key = name.split(".")
+        ini[section][key] = str(value)
+    with (folder / "settings.ini").open("w") as file:
+        ini.write(file)
 
 
 @pytest.fixture(scope="module")
 def desk(tmp_path_factory):
     folder = tmp_path_factory.mktemp("desk")
-    (folder / "settings.ini").write_text(SETTINGS)
+    write_settings(folder)
     return folder
 
 
@@ -101,7 +99,7 @@ def test_a_study_of_other_data_is_refused_and_fresh_sets_it_aside(desk, resumed)
     assert "--fresh" in err
     copy = desk.parent / "other"
     (copy / "models" / "synthetic" / "studies").mkdir(parents=True)
-    (copy / "settings.ini").write_text(SETTINGS)
+    write_settings(copy)
     journal = copy / "models" / "synthetic" / "studies" / "signal.journal"
     journal.write_text("no journal at all\n")
     _, err = run(copy, "tune", "signal", "--trials", "2", code=4)

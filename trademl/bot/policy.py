@@ -12,8 +12,8 @@ from trademl.market.decision import DecisionRule, cost_in_r, decide
 from trademl.market.open_trade import EXIT, ExitRule, position_input
 from trademl.market.specs import CostSpec, LabelSpec
 from trademl.risk.state import head_input
+from trademl.ship.revision import Revision
 from trademl.ship.runtime import predict_onnx, session
-from trademl.ship.store import Revision
 
 Head = Callable[[np.ndarray], float]  # the seven features of an account (7,) -> risk multiplier
 

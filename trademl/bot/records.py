@@ -10,7 +10,7 @@ from trademl.market.features import FEATURE_NAMES, feature_hash
 from trademl.market.open_trade import ExitRule
 from trademl.market.specs import CLASSES, CostSpec, LabelSpec
 from trademl.risk.profiles import profile as profile_of
-from trademl.ship.store import Revision
+from trademl.ship.revision import Revision
 
 OWN_TRADEML = "use the trademl that trained it, or retrain"
 

@@ -14,7 +14,7 @@ def wants_json() -> bool:
 
 def emit(record) -> None:
     """One JSON object on standard output."""
-    from trademl.runs import jsonable
+    from trademl.files import jsonable
 
     utf8 = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
     print(json.dumps(jsonable(record), indent=2, ensure_ascii=not utf8))

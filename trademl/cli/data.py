@@ -84,9 +84,11 @@ def repair(
 @app.command()
 def sample(
     output: Annotated[Path, typer.Option(help=".parquet, .feather, .csv or .csv.gz; the calendar goes beside it, as NAME_news")],
-    bars: Annotated[int, typer.Option(help="number of 15-minute bars")] = 35_040,
-    edge: Annotated[float, typer.Option(help="0 = nothing to find, 0.5 = clear, 1 = the best classifier is always right")] = 0.5,
-    seed: Annotated[int, typer.Option(help="equal seeds give equal bytes")] = 7,
+    bars: Annotated[int, typer.Option(min=1, max=5_000_000, help="number of 15-minute bars")] = 35_040,
+    edge: Annotated[
+        float, typer.Option(min=0, max=1, help="0 = nothing to find, 0.5 = clear, 1 = the best classifier is always right")
+    ] = 0.5,
+    seed: Annotated[int, typer.Option(min=0, help="equal seeds give equal bytes")] = 7,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:

@@ -3,16 +3,17 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from trademl.commands.spine import REPORT, finish_revision_run, given, open_run, printed, record_look
+from trademl.commands.spine import REPORT, finish_revision_run, given, look_fact, open_run, printed, record_look
 from trademl.device import check
 from trademl.errors import UsageError
 from trademl.evidence.page import Evidence
+from trademl.files import write_json
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import MarketFlags
 from trademl.pipeline.market.pages import Pages
 from trademl.pipeline.stored import Stored
 from trademl.report import write_report
-from trademl.runs import RunFolder, run_job, write_json
+from trademl.runs import RunFolder, run_job
 from trademl.settings import Settings, load_settings
 from trademl.ship.store import Store
 
@@ -43,9 +44,9 @@ def run_retrain(overrides: Mapping[str, object], flags: MarketFlags, *, risk: bo
     parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)}
     with store.lock(), open_run(settings, "retrain", parameters) as run:
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES)
-        stored = Stored(store.open(result.summary["revision"]))
+        stored = Stored(store.locate(result.summary["revision"]))
         looks = record_look(settings, stored, run.run_id, result.summary["backtest"], "retrain")
-        return finish_revision_run(run, result, stored, moves_pointer=True) | {"looks": looks}
+        return finish_revision_run(run, result, stored, moves_pointer=True, look=looks) | {"looks": looks}
 
 
 def run_risk(overrides: Mapping[str, object], *, symbol: str | None = None, models_dir: str | None = None) -> dict:
@@ -55,7 +56,7 @@ def run_risk(overrides: Mapping[str, object], *, symbol: str | None = None, mode
     parameters = {"revision": parent.name, "models_dir": str(parent.store.models_dir), "overrides": given(overrides)}
     with parent.store.lock(), open_run(settings, "risk", parameters) as run:
         result = run_job("risk", parameters, run=run)
-        stored = Stored(parent.store.open(result.summary["revision"]))
+        stored = Stored(parent.store.locate(result.summary["revision"]))
         return finish_revision_run(run, result, stored, moves_pointer=True)
 
 
@@ -129,15 +130,16 @@ def run_backtest(
         raise UsageError("--oos-only replays the stored final window: it takes neither --bars nor --in-sample")
     stored = pipeline.open_stored(settings, symbol=flags.symbol, models_dir=flags.models_dir, revision=revision)
     evidence, watermark = _replay(settings, stored, flags, asked)
-    page, varied = evidence.to_json(), asked.varied()
+    figures, varied = evidence.to_json(), asked.varied()
     options = {"revision": stored.name, "oos_only": asked.oos_only, "in_sample": asked.in_sample, "rule": asked.rule}
     with open_run(settings, "backtest", given(flags.job_parameters() | varied | options)) as run:
-        write_json(run.path / "backtest_report.json", page | {"watermark": watermark})
+        write_json(run.path / "backtest_report.json", figures | {"watermark": watermark})
         note = ", ".join(f"{key} {value}" for key, value in varied.items()) or f"profile {settings.account.profile}"
-        look = record_look(settings, stored, run.run_id, page, f"backtest: {note}") if asked.oos_only else None
-        summary = _finish_backtest(run, stored, evidence, watermark, chart=chart)
+        look = record_look(settings, stored, run.run_id, figures, f"backtest: {note}") if asked.oos_only else None
+        page = {"watermark": watermark, "facts": {"run": run.run_id} | look_fact(look)}
+        summary = _finish_backtest(run, stored, evidence, page if chart else None)
     sentence = f"{f'{watermark}. ' if watermark else ''}{evidence.sentence}" + (f" Look {look} at this window." if look else "")
-    return summary | {"look": look, "watermark": watermark, "sentence": sentence, "metrics": page["strategy"]}
+    return summary | {"look": look, "watermark": watermark, "sentence": sentence, "metrics": figures["strategy"]}
 
 
 def _replay(settings: Settings, stored: Stored, flags: MarketFlags, asked: ReplayFlags) -> tuple[Evidence, str]:
@@ -150,12 +152,12 @@ def _replay(settings: Settings, stored: Stored, flags: MarketFlags, asked: Repla
     return pipeline.shipped_evidence(stored, inputs, settings, conditions, in_sample=asked.in_sample)
 
 
-def _finish_backtest(run: RunFolder, stored: Stored, evidence: Evidence, watermark: str, *, chart: bool) -> dict:
-    """Write the page, close the folder; returns what the command prints of both."""
+def _finish_backtest(run: RunFolder, stored: Stored, evidence: Evidence, page: Mapping | None) -> dict:
+    """Write the page (`page`: what `write_report` shows beside the figures; None: no page), close the folder; returns what is printed."""
     pages = Pages(stored, evidence)
     headline = f"revision {stored.name}, {evidence.window['start_utc'][:10]} to {evidence.window['end_utc'][:10]}: {evidence.sentence}"
-    if chart:
-        write_report(run.path / REPORT, pages.backtest(), headline=headline, watermark=watermark, facts={"run": run.run_id})
+    if page is not None:
+        write_report(run.path / REPORT, pages.backtest(), headline=headline, **page)
     folder = run.finish(message=headline)
     return {
         "run_id": run.run_id,
@@ -165,5 +167,5 @@ def _finish_backtest(run: RunFolder, stored: Stored, evidence: Evidence, waterma
         "headline": headline,
         "table": pages.trade_rows(),
         "backtest_report": str(folder / "backtest_report.json"),
-        "report": str(folder / REPORT) if chart else None,
+        "report": None if page is None else str(folder / REPORT),
     }

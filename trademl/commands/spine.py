@@ -6,9 +6,10 @@ from pathlib import Path
 
 from trademl.clock import utc_now
 from trademl.evidence.ledger import append_look, look_at, read_ledger
+from trademl.files import write_json
 from trademl.pipeline.stored import Stored
 from trademl.report import write_report
-from trademl.runs import JobResult, RunFolder, RunStatus, write_json
+from trademl.runs import JobResult, RunFolder, RunStatus
 from trademl.settings import Settings
 
 REPORT = "report.html"
@@ -24,13 +25,13 @@ def open_run(settings: Settings, job: str, parameters: Mapping[str, object]) -> 
     return RunFolder.create(settings.paths.reports, job, dict(parameters), seed=settings.run.seed)
 
 
-def finish_revision_run(run: RunFolder, result: JobResult, stored: Stored, *, moves_pointer: bool) -> dict:
+def finish_revision_run(run: RunFolder, result: JobResult, stored: Stored, *, moves_pointer: bool, look: int | None = None) -> dict:
     """Write the run's files and page, move the store's pointer if the gate passed, close the folder; returns what the command prints."""
     summary = dict(result.summary)
     write_json(run.path / "backtest_report.json", summary.pop("backtest"))
     write_json(run.path / "metrics.json", stored.metrics)
     status = "passed" if stored.gate.passed else "refused"
-    facts = _facts(run, result, stored)
+    facts = _facts(run, result, stored) | look_fact(look)
     write_report(run.path / REPORT, result.notebook, headline=summary["headline"], facts=facts, status=status)
     run.record(revision=stored.name, data=asdict(stored.data))
     if moves_pointer and stored.gate.passed:  # last of all: a run that fails before leaves the earlier revision active
@@ -43,6 +44,11 @@ def finish_revision_run(run: RunFolder, result: JobResult, stored: Stored, *, mo
         next_step=f"read why in {REPORT}; the earlier active revision still stands" if refused else "",
     )
     return summary | printed(run, result, folder)
+
+
+def look_fact(look: int | None) -> dict:
+    """Which look at the final window a page shows; empty where it shows none."""
+    return {} if look is None else {"look at the final window": look}
 
 
 def printed(run: RunFolder, result: JobResult, folder: Path) -> dict:

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['Column', 'Table', 'existing', 'file_format', 'open_bytes', 'Lines', 'refuse_open_quotes', 'Cells', 'Gather',
            'sniff_file', 'fill', 'read_text', 'float_decimals', 'typed_column', 'read_columnar', 'read_table',
-           'read_names', 'replacing', 'write_table']
+           'read_names', 'write_table']
 
 # %% ../../nbs/11a_data_tables.ipynb #18b7f93f
 import codecs
@@ -13,10 +13,8 @@ import gzip
 import hashlib
 import io
 import os
-import secrets
 import zipfile
 import zlib
-from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -29,6 +27,7 @@ import pyarrow.parquet
 
 from .dialect import MAX_FAULTS, Dialect, JunkLine, is_numeric, plain, sniff, text_encoding, to_numbers
 from ..errors import BadDataError, UsageError
+from ..files import replacing
 
 # %% ../../nbs/11a_data_tables.ipynb #01500e1e
 @dataclass(frozen=True)
@@ -331,28 +330,6 @@ def read_names(path: str | os.PathLike) -> tuple[str, ...]:
         with pa.ipc.open_file(str(path)) as reader:
             return tuple(reader.schema.names)
     return sniff_file(path, kind)[0].names
-
-# %% ../../nbs/11a_data_tables.ipynb #9e6dbe89
-@contextmanager
-def replacing(path: str | os.PathLike):
-    """A binary file that takes `path`'s place when the block ends well, and leaves nothing behind when it does not."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
-    try:
-        with partial.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
-    if os.name == "posix":
-        folder = os.open(path.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
 # %% ../../nbs/11a_data_tables.ipynb #6b8755cc
 def write_table(data: pa.Table, path: str | os.PathLike) -> None:

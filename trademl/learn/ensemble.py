@@ -226,6 +226,9 @@ def fit_ensemble(
     check_classes(y, n_classes, what, names, advice)
     if rounds is None and stop is None:
         raise UsageError(f"{what}: give the boosting rounds, or a later window to stop on")
+    if len(y) * params.lgb_subsample < 1 or (rounds is None and not len(stop[1])):
+        later = "" if rounds else f" and {len(stop[1]):,} to stop on"
+        raise BadDataError(f"{what}: {len(y):,} rows to learn from{later} are too few. {_ADVICE}")
     where = dict.fromkeys(MODELS, CPU) | dict(devices or {})
     common = {"seed": seed, "threads": threads}
     table = fit_forest(z, y, weight, params, **common)

@@ -140,7 +140,7 @@ def _mark(book, money, i, week_of_bar, equity):
     peak = max(book.peak, equity)
     if money.max_drawdown > 0 and halted_at < 0 and equity <= peak * (1 - money.max_drawdown):
         halted_at = i
-    # of less than nothing no share is lost
+    # equity at or below zero has no share to lose
     may_pause = money.weekly_pause > 0 and book.halted_at < 0 and paused_week != week and week_equity > 0
     if may_pause and equity <= week_equity * (1 - money.weekly_pause):
         paused_week = week

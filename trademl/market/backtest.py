@@ -68,6 +68,23 @@ def prepare(bars: pd.DataFrame, spec: LabelSpec = SPEC) -> Prepared:
     time_s = epoch_seconds(bars.index)
     return Prepared(bars.index, time_s, atr, prices, market_of(time_s, bars["open"], spec), rules_of(spec), spec)
 
+# %% ../../nbs/35a_market_backtest.ipynb #acb0000e
+def _refuse_exit(decided, value):
+    if value.dtype.kind not in "iu":
+        raise UsageError(f"exit_bar has dtype {value.dtype}; whole bar numbers are needed, -1 for never")
+    early = (value != -1) & (value <= np.arange(len(value)))
+    _refuse_decision(decided & early, value, "exit_bar", "must be -1 or a later bar than the decision's")
+
+
+def _refuse_multiplier(decided, value):
+    _refuse_decision(decided & ~(np.isfinite(value) & (value >= 0)), value, "multiplier", "must be a finite number >= 0")
+
+
+def _refuse_decision(bad, value, name, rule):
+    if bad.any():
+        at = int(np.argmax(bad))
+        raise UsageError(f"{name}[{at}] = {value[at]!r} {rule} ({int(bad.sum()):,} such)")
+
 # %% ../../nbs/35a_market_backtest.ipynb #acb00006
 @dataclass(frozen=True, eq=False)
 class Decisions:
@@ -100,23 +117,6 @@ class Decisions:
         if len(self.side) != n:
             raise UsageError(f"decisions are for {len(self.side):,} bars, the bars are {n:,}; make them from the same frame")
         return self
-
-
-def _refuse_exit(decided, value):
-    if value.dtype.kind not in "iu":
-        raise UsageError(f"exit_bar has dtype {value.dtype}; whole bar numbers are needed, -1 for never")
-    early = (value != -1) & (value <= np.arange(len(value)))
-    _refuse_decision(decided & early, value, "exit_bar", "must be -1 or a later bar than the decision's")
-
-
-def _refuse_multiplier(decided, value):
-    _refuse_decision(decided & ~(np.isfinite(value) & (value >= 0)), value, "multiplier", "must be a finite number >= 0")
-
-
-def _refuse_decision(bad, value, name, rule):
-    if bad.any():
-        at = int(np.argmax(bad))
-        raise UsageError(f"{name}[{at}] = {value[at]!r} {rule} ({int(bad.sum()):,} such)")
 
 # %% ../../nbs/35a_market_backtest.ipynb #8a4af196
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from numba import njit, uint64
 
 from ..clock import epoch_seconds
 from ..errors import BadDataError
-from .features import atr_sma
-from .specs import Entry, ExitReason, LabelSpec, PricePath, Tie
+from .indicators import atr_sma
+from .specs import ExitReason, LabelSpec, PricePath, Tie, entry_prices
 
 # %% ../../nbs/32_market_barriers.ipynb #505ac7e7
 PRICES = ("open", "high", "low", "close")
@@ -57,7 +57,7 @@ def _checked(bars, spec):
     _refuse_first(late, bars, "time repeats, goes back or overlaps the bar before", rule)
     return o, h, low, c
 
-
+# %% ../../nbs/32_market_barriers.ipynb #ba440003
 class Prices(NamedTuple):
     """What the kernels see, float64 (n,) each, with the modes of the LabelSpec settled. Prices are bid."""
 
@@ -74,9 +74,8 @@ def prices_of(bars: pd.DataFrame, spec: LabelSpec) -> tuple[Prices, np.ndarray]:
     """(prices, ATR) of a frame of bars, checked. In the close-only mode a bar is one whose open, high and low are its close."""
     o, h, low, c = map(np.ascontiguousarray, _checked(bars, spec))
     atr = atr_sma(h, low, c) if len(bars) else np.empty(0)
-    base = np.append(o[1:], np.nan)[: len(o)] if spec.entry is Entry.NEXT_OPEN else c
     path = (o, h, low) if spec.price_path is PricePath.OHLC else (c, c, c)
-    return Prices(base, spec.sl_atr * atr, spec.tp_atr * atr, *path, c), atr
+    return Prices(entry_prices(o, c, spec), spec.sl_atr * atr, spec.tp_atr * atr, *path, c), atr
 
 # %% ../../nbs/32_market_barriers.ipynb #0c140897
 TILE = 1024  # bars: the tables of a tile stay in the processor's cache
@@ -102,7 +101,7 @@ def _pair_up(left, right, out, size):
     for i in range(size):
         out[i] = left[i] if left[i] > right[i] else right[i]
 
-
+# %% ../../nbs/32_market_barriers.ipynb #ba440006
 @njit(**KERNEL)
 def _bars_until(table, level, count, horizon, bars):
     """bars[i]: how many bars from i on stay below level[i]; the horizon when all do."""
@@ -132,7 +131,7 @@ TP, SL, TIMEOUT, END = (int(r) for r in (ExitReason.TP, ExitReason.SL, ExitReaso
 
 @dataclass(frozen=True, eq=False)
 class SideOutcome:
-    """One side's simulated trade per decision bar; arrays of shape (n,), NaN or -1 where there is none."""
+    """One side's simulated trade per decision bar; arrays of shape (n,), NaN or -1 where there is no trade."""
 
     reason: np.ndarray  # int8 ExitReason: TP, SL, TIMEOUT, END
     exit_bar: np.ndarray  # int64 bar in which the trade ends
@@ -171,7 +170,7 @@ def _settle(sign, ask, t0, count, horizon, tp_first, reward, prices, won, lost, 
             mfe[t] = max(max((best - entry) / risk, 0.0), result)
             mae[t] = max(max((worst + entry) / risk, 0.0), -result)
 
-
+# %% ../../nbs/32_market_barriers.ipynb #ba440008
 @njit(**KERNEL)
 def _adverse_before_target(sign, ask, t0, count, horizon, prices, won, bad, row_of, mae_to_tp):
     base, risk, goal, first, _, _, close = prices
@@ -204,7 +203,7 @@ def _empty_tables(horizon):
     shape = (rows + 1, TILE + (1 << rows))
     return np.full(shape, -np.inf), np.full(shape, -np.inf), row_of
 
-
+# %% ../../nbs/32_market_barriers.ipynb #ba44000b
 @njit(**KERNEL)
 def _walk_tile(sign, ask, t0, count, horizon, tp_first, reward, prices, good, bad, row_of, out):
     """One side of a tile, from the tables of what moves for it and against it."""
@@ -248,14 +247,14 @@ def walk_brackets(
     full_horizon: bool = True,  # no trade where the data end before its horizon; else it ends there: END
     excursions: bool = True,  # False leaves mae, mfe and mae_to_tp empty, for half of the time
 ) -> tuple[SideOutcome, SideOutcome]:
-    """(long, short) trade decided at each of n bars. None without an ATR, a next bar or (by default) a full horizon."""
+    """(long, short) trade decided at each of n bars. Empty without an ATR, a next bar or (by default) a full horizon."""
     n = len(prices.close)
     stop_bar = max(0, n - (spec.horizon_bars if full_horizon else 1))
     sides = _outputs(n, excursions), _outputs(n, excursions)
     long, short = (tuple(vars(side).values()) for side in sides)
     horizon = min(spec.horizon_bars, n)  # the tables need no more
     _walk(float(spread), stop_bar, horizon, spec.tie is Tie.TP_FIRST, spec.tp_atr / spec.sl_atr, prices, long, short)
-    for none in (slice(stop_bar, None), np.flatnonzero(~(prices.risk[:stop_bar] > 0))):
+    for empty in (slice(stop_bar, None), np.flatnonzero(~(prices.risk[:stop_bar] > 0))):
         for column in filter(len, (*long, *short)):
-            column[none] = {"i": -1, "f": np.nan, "b": False}[column.dtype.kind]
+            column[empty] = {"i": -1, "f": np.nan, "b": False}[column.dtype.kind]
     return sides

@@ -58,7 +58,7 @@ class Feature:
                 f"feature {self.name}: lookback {self.lookback!r} must be a whole number >= 1, and low {self.low} < high {self.high}"
             )
 
-
+# %% ../../nbs/31b_market_definitions.ipynb #31bb1203
 def table(group, *rows):
     """Rows of one group as features."""
     return tuple(Feature(*row, group=group) for row in rows)
@@ -76,7 +76,7 @@ def atr_rank(c):
     """Rank of atr_pct among its last `RANK_BARS` values."""
     return rolling_rank(atr_share(c), RANK_BARS)
 
-
+# %% ../../nbs/31b_market_definitions.ipynb #31bb0a03
 VOLATILITY = table(
     "volatility",
     ("atr_pct", "ATR / close", "ratio", 0, INF, 15, atr_share),
@@ -113,7 +113,7 @@ def trend_strength(c):
     plus, minus = c.di()
     return rolling_mean(ratio(np.abs(plus - minus), plus + minus), 14)
 
-
+# %% ../../nbs/31b_market_definitions.ipynb #31bb0b03
 MACD_BARS = ema_bars(26) + ema_bars(9) - 1
 TREND = table(
     "trend",
@@ -132,7 +132,7 @@ def divergence(c):
     """20-bar rank of the close minus 20-bar rank of the RSI."""
     return rolling_rank(c.close, 20) - rolling_rank(c.rsi, 20)
 
-
+# %% ../../nbs/31b_market_definitions.ipynb #31bb0c03
 MOMENTUM = table(
     "momentum",
     ("return_1", "log return of 1 bar", "log return", -INF, INF, 2, lambda c: c.returns(1)),
@@ -200,7 +200,7 @@ def volume_surge_of(volume):
     volume = np.ascontiguousarray(volume, np.float64)
     return ratio(volume, lag(rolling_mean(volume, 96), 1))
 
-
+# %% ../../nbs/31b_market_definitions.ipynb #31bb0e02
 def volume_trend(c):
     """SMA10 / SMA50 - 1 of volume."""
     slow = rolling_mean(c.volume, 50)
@@ -218,7 +218,7 @@ def vwap_distance(c):
     traded = rolling_sum(c.volume, 96)
     return np.where(traded == 0, 0.0, ratio(c.close - ratio(paid, traded), c.atr))
 
-
+# %% ../../nbs/31b_market_definitions.ipynb #31bb0f03
 VOLUME = table(
     "volume",
     ("volume_ratio", "volume / SMA20 of volume", "ratio", 0, INF, 20, lambda c: ratio(c.volume, rolling_mean(c.volume, 20))),
@@ -249,7 +249,7 @@ def last_day_return(c):
     days = c.higher(DAY_S)
     return days.seen(np.log(days.close / lag(days.close, 1)))
 
-
+# %% ../../nbs/31b_market_definitions.ipynb #31bb1003
 HIGHER = table(
     "higher timeframes",
     ("m30_trend", "sign(SMA20 − SMA50) of M30 closes", "sign", -1, 1, 50 * M30 // BAR_SECONDS, lambda c: trend_sign(c, M30)),
@@ -276,7 +276,7 @@ def minutes_away(c):
     """Minutes to the next event as a share of a day, 1 where it is a day or more away."""
     return np.minimum(c.news.to_next / 60, 1440) / 1440
 
-
+# %% ../../nbs/31b_market_definitions.ipynb #31bb1103
 SESSION = table(
     "session",
     ("session_hour_sin", "sine of the UTC time of day", "sine", -1, 1, 1, lambda c: np.sin(day_angle(c))),

@@ -37,7 +37,7 @@ def fold(x, window, merge):
         block = merge(block[..., :-size], block[..., size:], size, size)
         size *= 2
 
-
+# %% ../../nbs/31_market_indicators.ipynb #31dd0003
 def lead_in(values, n):
     """The values of full windows, with NaN before the first full one: shape (n,)."""
     out = np.full(n, np.nan)
@@ -60,9 +60,6 @@ def rolling_min(x, window):
     return lead_in(fold(x, window, lambda older, newer, *_: np.minimum(older, newer)), len(x))
 
 # %% ../../nbs/31_market_indicators.ipynb #d91eb308
-EMA_TAIL = 1e-8  # the weight that an EMA's window leaves out
-
-
 def rolling_mean(x, window, decay=1.0):
     """Mean of the last `window` values, each weighing `decay` times the one after it; NaN until the window is full."""
 
@@ -70,6 +67,9 @@ def rolling_mean(x, window, decay=1.0):
         return newer / (older + newer) if decay == 1.0 else (1 - decay**newer) / (1 - decay ** (older + newer))
 
     return lead_in(fold(x, window, lambda a, b, na, nb: a + (b - a) * share(na, nb)), len(x))
+
+# %% ../../nbs/31_market_indicators.ipynb #31dd0007
+EMA_TAIL = 1e-8  # the weight that an EMA's window leaves out
 
 
 def ema_bars(span):
@@ -84,7 +84,7 @@ def ema(x, span):
     """
     return rolling_mean(x, ema_bars(span), 1 - 2 / (span + 1))
 
-
+# %% ../../nbs/31_market_indicators.ipynb #31dd0009
 def rolling_std(x, window, ddof=0):
     """Standard deviation of the last `window` values, divisor window - ddof; exactly 0 for equal values.
 
@@ -178,14 +178,14 @@ def atr_sma(high, low, close, window=14):
     high, low, close = (np.ascontiguousarray(x, np.float64) for x in (high, low, close))
     return rolling_mean(true_range(high, low, close), window)
 
-
+# %% ../../nbs/31_market_indicators.ipynb #31dd000d
 def rsi_cutler(close, window=14):
     """Share of the upward moves in all moves of the last `window` changes: 0 to 1, 0.5 in a still market (Cutler's RSI / 100)."""
     change = close - lag(close, 1)
     up = rolling_sum(np.maximum(change, 0.0), window)
     return ratio(up, up + rolling_sum(np.maximum(-change, 0.0), window), at_zero=0.5)
 
-
+# %% ../../nbs/31_market_indicators.ipynb #31dd000f
 def directional(high, low, close, window=14):
     """(+DI, -DI), each 0 to 1: `window`-bar sum of directional movement over that of the true range (Wilder, 1978, unsmoothed)."""
     rise, fall = high - lag(high, 1), lag(low, 1) - low
@@ -216,7 +216,7 @@ def higher_bars(time, decision_time, close, seconds):
     over = decision_time >= (bucket + 1) * seconds
     return HigherBars(close[last], np.where(over, ordinal, ordinal - 1))
 
-
+# %% ../../nbs/31_market_indicators.ipynb #31dd0011
 def so_far_today(time, x, accumulate):
     """`accumulate` (np.maximum or np.minimum) of x since 00:00 UTC, the row included; at most one bar per 15 minutes."""
     day, slot = time // DAY_S, time % DAY_S // 900

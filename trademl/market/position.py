@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from .labeling import Labels
-from .open_trade import ExitRule, OpenTrade, entry_prices
+from .open_trade import ExitRule, OpenTrade
+from .specs import entry_prices
 
 # %% ../../nbs/36_market_position.ipynb #a5f9ac81
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ def held_rows(
     entry = np.repeat(np.arange(len(entry_bar)), count)
     held = np.arange(len(entry)) - np.repeat(np.cumsum(count) - count, count) + min_bars_held
     bar = entry_bar[entry] + held
-    price = entry_prices(open_, close, entry_bar, spec)[entry]
+    price = entry_prices(open_, close, spec)[entry_bar][entry]
     trade = OpenTrade(side[entry], price, spec.sl_atr * labels.atr[entry_bar][entry])
     return HeldRows(entry, bar, trade.state(held, close[bar], spec), final[entry])
 
@@ -97,5 +98,5 @@ def r_with_exits(
     spec = labels.spec
     own = np.where(side > 0, labels.long.r[entry_bar], labels.short.r[entry_bar])
     fill = open_[np.minimum(exit_bar + 1, len(open_) - 1)]
-    moved = side * (fill - entry_prices(open_, close, entry_bar, spec)) / (spec.sl_atr * labels.atr[entry_bar])
+    moved = side * (fill - entry_prices(open_, close, spec)[entry_bar]) / (spec.sl_atr * labels.atr[entry_bar])
     return np.where(exit_bar >= 0, moved, own)

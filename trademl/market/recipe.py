@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BRACKET_ADVICE', 'EVIDENCE_ACCOUNT', 'MarketRows', 'market_rows', 'windows_of', 'Recipe', 'Margin', 'Frozen',
-           'signal_weights', 'fit_signal', 'continue_signal', 'trades_in', 'choose_margin', 'rule_of']
+           'signal_weights', 'fit_signal', 'continue_signal', 'trades_in', 'rule_of', 'choose_margin']
 
 # %% ../../nbs/38_market_recipe.ipynb #93acbedc
 from collections.abc import Mapping
@@ -53,7 +53,7 @@ class MarketRows:
         """Round-trip cost of a trade decided at each bar, in R; inf where ATR is zero or unknown."""
         return cost_in_r(self.costs, self.spec, self.labels.atr)
 
-
+# %% ../../nbs/38_market_recipe.ipynb #38ee0002
 def market_rows(bars: pd.DataFrame, x: np.ndarray, labels: Labels, costs: CostSpec) -> MarketRows:
     """Join bars, features and labels; BadDataError when no row is complete, or none has a label."""
     complete = np.isfinite(x).all(axis=1)
@@ -70,7 +70,7 @@ def market_rows(bars: pd.DataFrame, x: np.ndarray, labels: Labels, costs: CostSp
     end_s = np.where(learnable, labels.end_time, -1)
     return MarketRows(bars, x, labels, costs, epoch_seconds(bars.index) + labels.spec.bar_seconds, end_s, int(complete.argmax()))
 
-
+# %% ../../nbs/38_market_recipe.ipynb #38ee0004
 def windows_of(rows: MarketRows, settings) -> Windows:
     """The four windows over the rows with complete features; `settings` is the section [windows]."""
     made = four_windows(
@@ -111,7 +111,7 @@ class Recipe:
         """When the position model's answer closes a trade."""
         return ExitRule(self.position.exit_probability, self.position.min_bars_held)
 
-
+# %% ../../nbs/38_market_recipe.ipynb #38ee0008
 @dataclass(frozen=True)
 class Margin:
     """The margin that select chose for a profile, and what it saw."""
@@ -144,7 +144,7 @@ def signal_weights(rows: MarketRows, fit_rows: np.ndarray, params: EnsembleParam
     """Sample weights of the rows given."""
     return sample_weights(rows.labels.weight[fit_rows], rows.labels.label[fit_rows], fit_rows[-1] - fit_rows, params)
 
-
+# %% ../../nbs/38_market_recipe.ipynb #38ee000b
 def fit_signal(rows, z, fit_rows, recipe: Recipe, *, rounds: Rounds | None = None, stop_rows=None) -> FittedEnsemble:
     """The three models on the rows given; early stopping on `stop_rows` when the rounds are not known yet."""
     label = rows.labels.label
@@ -167,7 +167,7 @@ def fit_signal(rows, z, fit_rows, recipe: Recipe, *, rounds: Rounds | None = Non
         devices=recipe.devices,
     )
 
-
+# %% ../../nbs/38_market_recipe.ipynb #38ee000e
 def continue_signal(rows: MarketRows, z, model: FittedEnsemble, fit_rows: np.ndarray, recipe: Recipe) -> FittedEnsemble:
     """The model a step later, on the rows given (in time order): new leaves and trees, same size."""
     weight = signal_weights(rows, fit_rows, recipe.ensemble)
@@ -187,12 +187,25 @@ def trades_in(rows: MarketRows, side: np.ndarray, span: np.ndarray, exit_bar: np
     inside[span] = side[span]
     return run_backtest(rows.bars, Decisions(inside, exit_bar), rows.spec, rows.costs, EVIDENCE_ACCOUNT).trades
 
+# %% ../../nbs/38_market_recipe.ipynb #38ee0011
+def rule_of(worth: np.ndarray, recipe: Recipe, profile: int, margin_r: float) -> DecisionRule:
+    """The decision rule of a profile."""
+    return DecisionRule(worth, margin_r, recipe.rule, recipe.confidence[profile], recipe.votes_gap)
 
-def choose_margin(rows: MarketRows, rule: DecisionRule, probabilities, signal, span, recipe: Recipe, floor: float) -> Margin:
+# %% ../../nbs/38_market_recipe.ipynb #38ee0014
+def choose_margin(
+    rows: MarketRows,
+    rule: DecisionRule,
+    probabilities: np.ndarray,  # (n, 3) calibrated
+    model_probabilities: np.ndarray | None,  # (n, 3 models, 3), for the rule `votes`
+    span: np.ndarray,  # bars to choose on
+    recipe: Recipe,
+    floor: float,  # lowest margin of the profile, R
+) -> Margin:
     """The margin, at or above the profile's floor, with the highest t-statistic of net R on the bars given."""
     best, best_t = Margin(0.0, False, 0, None), 0.0
     for margin in sorted({floor, *(m for m in recipe.margins if m >= floor)}):
-        side = decide(replace(rule, margin_r=margin), probabilities, rows.cost_r, signal.model_probabilities)
+        side = decide(replace(rule, margin_r=margin), probabilities, rows.cost_r, model_probabilities)
         r = trades_in(rows, side, span).net_r.to_numpy()
         if len(r) < recipe.min_trades or r.mean() <= 0:
             continue
@@ -200,8 +213,3 @@ def choose_margin(rows: MarketRows, rule: DecisionRule, probabilities, signal, s
         if t > best_t:
             best, best_t = Margin(margin, True, len(r), float(r.mean())), t
     return best
-
-
-def rule_of(worth: np.ndarray, recipe: Recipe, profile: int, margin_r: float) -> DecisionRule:
-    """The decision rule of a profile."""
-    return DecisionRule(worth, margin_r, recipe.rule, recipe.confidence[profile], recipe.votes_gap)

@@ -219,7 +219,9 @@ class Verdict:
         said = f"{role} study: log loss {self.value:.5f}, shipped settings {self.shipped_value:.5f}, class prior {self.prior_value:.5f}"
         if self.too_few:
             shown = ", ".join(f"{model} {count}" for model, count in self.too_few.items())
-            return f"{said}; too few complete trials to believe it ({shown}; at least {MIN_TRIED} of each model), so the shipped settings stay"
+            return (
+                f"{said}; too few complete trials to believe it ({shown}; at least {MIN_TRIED} of each model), so the shipped settings stay"
+            )
         if self.gain.low is None:
             return f"{said}; no interval for the difference ({self.gain.reason}), so the shipped settings stay"
         apart = f"difference {self.gain.point:+.5f} [{self.gain.low:+.5f}, {self.gain.high:+.5f}]"

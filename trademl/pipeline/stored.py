@@ -10,7 +10,8 @@ from functools import cached_property
 
 from trademl.bot.records import costs_of, label_spec_of
 from trademl.market.specs import CostSpec, LabelSpec
-from trademl.ship.store import Revision, Store
+from trademl.ship.revision import Revision
+from trademl.ship.store import Store
 from trademl.validate.lineage import Lineage
 from trademl.validate.splits import Span, Window, Windows
 

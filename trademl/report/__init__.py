@@ -1,6 +1,8 @@
 """Pictures and pages: plotly figures from plain arrays, and one self-contained HTML page from an executed notebook."""
 
 from .figures import (
+    EquityBand,
+    PathTrade,
     calibration,
     candles,
     confusion,
@@ -13,12 +15,13 @@ from .figures import (
     risk_histogram,
     study_course,
     study_importance,
-    thin,
     windows_timeline,
 )
 from .page import notebook_of, render, write_report
 
 __all__ = [
+    "EquityBand",
+    "PathTrade",
     "calibration",
     "candles",
     "confusion",
@@ -33,7 +36,6 @@ __all__ = [
     "risk_histogram",
     "study_course",
     "study_importance",
-    "thin",
     "windows_timeline",
     "write_report",
 ]

@@ -5,6 +5,7 @@ Times may be datetimes, ISO text, datetime64 or epoch seconds (UTC). Long series
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
@@ -12,7 +13,8 @@ import numpy as np
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-MAX_POINTS = 4_000
+from trademl.evidence.figures import thin
+
 INK, QUIET, RULE, PAPER = "#1d2733", "#6b7785", "#e4e8ec", "#ffffff"
 BLUE, TEAL, RED, SAND, GREY = "#2b5c8a", "#2a7f78", "#bf5340", "#c9a24b", "#a9b3bd"
 BAND = "rgba(43, 92, 138, 0.13)"
@@ -86,29 +88,6 @@ def _naive(value: Any) -> Any:
     return value.replace(tzinfo=None) - offset if offset is not None else value
 
 
-def thin(
-    values: Any,  # (n,) the series whose shape must survive
-    limit: int = MAX_POINTS,
-) -> np.ndarray:
-    """Row numbers (int64, at most `limit`) that keep the first, the last, and each stretch's lowest and highest value.
-
-    Extremes are what a drawdown is read from, so buckets keep both instead of every k-th row.
-    """
-    values = np.asarray(values, dtype=np.float64)
-    n = len(values)
-    if n <= limit:
-        return np.arange(n)
-    edges = np.linspace(1, n - 1, (limit - 2) // 2 + 1).astype(np.int64)
-    keep = [0, n - 1]
-    for start, stop in pairwise(edges):
-        part = values[start:stop]
-        if np.isfinite(part).any():
-            keep += [start + int(np.nanargmin(part)), start + int(np.nanargmax(part))]
-        else:
-            keep.append(start)
-    return np.unique(np.array(keep, dtype=np.int64))
-
-
 def label_distribution(
     shares: Mapping[str, float],  # class -> share of the labelled bars, 0..1
     driftless: Mapping[str, float],  # the same on a path without drift: what the barriers alone give
@@ -162,40 +141,45 @@ def _moments(bars: Any) -> np.ndarray:
     return times(bars["time"] if isinstance(bars, Mapping) else bars.index)
 
 
+@dataclass(frozen=True)
+class PathTrade:
+    """A trade to draw on a stretch of bars; positions count from the first bar of the stretch."""
+
+    entry: int  # position of the bar at whose open the trade is filled
+    exit: int  # position of the bar that ends the trade
+    entry_price: float
+    exit_price: float
+    target: float  # take-profit price
+    stop: float  # stop-loss price
+    horizon: int | None = None  # position of the last bar of the horizon
+    side: str = "long"
+    reason: str = ""  # e.g. TP, SL, timeout
+
+
 def label_on_path(
     bars: Any,  # frame or mapping with open, high, low, close (m,): the stretch to draw; its index or `time` are the bars' opening times
-    entry: int,  # position in the stretch of the bar at whose open the trade is filled
-    *,
-    entry_price: float,
-    target: float,  # take-profit price
-    stop: float,  # stop-loss price
-    exit: int,  # position of the bar that ends the trade
-    exit_price: float,
-    horizon: int | None = None,  # position of the last bar of the horizon
-    side: str = "long",
-    reason: str = "",  # e.g. TP, SL, timeout
+    trade: PathTrade,
 ) -> go.Figure:
     """One labelled trade on its price path: barriers, entry, exit."""
-    ended = f", ended by {reason}" if reason else ""
-    shown = f"held {_count(exit - entry + 1, 'bar')}{ended}; {_count(len(bars['close']), 'bar')} shown"
-    fig = candles(bars, title=f"A {side} trade between its barriers", subtitle=shown)
+    ended = f", ended by {trade.reason}" if trade.reason else ""
+    shown = f"held {_count(trade.exit - trade.entry + 1, 'bar')}{ended}; {_count(len(bars['close']), 'bar')} shown"
+    fig = candles(bars, title=f"A {trade.side} trade between its barriers", subtitle=shown)
     moments = _moments(bars)
-    end = moments[min(horizon if horizon is not None else exit, len(moments) - 1)]
-    for level, colour, label in ((target, TEAL, "target"), (entry_price, INK, "entry"), (stop, RED, "stop")):
+    end = moments[min(trade.horizon if trade.horizon is not None else trade.exit, len(moments) - 1)]
+    for level, colour, label in ((trade.target, TEAL, "target"), (trade.entry_price, INK, "entry"), (trade.stop, RED, "stop")):
         line = {"color": colour, "width": 1.6, "dash": "solid" if label == "entry" else "dash"}
         fig.add_scatter(
-            x=[moments[entry], end],
+            x=[moments[trade.entry], end],
             y=[level, level],
             mode="lines",
             name=label,
             line=line,
             hovertemplate=f"{label} %{{y:,.2f}}<extra></extra>",
         )
-    won = TEAL if (exit_price - entry_price) * (1 if side == "long" else -1) > 0 else RED
+    won = TEAL if (trade.exit_price - trade.entry_price) * (1 if trade.side == "long" else -1) > 0 else RED
     mark = {"symbol": ["triangle-right", "x"], "size": [12, 11], "color": [INK, won], "line": {"color": PAPER, "width": 1}}
-    fig.add_scatter(
-        x=[moments[entry], moments[exit]], y=[entry_price, exit_price], mode="markers", marker=mark, name="in, out", showlegend=False
-    )
+    moved = {"x": [moments[trade.entry], moments[trade.exit]], "y": [trade.entry_price, trade.exit_price]}
+    fig.add_scatter(**moved, mode="markers", marker=mark, name="in, out", showlegend=False)
     return fig
 
 
@@ -244,37 +228,43 @@ def windows_timeline(
     )
 
 
+@dataclass(frozen=True, eq=False)
+class EquityBand:
+    """Equity of random entries at the same frequency, at the times of the equity that it is drawn behind."""
+
+    low: Any  # (n,) edges, account currency
+    high: Any
+    median: Any = None
+    name: str = "random entries, 5 to 95 %"
+
+
 def equity_and_drawdown(
     time: Any,  # (n,)
     equity: Any,  # (n,) marked to market, account currency
     *,
-    band_low: Any = None,  # (n,) edges of a band around what is expected
-    band_high: Any = None,
-    band_name: str = "95 % band",
-    null_median: Any = None,  # (n,) median of random entries at the same frequency
+    drawdown_pct: Any = None,  # (n,) below the peak of all bars, >= 0, when the series given is thinned; None: that of the series
+    band: EquityBand | None = None,
     trades: int | None = None,
-    deepest_pct: float | None = None,  # deepest drawdown over all bars, when the series given is thinned; None: that of the series
     currency: str = "USD",
 ) -> go.Figure:
     """Equity with its null above, drawdown from the peak below. Equity that grows tenfold is drawn on a logarithmic axis."""
     moments, equity = times(time), np.asarray(equity, dtype=np.float64)
     fig = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
-    if band_low is not None and band_high is not None:
-        low, high = np.asarray(band_low, dtype=np.float64), np.asarray(band_high, dtype=np.float64)
-        keep = np.union1d(thin(low, MAX_POINTS // 2), thin(high, MAX_POINTS // 2))
+    if band is not None:
+        low, high = np.asarray(band.low, dtype=np.float64), np.asarray(band.high, dtype=np.float64)
+        keep = thin(low, high)
         edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
         fig.add_scatter(x=moments[keep], y=high[keep], showlegend=False, **edge, row=1, col=1)
-        fig.add_scatter(x=moments[keep], y=low[keep], name=band_name, fill="tonexty", fillcolor=BAND, **edge, row=1, col=1)
-    if null_median is not None:
-        null = np.asarray(null_median, dtype=np.float64)
-        keep, line = thin(null), {"color": QUIET, "width": 1.4, "dash": "dot"}
-        fig.add_scatter(x=moments[keep], y=null[keep], name="random entries, median", mode="lines", line=line, row=1, col=1)
+        fig.add_scatter(x=moments[keep], y=low[keep], name=band.name, fill="tonexty", fillcolor=BAND, **edge, row=1, col=1)
+    if band is not None and band.median is not None:
+        median = np.asarray(band.median, dtype=np.float64)
+        keep, line = thin(median), {"color": QUIET, "width": 1.4, "dash": "dot"}
+        fig.add_scatter(x=moments[keep], y=median[keep], name="random entries, median", mode="lines", line=line, row=1, col=1)
     keep, hover = thin(equity), "%{x|%Y-%m-%d %H:%M}<br>%{y:,.2f}<extra>equity</extra>"
     fig.add_scatter(
         x=moments[keep], y=equity[keep], name="equity", mode="lines", line={"color": BLUE, "width": 1.8}, hovertemplate=hover, row=1, col=1
     )
-    peak = np.maximum.accumulate(equity)
-    fall = 100 * (equity / np.where(peak > 0, peak, 1) - 1)
+    fall = _fall(equity) if drawdown_pct is None else -np.asarray(drawdown_pct, dtype=np.float64)
     keep, hover = thin(fall), "%{x|%Y-%m-%d %H:%M}<br>%{y:.2f} %<extra>drawdown</extra>"
     style = {"mode": "lines", "line": {"color": RED, "width": 1.2}, "fill": "tozeroy", "fillcolor": "rgba(191, 83, 64, 0.18)"}
     fig.add_scatter(x=moments[keep], y=fall[keep], name="drawdown", showlegend=False, hovertemplate=hover, **style, row=2, col=1)
@@ -284,9 +274,14 @@ def equity_and_drawdown(
     if equity.min(initial=1.0) > 0 and equity.max(initial=1.0) > 10 * equity.min(initial=1.0):
         fig.update_yaxes(type="log", row=1, col=1)
     count = f"{trades:,} trades, " if trades is not None else ""
-    deepest = -fall.min(initial=0.0) if deepest_pct is None else deepest_pct
-    text = f"{count}marked to market; deepest drawdown {deepest:.1f} %"
+    text = f"{count}marked to market; deepest drawdown {abs(fall.min(initial=0.0)):.1f} %"
     return _finish(fig, "Equity and drawdown", text, height=520, hovermode="x")
+
+
+def _fall(equity: np.ndarray) -> np.ndarray:
+    """Percent below the peak so far, (n,), as numbers <= 0."""
+    peak = np.maximum.accumulate(equity)
+    return 100 * (equity / np.where(peak > 0, peak, 1) - 1)
 
 
 def calibration(
@@ -480,14 +475,16 @@ def importance(
 
 
 def study_course(
-    courses: Mapping[str, tuple[Sequence[int], Sequence[float | None], float | None]],  # panel -> trial numbers, losses, the settings' own
+    courses: Mapping[
+        str, tuple[Sequence[int], Sequence[float | None], float | None]
+    ],  # panel -> trial numbers, losses, loss of the settings
     *,
     noun: str = "log loss on the tune window",
 ) -> go.Figure:
-    """Each trial of a study, the best so far, and what the settings' own values score. A trial without a loss was given up."""
+    """Each trial of a study, the best so far, and the loss of the configured values. A trial without a loss was given up early."""
     fig = make_subplots(rows=1, cols=len(courses), subplot_titles=list(courses), shared_yaxes=True, horizontal_spacing=0.05)
     given_up = 0
-    for column, (numbers, losses, own) in enumerate(courses.values(), start=1):
+    for column, (numbers, losses, configured) in enumerate(courses.values(), start=1):
         done = [(n, loss) for n, loss in zip(numbers, losses, strict=True) if loss is not None]
         given_up += len(numbers) - len(done)
         x, y = [n for n, _ in done], np.array([loss for _, loss in done], dtype=np.float64)
@@ -497,8 +494,8 @@ def study_course(
         if len(y):
             line = {"mode": "lines", "line": {"color": BLUE, "shape": "hv", "width": 2}, "showlegend": first, "legendgroup": "best"}
             fig.add_trace(go.Scatter(x=x, y=np.minimum.accumulate(y), name="best so far", hoverinfo="skip", **line), **where)
-        if own is not None:
-            fig.add_hline(y=own, line={"color": RED, "dash": "dot", "width": 1}, **where)
+        if configured is not None:
+            fig.add_hline(y=configured, line={"color": RED, "dash": "dot", "width": 1}, **where)
         fig.update_xaxes(title_text="trial", **where)
     n = sum(len(numbers) for numbers, _, _ in courses.values())
     fig.update_yaxes(title_text=noun, col=1, row=1)
@@ -512,11 +509,11 @@ def study_importance(
     *,
     n: int,  # trials behind it
 ) -> go.Figure:
-    """Which settings the outcome of a study hung on, one panel a model, shares summing to 1."""
+    """Which settings decided the outcome of a study, one panel a model, shares summing to 1."""
     fig = make_subplots(rows=1, cols=max(1, len(shares)), subplot_titles=list(shares), horizontal_spacing=0.16)
-    for column, own in enumerate(shares.values(), start=1):
-        names = sorted(own, key=own.get)
-        bar = go.Bar(x=[own[name] for name in names], y=names, orientation="h", marker_color=BLUE, showlegend=False)
+    for column, panel in enumerate(shares.values(), start=1):
+        names = sorted(panel, key=panel.get)
+        bar = go.Bar(x=[panel[name] for name in names], y=names, orientation="h", marker_color=BLUE, showlegend=False)
         fig.add_trace(bar.update(hovertemplate="%{y}: %{x:.2f}<extra></extra>"), row=1, col=column)
         fig.update_xaxes(title_text="share", range=[0, 1], row=1, col=column)
     return _finish(fig, "What the outcome hung on", f"{_count(n, 'trial')}; PED-ANOVA", hovermode="closest")

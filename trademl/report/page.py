@@ -9,7 +9,6 @@ import base64
 import html
 import json
 import math
-import os
 import re
 from collections.abc import Mapping, Sequence
 from html.parser import HTMLParser
@@ -20,7 +19,9 @@ from typing import Any
 
 import numpy as np
 
-from .figures import MAX_POINTS, thin
+from trademl.evidence.figures import MAX_POINTS, thin
+
+from ..files import write_file
 
 PLOTLY = "application/vnd.plotly.v1+json"
 _ANSI = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
@@ -36,7 +37,7 @@ _STATES = {"done": "good", "passed": "good", "refused": "warn", "failed": "bad",
 def render(
     notebook_path: Path | str | Mapping,  # executed notebook: its file, or its content (see `notebook_of`)
     *,
-    headline: str,  # first visible line: revision, dates, what the gate said and why
+    headline: str,  # first visible line: revision, dates, the gate's verdict and its reason
     subtitle: str = "",  # a second, quieter line
     facts: Mapping[str, Any] | None = None,  # run facts shown as a small table: run id, seed, data hashes, device, seconds
     status: str = "done",  # done, passed, refused, failed, interrupted: colours the mark beside the headline
@@ -78,13 +79,8 @@ def notebook_of(parts: Sequence[tuple[str, Sequence[Any]]]) -> dict:
 
 def write_report(path: Path | str, notebook_path: Path | str | Mapping, **page: Any) -> Path:
     """`render` into a file that is whole or not there at all."""
-    path = Path(path)
-    partial = path.with_name(f".{path.name}.partial")
-    with partial.open("w", encoding="utf-8") as file:
-        file.write(render(notebook_path, **page))
-        file.flush()
-        os.fsync(file.fileno())
-    return partial.replace(path)
+    write_file(path, render(notebook_path, **page).encode())
+    return Path(path)
 
 
 def _fact(value: Any) -> str:
@@ -188,7 +184,7 @@ class _Page:
 
 
 def _silent(code: str) -> str:
-    """A cell that shows nothing takes no room until somebody asks for the code."""
+    """A cell without output is hidden until the code is shown."""
     return f'<section class="cell silent">{code}</section>'
 
 
@@ -199,10 +195,10 @@ def _text(source: Any) -> str:
 def _unquoted(text: str) -> str:
     """A cell that ends in a sentence shows it as Python writes strings."""
     try:
-        told = ast.literal_eval(text) if text[:1] in ("'", '"') else text
+        value = ast.literal_eval(text) if text[:1] in ("'", '"') else text
     except (SyntaxError, ValueError):
         return text
-    return told if isinstance(told, str) else text
+    return value if isinstance(value, str) else text
 
 
 def _inline(text: str) -> str:
@@ -211,7 +207,7 @@ def _inline(text: str) -> str:
 
 
 def clean_html(text: str) -> str:
-    """HTML with only the allowed tags and the attributes colspan, rowspan and class. Scripts and styles go with what they hold."""
+    """HTML with only the allowed tags and the attributes colspan, rowspan and class. Scripts and styles go with their content."""
     cleaner = _Cleaner()
     cleaner.feed(text)
     cleaner.close()
@@ -276,7 +272,7 @@ def _thin_trace(trace: dict[str, Any], limit: int) -> None:
     if y is None or len(y) <= limit:
         return
     try:
-        keep = thin(y.astype(np.float64), limit)
+        keep = thin(y.astype(np.float64), limit=limit)
     except (TypeError, ValueError):  # not numbers: every k-th
         keep = np.arange(0, len(y), math.ceil(len(y) / limit))
     _pick(trace, len(y), keep)

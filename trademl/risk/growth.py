@@ -19,7 +19,7 @@ CANDIDATES = (0.15, 0.28125, 0.4125, 0.54375, 0.675, 0.80625, 0.9375, 1.06875, 1
 RECENT = 40  # trades before a state that its futures are drawn from
 LOOK_AHEAD = 20  # trades after it
 
-
+# %% ../../nbs/43_risk_growth.ipynb #3fb0114e
 @dataclass(frozen=True)
 class GrowthSpec:
     """The bootstrap behind `constrained_growth`."""
@@ -61,7 +61,7 @@ def _mix(x):
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
-
+# %% ../../nbs/43_risk_growth.ipynb #db8ed8cd
 @njit(cache=True, nogil=True, error_model="numpy")
 def _summarise(steps, lo, block, total, low, high, fall):
     """Of each block starting at lo + s: sum, lowest and highest prefix (0 included), deepest fall from a prefix high."""
@@ -124,9 +124,9 @@ def growth_scores(
     drawdown = np.asarray(drawdown, dtype=np.float64)
     states = len(net_r) - spec.recent - spec.ahead + 1
     if drawdown.ndim != 2 or len(drawdown) != max(states, 0):
-        raise UsageError(f"drawdown has shape {drawdown.shape}, {len(net_r)} trades need ({max(states, 0)}, accounts)")
+        raise UsageError(f"drawdown has shape {drawdown.shape}; {len(net_r)} trades need ({max(states, 0)}, accounts)")
     if not ((drawdown >= 0) & (drawdown < 1)).all():
-        raise UsageError("drawdown must be a fraction in [0, 1)")
+        raise UsageError(f"drawdown = {drawdown.min()} .. {drawdown.max()} must be a fraction in [0, 1), not a percentage")
     growth = np.zeros((len(drawdown), len(candidates)))
     breach = np.zeros((*drawdown.shape, len(candidates)))
     if states > 0:
@@ -135,9 +135,9 @@ def growth_scores(
         _continuations(steps, *frame, np.int64(seed), -np.log1p(-drawdown), -np.log1p(-ceiling), growth, breach)
     return growth, breach
 
-
+# %% ../../nbs/43_risk_growth.ipynb #f998e14a
 def pick_candidate(scores) -> np.ndarray:
-    """Index of the best score along the last axis; NaN cannot be chosen; ties and "none" go to the smallest candidate."""
+    """Index of the best score along the last axis. NaN is never chosen; ties, and rows of NaN, go to the smallest candidate."""
     return np.argmax(np.where(np.isnan(scores), -np.inf, scores), axis=-1)
 
 # %% ../../nbs/43_risk_growth.ipynb #988d0259

@@ -42,7 +42,7 @@ class Profile:
         """Fraction of equity lost at the stop at multiplier 1.0."""
         return self.base_risk_pct / 100
 
-
+# %% ../../nbs/40_risk_profiles.ipynb #3effe4c1
 PROFILES = (
     Profile(1, 20.0, 8.0, 0.75, 0.65, 0.10),
     Profile(2, 30.0, 10.0, 1.0, 0.63, 0.08),
@@ -54,8 +54,8 @@ PROFILES = (
 # %% ../../nbs/40_risk_profiles.ipynb #d2f314d0
 def profile(number) -> Profile:
     """The profile of that number (1..5, also as text); the error lists them all."""
-    for one in PROFILES:
-        if str(number).strip() == str(one.number):
-            return one
-    known = "; ".join(f"{p.number}: halt {p.max_total_drawdown_pct:g} %, base risk {p.base_risk_pct:g} %" for p in PROFILES)
-    raise UsageError(f"profile {number!r} is not known; choose one of {known}")
+    for known in PROFILES:
+        if str(number).strip() == str(known.number):
+            return known
+    listed = "; ".join(f"{p.number}: halt {p.max_total_drawdown_pct:g} %, base risk {p.base_risk_pct:g} %" for p in PROFILES)
+    raise UsageError(f"profile {number!r} is not known; choose one of {listed}")

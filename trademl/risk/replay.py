@@ -12,11 +12,17 @@ from enum import StrEnum
 import numpy as np
 from numba import njit
 
-from ..errors import BadDataError, UsageError
-from ..errors import choose
+from ..errors import BadDataError, UsageError, choose
 from .growth import CANDIDATES, GROWTH, GrowthSpec, growth_scores, pick_candidate
 from .profiles import Profile
-from .state import MIN_ROLLING_TRADES, NEUTRAL_PROFIT_FACTOR, NEUTRAL_WIN_RATE, NO_LOSS_PROFIT_FACTOR, STATE_FEATURES
+from trademl.risk.state import (
+    HISTORY,
+    MIN_ROLLING_TRADES,
+    NEUTRAL_PROFIT_FACTOR,
+    NEUTRAL_WIN_RATE,
+    NO_LOSS_PROFIT_FACTOR,
+    STATE_FEATURES,
+)
 from .trades import LotSpec, TradeSequence
 
 # %% ../../nbs/44_risk_replay.ipynb #7292060d
@@ -24,7 +30,7 @@ BALANCES = tuple(float(b) for b in range(500, 5001, 500))  # starting accounts, 
 LOTS = LotSpec()  # the default: contract 1, step and minimum 0.01, maximum 100
 MAX_DD_FLOOR_PCT = 0.01  # the original's score divides by sqrt(MaxDD); a run without drawdown counts as this
 
-
+# %% ../../nbs/44_risk_replay.ipynb #2d072116
 class Objective(StrEnum):
     """What a label optimises."""
 
@@ -38,7 +44,7 @@ def _steps(equity, per_equity, min_steps, max_steps):
     steps = min(np.floor(equity * per_equity + 1e-9), max_steps)
     return steps if steps >= min_steps else 0.0
 
-
+# %% ../../nbs/44_risk_replay.ipynb #9229f825
 @njit(cache=True, nogil=True, error_model="numpy")
 def _rolling(history, count):
     """Win rates of the last 10 and 20 and the profit factor of the last 10 results in a ring of 20."""
@@ -74,7 +80,7 @@ def _walk(net_r, atr_norm, per_equity, money, start, ceiling, min_steps, max_ste
         states[t, 2] = wr10
         states[t, 3] = wr20
         states[t, 4] = factor
-        states[t, 5] = min(run, 500)
+        states[t, 5] = min(run, HISTORY)
         states[t, 6] = atr_norm[t]
         equities[t] = equity
         peaks[t] = peak
@@ -139,7 +145,7 @@ class ReplayResult:
     states: np.ndarray  # float64 (m, 7), columns STATE_FEATURES
     labels: np.ndarray  # float64 (m,), the best candidate
     scores: np.ndarray  # float64 (m, K), NaN where the candidate does not qualify
-    trade_index: np.ndarray  # int64 (m,), the trade that the state stands before
+    trade_index: np.ndarray  # int64 (m,), the trade that follows the state
     balance: np.ndarray  # float64 (m,), starting balance of the account
     counters: dict = field(default_factory=dict)  # see `replay`
     features: tuple[str, ...] = STATE_FEATURES
@@ -161,10 +167,65 @@ class ReplayResult:
         """Share of labels at either end of the grid: what the grid could not resolve."""
         return float(self.histogram[0] + self.histogram[-1])
 
-    @property
-    def effective_risk_pct(self) -> np.ndarray:
-        """Base risk x label, percent of equity, (m,)."""
-        return self.profile.base_risk_pct * self.labels
+# %% ../../nbs/44_risk_replay.ipynb #b3c0439a
+@dataclass(frozen=True)
+class _Accounts:
+    """B accounts before each of n trades, and how trades are sized."""
+
+    states: np.ndarray  # (B, n, 7); NaN after ruin
+    equities: np.ndarray  # (B, n)
+    peaks: np.ndarray  # (B, n)
+    skipped: int  # trades below the minimum lot, all accounts
+    halts: int
+    ruined: int
+    money: np.ndarray  # (n,), loss at the stop of one lot step
+    per_equity: np.ndarray  # (n,), lot steps per unit of equity at multiplier 1.0
+    steps: tuple[int, int]  # least and most lot steps
+
+
+def _walk_accounts(trades, profile, balances, lots):
+    money = lots.lot_step * lots.contract_size * trades.risk_distance  # one lot step's loss at the stop
+    per_equity, steps = profile.base_risk / money, (lots.min_steps, lots.max_steps)
+    n, n_b = len(trades), len(balances)
+    states, equities, peaks = np.full((n_b, n, 7), np.nan), np.full((n_b, n), np.nan), np.full((n_b, n), np.nan)
+    walked = [
+        _walk(trades.net_r, trades.atr_norm, per_equity, money, b, profile.ceiling, *steps, states[i], equities[i], peaks[i])
+        for i, b in enumerate(balances)
+    ]
+    skipped, halts, ruined = sum(w[0] for w in walked), sum(w[1] for w in walked), sum(w[2] < n for w in walked)
+    return _Accounts(states, equities, peaks, skipped, halts, ruined, money, per_equity, steps)
+
+# %% ../../nbs/44_risk_replay.ipynb #eddc09f3
+def _score_states(trades, profile, objective, accounts, candidates, spec, seed):
+    """Scores (m, B, K) of the states before trades recent .. n - ahead; NaN where a candidate does not qualify."""
+    first, last = spec.recent, len(trades) - spec.ahead + 1
+    if objective is Objective.CONSTRAINED_GROWTH:
+        alive = np.isfinite(accounts.equities[:, first:last].T)
+        below = np.where(alive, accounts.states[:, first:last, 1].T, 0.0)
+        growth, breach = growth_scores(trades.net_r, profile.base_risk, profile.ceiling, below, candidates=candidates, spec=spec, seed=seed)
+        return np.where(breach <= spec.max_breach + 1e-12, growth[:, None, :], np.nan)
+    scores = np.full((len(accounts.equities), last - first, len(candidates)), np.nan)
+    frame = (first, last, spec.ahead, np.asarray(candidates), profile.ceiling, *accounts.steps)
+    for equities, peaks, out in zip(accounts.equities, accounts.peaks, scores, strict=True):
+        _original_scores(trades.net_r, accounts.per_equity, accounts.money, equities, peaks, *frame, out)
+    return scores.transpose(1, 0, 2)
+
+# %% ../../nbs/44_risk_replay.ipynb #7edca381
+def _check(trades, balances, candidates, spec):
+    balances, candidates = np.asarray(balances, dtype=np.float64), np.asarray(candidates, dtype=np.float64)
+    if balances.ndim != 1 or not len(balances):
+        raise UsageError("balances: at least one starting balance is needed")
+    wrong = balances[~(np.isfinite(balances) & (balances > 0))]
+    if len(wrong):
+        raise UsageError(f"balances: {wrong[0]} must be a finite amount > 0; an account without money cannot be replayed")
+    is_list = candidates.ndim == 1 and len(candidates) > 0
+    if not (is_list and (np.diff(candidates) > 0).all() and (np.isfinite(candidates) & (candidates > 0)).all()):
+        raise UsageError(f"candidates = {candidates.tolist()} must be increasing finite multipliers > 0")
+    if len(trades) < spec.recent + spec.ahead:
+        raise BadDataError(
+            f"risk replay: {len(trades)} trades; the first state needs {spec.recent} before it and {spec.ahead} after, "
+            f"{spec.recent + spec.ahead} in all. Use a longer history or more walk-forward parts"
+        )
 
 # %% ../../nbs/44_risk_replay.ipynb #ef4a25dd
 def replay(
@@ -175,70 +236,35 @@ def replay(
     balances=BALANCES,  # starting accounts, account currency
     lots: LotSpec = LOTS,
     candidates=CANDIDATES,  # increasing multipliers
-    spec: GrowthSpec = GROWTH,  # also says where states may stand: recent and ahead
+    spec: GrowthSpec = GROWTH,  # `recent` and `ahead` also set where states are taken
     seed: int = 0,
 ) -> ReplayResult:
     """States x labels of a profile. Raises UsageError (settings) or BadDataError (too few trades)."""
     objective = choose(Objective, objective, "objective")
     _check(trades, balances, candidates, spec)
     first, last = spec.recent, len(trades) - spec.ahead + 1
-    money = lots.lot_step * lots.contract_size * trades.risk_distance  # one lot step's loss at the stop
-    per_equity = profile.base_risk / money
-    sizes = (lots.min_steps, lots.max_steps)
-    n, n_b, n_k = len(trades), len(balances), len(candidates)
-    states, equities, peaks = np.full((n_b, n, 7), np.nan), np.full((n_b, n), np.nan), np.full((n_b, n), np.nan)
-    walked = [
-        _walk(trades.net_r, trades.atr_norm, per_equity, money, b, profile.ceiling, *sizes, states[i], equities[i], peaks[i])
-        for i, b in enumerate(balances)
-    ]
-    alive = np.isfinite(equities[:, first:last].T)  # (m, B)
-    affordable = np.floor(equities[:, first:last].T * per_equity[first:last, None] * candidates[-1] + 1e-9) >= lots.min_steps
-    if objective is Objective.CONSTRAINED_GROWTH:
-        below = np.where(alive, states[:, first:last, 1].T, 0.0)
-        growth, breach = growth_scores(trades.net_r, profile.base_risk, profile.ceiling, below, candidates=candidates, spec=spec, seed=seed)
-        scores = np.where(breach <= spec.max_breach + 1e-12, growth[:, None, :], np.nan)
-    else:
-        scores = np.full((n_b, last - first, n_k), np.nan)
-        for i in range(n_b):
-            frame = (first, last, spec.ahead, np.asarray(candidates), profile.ceiling, *sizes)
-            _original_scores(trades.net_r, per_equity, money, equities[i], peaks[i], *frame, scores[i])
-        scores = scores.transpose(1, 0, 2)
-    keep = alive & affordable
+    accounts = _walk_accounts(trades, profile, balances, lots)
+    scores = _score_states(trades, profile, objective, accounts, candidates, spec, seed)
+    equities = accounts.equities[:, first:last].T  # (m, B)
+    is_alive = np.isfinite(equities)
+    is_affordable = np.floor(equities * accounts.per_equity[first:last, None] * candidates[-1] + 1e-9) >= lots.min_steps
+    keep = is_alive & is_affordable
+    at, account = np.nonzero(keep)
     counters = {
-        "skipped_below_min_lot": sum(w[0] for w in walked),
-        "halts": sum(w[1] for w in walked),
-        "accounts_ruined": sum(w[2] < n for w in walked),
-        "states_unaffordable": int((alive & ~affordable).sum()),
+        "skipped_below_min_lot": accounts.skipped,
+        "halts": accounts.halts,
+        "accounts_ruined": accounts.ruined,
+        "states_unaffordable": int((is_alive & ~is_affordable).sum()),
         "states_no_candidate": int(np.isnan(scores[keep]).all(axis=1).sum()),
     }
-    at, account = np.nonzero(keep)
-    labels = np.asarray(candidates)[pick_candidate(scores[keep])]
-    rows = (
-        states[:, first:last].transpose(1, 0, 2)[keep],
-        labels,
-        scores[keep],
-        at + first,
-        np.asarray(balances, dtype=np.float64)[account],
+    return ReplayResult(
+        profile,
+        objective,
+        tuple(candidates),
+        states=accounts.states[:, first:last].transpose(1, 0, 2)[keep],
+        labels=np.asarray(candidates)[pick_candidate(scores[keep])],
+        scores=scores[keep],
+        trade_index=at + first,
+        balance=np.asarray(balances, dtype=np.float64)[account],
+        counters=counters,
     )
-    return ReplayResult(profile, objective, tuple(candidates), *rows, counters)
-
-# %% ../../nbs/44_risk_replay.ipynb #7edca381
-def _check(trades, balances, candidates, spec):
-    balances, candidates = np.asarray(balances, dtype=np.float64), np.asarray(candidates, dtype=np.float64)
-    if balances.ndim != 1 or not len(balances):
-        raise UsageError("balances: at least one starting balance is needed")
-    wrong = balances[~(np.isfinite(balances) & (balances > 0))]
-    if len(wrong):
-        raise UsageError(f"balances: {wrong[0]} must be a finite amount > 0; an account without money cannot be replayed")
-    if (
-        candidates.ndim != 1
-        or not len(candidates)
-        or not (np.diff(candidates) > 0).all()
-        or not (np.isfinite(candidates) & (candidates > 0)).all()
-    ):
-        raise UsageError(f"candidates = {candidates.tolist()} must be increasing finite multipliers > 0")
-    if len(trades) < spec.recent + spec.ahead:
-        raise BadDataError(
-            f"risk replay: {len(trades)} trades; the first state needs {spec.recent} before it and {spec.ahead} after, "
-            f"{spec.recent + spec.ahead} in all. Use a longer history or more walk-forward parts"
-        )

@@ -3,7 +3,7 @@
 `RunFolder` is the folder, `Progress` writes events inside the job's kernel, `watch` shows them in the parent, `run_job` executes.
 """
 
-from .folder import RunFolder, RunStatus, finish_stale, jsonable, write_json
+from .folder import RunFolder, RunStatus, finish_stale
 from .jobs import JobResult, Parameter, check_parameters, find_job, job_parameters, run_job, write_summary
 from .progress import Pace, Progress, read_events, stage_seconds, watch
 
@@ -18,11 +18,9 @@ __all__ = [
     "find_job",
     "finish_stale",
     "job_parameters",
-    "jsonable",
     "read_events",
     "run_job",
     "stage_seconds",
     "watch",
-    "write_json",
     "write_summary",
 ]

@@ -7,17 +7,16 @@ import os
 import platform
 import re
 import secrets
-import tempfile
 import time
-from dataclasses import asdict, is_dataclass
-from datetime import date, datetime
-from enum import Enum, StrEnum
+from datetime import datetime
+from enum import StrEnum
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
 from ..clock import iso_z, utc_now
 from ..errors import Exit, TradeMLError, UsageError
+from ..files import jsonable, write_json
 
 try:
     import fcntl
@@ -44,33 +43,6 @@ class RunStatus(StrEnum):
     INTERRUPTED = "interrupted"
 
 
-def jsonable(value: Any) -> Any:
-    """`value` in JSON's types: dataclasses, enums, paths, times, numpy scalars and arrays; NaN and infinities become null."""
-    if isinstance(value, Enum):
-        return jsonable(value.value)
-    if value is None or isinstance(value, (bool, int, str)):
-        return value
-    if isinstance(value, float):
-        return value if value == value and abs(value) != float("inf") else None
-    if is_dataclass(value) and not isinstance(value, type):
-        return jsonable(asdict(value))
-    if isinstance(value, dict):
-        return {str(jsonable(key)): jsonable(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [jsonable(item) for item in value]
-    if isinstance(value, (set, frozenset)):
-        return sorted((jsonable(item) for item in value), key=str)
-    if isinstance(value, datetime):
-        return iso_z(value)
-    if isinstance(value, date):
-        return value.isoformat()
-    if isinstance(value, Path):
-        return value.as_posix()
-    if hasattr(value, "tolist"):  # numpy, without importing it
-        return jsonable(value.tolist())
-    raise TypeError(f"{type(value).__name__} cannot be written as JSON")
-
-
 def is_secret_name(name: str) -> bool:
     """Does this name suggest a value that must not reach a file?"""
     return bool(_SECRET_NAME.search(name))
@@ -81,22 +53,6 @@ def masked(value: Any) -> Any:
     if isinstance(value, dict):
         return {k: _MASK if is_secret_name(k) and v not in (None, "", False) else masked(v) for k, v in value.items()}
     return [masked(item) for item in value] if isinstance(value, list) else value
-
-
-def write_json(path: Path, value: Any) -> None:
-    """Write JSON so that a reader sees the old file or the new one, never half of either."""
-    text = json.dumps(jsonable(value), indent=2, ensure_ascii=False, allow_nan=False)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}-")
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
-        raise
 
 
 def library_versions(names: tuple[str, ...] = _ERA) -> dict[str, str]:

@@ -19,9 +19,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Any
 
+from trademl.runs.folder import PARTIAL, RunFolder, _shown, is_secret_name
+
 from .. import errors
 from ..errors import Exit, MissingExtraError, StageError, TradeMLError, UsageError
-from .folder import PARTIAL, RunFolder, _shown, is_secret_name, jsonable, write_json
+from ..files import jsonable, write_json
 from .progress import read_events, stage_seconds, watch
 
 SUMMARY = "summary.json"

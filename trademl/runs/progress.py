@@ -12,7 +12,7 @@ from typing import Any, TextIO
 
 from ..clock import iso_z, utc_now
 from ..errors import TradeMLError
-from .folder import jsonable
+from ..files import jsonable
 
 EVENTS = "events.jsonl"
 _WRITE_EVERY_S = 0.25

@@ -17,10 +17,9 @@ import numpy as np
 
 from trademl.errors import MissingExtraError, ParityError, UsageError
 from trademl.learn.treetable import Link, TreeTable
-from trademl.ship.runtime import INPUT, predict_onnx, session
+from trademl.ship.runtime import predict_onnx
 
-__all__ = ["Parity", "check_parity", "ensemble_graph", "predict_onnx", "regressor_graph", "session"]
-
+INPUT = "features"  # what our graphs call their one input
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8  # old enough for every onnxruntime that the `bot` extra allows
 PROBABILITY_FLOOR = 1e-7  # below it the logarithm of the calibration is cut off
 TOLERANCE = 1e-5  # largest difference of a probability between the native models and the graph

@@ -5,18 +5,14 @@ A manifest may carry keys beyond `SHAPE` (a later minor addition must not break 
 what `SHAPE` names must be there and be of that shape, and an unknown `schema` number is refused.
 """
 
-import hashlib
-import json
-import math
 import re
 from collections.abc import Mapping
 
-from trademl.errors import RevisionError, UsageError
+from trademl.errors import RevisionError
+from trademl.files import canonical_json, digest
+from trademl.ship.contents import MAX_FILE_BYTES, MAX_FILES, check_file_name, parse_record
 
 SCHEMA = 1
-MAX_BYTES = 256 * 1024
-MAX_FILES = 64
-MAX_FILE_BYTES = 1 << 30
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _HEX16 = re.compile(r"[0-9a-f]{16}")
@@ -81,71 +77,6 @@ SHAPE = {
     ),
 }
 
-_PART = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
-_RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}
-SUFFIXES = (".onnx", ".json", ".npz", ".parquet", ".txt", ".ubj")  # none of them runs code when it is read
-OWN_FILES = ("manifest.json", "manifest.sig", "model_compat.json")
-
-
-def check_file_name(name: str) -> str:
-    """`name` when it may stand in a revision: lower case ASCII, at most one folder, a suffix of SUFFIXES.
-
-    Raises RevisionError otherwise: anything that could leave the folder, be read as another name on another
-    file system, or hold code.
-    """
-    parts = name.split("/") if isinstance(name, str) else []
-    good = (
-        1 <= len(parts) <= 2
-        and all(_PART.fullmatch(part) and part[-1] != "." and part.split(".")[0] not in _RESERVED for part in parts)
-        and name.endswith(SUFFIXES)
-        and name not in OWN_FILES
-    )
-    if not good:
-        raise RevisionError(
-            f"file name {name!r} is not allowed in a revision: lower-case letters, digits, '_', '-' and '.', at most one folder, "
-            f"ending in {', '.join(SUFFIXES)}"
-        )
-    return name
-
-
-def canonical_json(record: Mapping) -> bytes:
-    """UTF-8, keys sorted, no spaces, no NaN. Raises UsageError for what JSON cannot hold."""
-    try:
-        text = json.dumps(record, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False)
-        return text.encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as refusal:
-        raise UsageError(f"record cannot be written as canonical JSON: {refusal}") from refusal
-
-
-def strict_json(data: bytes, *, what: str, limit: int = MAX_BYTES) -> dict:
-    """The object in `data`. Raises RevisionError for too many bytes, bad UTF-8, a repeated key, NaN, depth, or anything but an object."""
-    if len(data) > limit:
-        raise RevisionError(f"{what}: {len(data):,} bytes, at most {limit:,} are read")
-
-    def unique(pairs):
-        record = dict(pairs)
-        if len(record) != len(pairs):
-            raise ValueError("a key is repeated")
-        return record
-
-    def finite(text):
-        if not math.isfinite(float(text)):
-            raise ValueError(f"{text} is not a finite number")
-        return float(text)
-
-    try:
-        record = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
-    except (ValueError, RecursionError) as refusal:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
-        raise RevisionError(f"{what}: not strict JSON: {refusal}") from refusal
-    if not isinstance(record, dict):
-        raise RevisionError(f"{what}: holds {type(record).__name__}, expected an object")
-    return record
-
-
-def digest(data: bytes) -> str:
-    """sha256, 64 hex."""
-    return hashlib.sha256(data).hexdigest()
-
 
 def revision_name(manifest_bytes: bytes) -> str:
     """First 16 hex of sha256 of the manifest's bytes."""
@@ -162,7 +93,7 @@ def training_run_id(inputs: Mapping) -> str:
 
 def parse_manifest(data: bytes) -> dict:
     """A valid manifest from its bytes. Raises RevisionError; the bytes must be the canonical ones."""
-    record = strict_json(data, what="manifest.json")
+    record = parse_record(data, "manifest.json")
     if record.get("schema") != SCHEMA or type(record["schema"]) is not int:
         raise RevisionError(
             f"manifest.json: schema {record.get('schema')!r}; this trademl reads schema {SCHEMA}, a newer one may be needed"

@@ -9,9 +9,9 @@ import numpy as np
 
 from trademl.errors import MissingExtraError, RevisionError
 
-INPUT = "features"
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 _CHUNK = 4096  # rows
+_DTYPES = {"tensor(double)": np.float64, "tensor(float)": np.float32}
 
 # Field numbers of onnx.proto, as far as they are looked at.
 _MODEL = {"graph": 7, "opset_import": 8, "training_info": 20, "functions": 25}
@@ -30,7 +30,7 @@ def check_graph(data: bytes) -> None:
     try:
         problem = next(_problems(data), None)
     except (ValueError, IndexError) as refusal:
-        raise RevisionError(f"graph: no readable ONNX file ({refusal})") from refusal
+        raise RevisionError(f"graph: not a readable ONNX file ({refusal})") from refusal
     if problem:
         raise RevisionError(f"graph: {problem}")
 
@@ -49,11 +49,12 @@ def session(model: bytes):
 
 
 def predict_onnx(model, features: np.ndarray) -> dict[str, np.ndarray]:
-    """Every output of a graph by its name, for float64 features (n, n_in). `model` is bytes or a `session`."""
+    """Every output of a graph by its name, for features (n, n_in) of the graph's one input. `model` is bytes or a `session`."""
     runner = session(model) if isinstance(model, bytes) else model
-    rows = np.ascontiguousarray(features, np.float64)
+    asked = runner.get_inputs()[0]
+    rows = np.ascontiguousarray(features, _DTYPES[asked.type])
     names = [output.name for output in runner.get_outputs()]
-    parts = [runner.run(names, {INPUT: rows[at : at + _CHUNK]}) for at in range(0, max(len(rows), 1), _CHUNK)]
+    parts = [runner.run(names, {asked.name: rows[at : at + _CHUNK]}) for at in range(0, max(len(rows), 1), _CHUNK)]
     return {name: np.concatenate(column) for name, column in zip(names, zip(*parts))}
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from trademl import __version__
 from trademl.clock import epoch_seconds, iso_z
 from trademl.evidence.gate import GateVerdict
+from trademl.files import digest, jsonable
 from trademl.learn.ensemble import MODELS, FittedEnsemble, Scaler
 from trademl.market.features import FEATURES
 from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES
@@ -29,9 +30,7 @@ from trademl.pipeline.stored import Stored
 from trademl.risk.profiles import PROFILES
 from trademl.risk.state import MULTIPLIER_CLAMP
 from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
-from trademl.runs import jsonable
 from trademl.ship.export import INPUT, OPSET, TOLERANCE
-from trademl.ship.manifest import digest
 from trademl.validate.lineage import FitKind, Lineage
 from trademl.validate.splits import Window
 

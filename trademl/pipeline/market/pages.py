@@ -83,16 +83,16 @@ class Pages:
         end = int(labels.long.exit_bar[at])
         stretch = bars.iloc[start : end + 9]
         price = bars["open"].iloc[entry] if spec.entry is Entry.NEXT_OPEN else bars["close"].iloc[at]
-        return report.label_on_path(
-            stretch,
-            entry - start,
+        trade = report.PathTrade(
+            entry=entry - start,
+            exit=end - start,
             entry_price=price,
+            exit_price=labels.long.exit_price[at],
             target=price + spec.tp_atr * labels.atr[at],
             stop=price - spec.sl_atr * labels.atr[at],
-            exit=end - start,
-            exit_price=labels.long.exit_price[at],
             reason=ExitReason(labels.long.reason[at]).name,
         )
+        return report.label_on_path(stretch, trade)
 
     def windows(self):
         """Train, tune, select and final, with the purged gaps and the refits."""
@@ -104,14 +104,12 @@ class Pages:
     def equity(self):
         """Equity and drawdown of the final window, with the band of random entries (5 to 95 %)."""
         curve = self.evidence.curve
+        band = report.EquityBand(curve["null_low"], curve["null_high"], curve["null_median"]) if curve["null_low"] else None
         return report.equity_and_drawdown(
             curve["time_utc"],
             curve["equity"],
-            band_low=curve["null_low"] or None,
-            band_high=curve["null_high"] or None,
-            null_median=curve["null_median"] or None,
-            band_name="random entries, 5 to 95 %",
-            deepest_pct=self.evidence.strategy.max_drawdown_equity_pct.value,
+            band=band,
+            drawdown_pct=curve["drawdown_pct"],
             trades=self.evidence.strategy.trades,
         )
 
@@ -127,6 +125,21 @@ class Pages:
             spread=self.evidence.costs.spread,
             trades=self.evidence.strategy.trades,
         )
+
+    def assumptions_table(self) -> pd.DataFrame:
+        """What the figures rest on: the spread that they survive, both tie rules, shorts that leave their label."""
+        ties = self.evidence.tie_bounds
+        figures = {
+            "break-even spread, price units": self.evidence.break_even_spread,
+            "win rate, where a bar that touches both barriers counts as stop": ties.win_rate_sl_first,
+            "win rate, where it counts as target": ties.win_rate_tp_first,
+            "expectancy, R net of cost, counted as stop": ties.expectancy_net_r_sl_first,
+            "expectancy, R net of cost, counted as target": ties.expectancy_net_r_tp_first,
+            "share of trades whose last bar touched both": ties.ambiguous_share,
+            "share of shorts that ended otherwise than their label": self.evidence.shorts_off_label_share,
+        }
+        rows = {meaning: {"value": _shown(figure), "n": f"{figure.n:,}", "note": figure.reason} for meaning, figure in figures.items()}
+        return pd.DataFrame(rows).T
 
     def _meaning(self, name: str) -> str:
         """What a row of the table is; a Sharpe says from how many days, and whether that is enough."""
@@ -159,6 +172,7 @@ class Pages:
             (f"# Backtest\n\n> {self.evidence.sentence}", [self.trades_table()]),
             ("## Equity", [self.equity()]),
             ("## What the spread does", [self.cost_curve()]),
+            (f"## What the figures rest on\n\nSpread: {self.evidence.costs.spread:g} price units.", [self.assumptions_table()]),
         ]
         return report.notebook_of(parts)
 

@@ -23,7 +23,7 @@ def find_start(case: Case) -> Start:
         return COLD
     ours, name = terms_of_case(case), "the active revision"
     try:
-        revision = Store(case.choice.models_dir).active()
+        revision = Store(case.choice.models_dir).pointed()
         if revision is None:
             return Start(None, "no approved revision is active here")
         stored, name = Stored(revision), f"revision {revision.name}"

@@ -13,10 +13,10 @@ from trademl.errors import ParityError
 from trademl.files import npz_bytes
 from trademl.learn.ensemble import MODELS, Blend, FittedEnsemble, Scaler, native_probabilities
 from trademl.market.features import FEATURE_NAMES
-from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES
+from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES, position_input
 from trademl.market.recipe import Recipe
 from trademl.market.specs import CLASSES
-from trademl.market.walkforward import Judged, Shipped, position_inputs
+from trademl.market.walkforward import Judged, Shipped
 from trademl.pipeline.market.case import Case
 from trademl.ship.export import Parity, check_parity, ensemble_graph
 from trademl.ship.manifest import training_run_id
@@ -115,7 +115,7 @@ def _candidates(case: Case, judged: Judged, shipped: Shipped) -> tuple[Candidate
         np.concatenate([frozen.scaler.mean, np.zeros(len(STATE_FEATURES))]),
         np.concatenate([frozen.scaler.scale, np.ones(len(STATE_FEATURES))]),
     )
-    held = position_inputs(case.rows, shipped.position_held)
+    held = position_input(case.rows.x[shipped.position_held.bar], shipped.position_held.state)
     return (
         Candidate("signal", shipped.signal, frozen.signal_blend, frozen.scaler, FEATURE_NAMES, CLASSES, x),
         Candidate(

@@ -9,11 +9,10 @@ from trademl.bot.policy import Policy, risk_head_of
 from trademl.bot.records import check_features, decision_rule_of, exit_rule_of
 from trademl.clock import epoch_seconds, iso_z
 from trademl.errors import LeakageError, UsageError
-from trademl.evidence.page import Evidence
-from trademl.evidence.page import judge as judge_trades
+from trademl.evidence.page import Evidence, Resampling, make_evidence
 from trademl.market.backtest import Decisions, run_backtest
 from trademl.market.labeling import label_bars
-from trademl.market.out_of_sample import OutOfSample, read_oos
+from trademl.market.out_of_sample import OutOfSample, read_out_of_sample
 from trademl.market.position import first_exit, held_rows
 from trademl.market.recipe import EVIDENCE_ACCOUNT
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
@@ -45,15 +44,13 @@ def evidence_on(
     bars: pd.DataFrame, decisions: Decisions, spec: LabelSpec, conditions: Conditions, settings: Settings, span: Span
 ) -> Evidence:
     """All evidence on decisions within a span; those outside are dropped."""
-    return judge_trades(
+    return make_evidence(
         bars,
         decisions,
         spec,
         conditions.costs,
         conditions.account,
-        seed=settings.run.seed,
-        null_runs=settings.backtest.null_runs,
-        bootstrap_draws=settings.backtest.bootstrap_draws,
+        resampling=Resampling(settings.run.seed, settings.backtest.null_runs, settings.backtest.bootstrap_draws),
         window=(span.start_s, span.end_s),
     )
 
@@ -63,7 +60,7 @@ def evidence_on(
 
 def out_of_sample(stored: Stored) -> OutOfSample:
     """A revision's out-of-sample table, under its own contract."""
-    return read_oos(stored.read("oos.parquet"), stored.label_spec)
+    return read_out_of_sample(stored.read("oos.parquet"), stored.label_spec)
 
 
 def reread_evidence(stored: Stored, settings: Settings, conditions: Conditions | None = None) -> Evidence:

@@ -11,10 +11,10 @@ import pandas as pd
 from trademl.clock import iso_z, utc_now
 from trademl.errors import Exit, UsageError
 from trademl.evidence.page import Evidence
-from trademl.files import npz_bytes
+from trademl.files import jsonable, npz_bytes
 from trademl.learn.ensemble import native_files
 from trademl.learn.refresh import Spread
-from trademl.market.out_of_sample import oos_bytes, oos_frame
+from trademl.market.out_of_sample import out_of_sample_frame, parquet_bytes
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import score_signal
 from trademl.pipeline.market.inputs import constant_sentence, describe_features, describe_labels
@@ -22,7 +22,6 @@ from trademl.pipeline.market.manifest import Trained, build_manifest, rebuild_ma
 from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.risk import TRADES_FILE, fit_heads, risk_files
 from trademl.pipeline.stored import Stored
-from trademl.runs import jsonable
 from trademl.settings import Settings
 from trademl.ship.store import Store
 
@@ -45,7 +44,7 @@ def revision_files(case: Case, trained: Trained, metrics: Mapping) -> dict[str, 
         **native_files(shipped.position, "position"),
         "native/scaler.npz": npz_bytes({"mean": scaler.mean, "scale": scaler.scale}),
         "native/spread.npz": Spread.of(case.rows.x[shipped.signal_rows]).to_bytes(),
-        "oos.parquet": oos_bytes(oos_frame(case.rows, judged)),
+        "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged)),
         "golden.npz": trained.proven.golden,
         "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
     }

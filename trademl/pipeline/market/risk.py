@@ -18,13 +18,13 @@ from trademl.market.recipe import rule_of, trades_in
 from trademl.market.specs import AccountSpec, CostSpec
 from trademl.market.walkforward import Judged
 from trademl.pipeline.market.case import Case
-from trademl.risk.multiplier import RiskModel, train_heads
+from trademl.risk.multiplier import RiskModel, TrainingSpec, train_heads
 from trademl.risk.profiles import PROFILES
 from trademl.risk.profiles import profile as profile_of
 from trademl.risk.replay import Objective, replay
 from trademl.risk.state import MULTIPLIER_CLAMP, clamp_multiplier, head_input
 from trademl.risk.trades import LotSpec, TradeSequence
-from trademl.risk.verdict import play
+from trademl.risk.verdict import simulate_policy
 from trademl.settings import Settings
 from trademl.ship.export import check_parity, regressor_graph
 from trademl.validate.lineage import Fit, FitKind
@@ -68,7 +68,8 @@ def fit_heads(trades: pd.DataFrame, costs: CostSpec, account: AccountSpec, setti
     """The five heads on these trades (columns KEPT and `part`). Too few trades give unpublished heads, not an error."""
     lots = LotSpec.from_specs(costs, account)
     train, later = (TradeSequence.from_backtest(trades[trades["part"] == part]) for part in ("train", "select"))
-    model = train_heads(train, later=later, lots=lots, objective=Objective(settings.risk_model.objective), seed=settings.run.seed)
+    spec = TrainingSpec(objective=Objective(settings.risk_model.objective), lots=lots, seed=settings.run.seed)
+    model = train_heads(train, later=later, spec=spec)
     return RiskHeads(model, trades, lots)
 
 
@@ -112,7 +113,7 @@ def sized(decisions: Decisions, trades: pd.DataFrame, head: Head | None, profile
     """
     if head is None:
         return decisions
-    played = play(TradeSequence.from_backtest(trades), profile_of(profile), head)
+    played = simulate_policy(TradeSequence.from_backtest(trades), profile_of(profile), head)
     multiplier = np.ones(len(decisions.side))
     multiplier[trades["decision_bar"].to_numpy()] = played.multiplier
     return replace(decisions, multiplier=multiplier)

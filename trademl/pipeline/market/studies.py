@@ -12,6 +12,7 @@ import pandas as pd
 from trademl import __version__
 from trademl.clock import iso_z, utc_now
 from trademl.errors import StageError, choose
+from trademl.files import jsonable
 from trademl.learn.ensemble import MODELS
 from trademl.learn.space import SPACE, space_of, values_of
 from trademl.learn.studies import Best, Search, courses, importances, open_search, run_trials, set_aside
@@ -20,7 +21,6 @@ from trademl.pipeline.market.adoption import digest_of, settings_hash, with_tune
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.tuned import write_tuned
 from trademl.report import study_course, study_importance
-from trademl.runs import jsonable
 from trademl.settings import Ensemble, Settings
 from trademl.validate.lineage import Lineage
 from trademl.validate.metrics import log_loss

@@ -9,8 +9,8 @@ from pathlib import Path
 from filelock import FileLock
 
 from trademl.errors import BadDataError
+from trademl.files import jsonable, write_json
 from trademl.market.tuning import Role
-from trademl.runs import jsonable, write_json
 
 SCHEMA = 1
 TUNED = "tuned.json"

@@ -1,4 +1,4 @@
-"""The honest page: right beside a slow reference, whole on any input, and unimpressed by luck."""
+"""The evidence page: right beside a slow reference, whole on any input, and not fooled by chance."""
 
 import json
 import math
@@ -13,17 +13,26 @@ import pytest
 from trademl.clock import epoch_seconds
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import UsageError
-from trademl.evidence import page as honesty
-from trademl.evidence.costs import ambiguous_trades, cost_curve, shorts_off_label
-from trademl.evidence.figures import Run, TradeFigures, figure, schema_table, trade_figures
-from trademl.evidence.nulls import always, band, cut_stage, play, random_entries, run_of
-from trademl.evidence.page import Evidence, claim, json_schema_tables, judge
+from trademl.evidence.costs import ambiguous_trades, cost_curve, short_label_mismatch
+from trademl.evidence.figures import Run, TradeFigures, annual_periods, figure, schema_table, trade_figures
+from trademl.evidence.nulls import (
+    Band,
+    allowed_shifts,
+    backtest_window,
+    constant_decisions,
+    cut_window,
+    null_band,
+    random_entries,
+    run_of_window,
+)
+from trademl.evidence.page import Evidence, Resampling, claim, json_schema_tables, make_evidence
 from trademl.market.backtest import Decisions, run_backtest
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
+from trademl.pipeline.market.pages import Pages
 
 N = 3_000
 SPEC, COSTS, ACCOUNT = LabelSpec(), CostSpec(spread=16.95), AccountSpec(risk_pct=0.05)
-QUICK = {"seed": 7, "null_runs": 60, "bootstrap_draws": 100}
+QUICK = Resampling(seed=7, null_runs=60, bootstrap_draws=100)
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +56,7 @@ def strict(page):
 
 def test_trades_are_those_of_the_full_backtest_with_the_rest_silenced(bars):
     made = blind(1)
-    page = judge(bars, made, SPEC, COSTS, ACCOUNT, window=window_of(bars, 800, 2_500), **QUICK)
+    page = make_evidence(bars, made, SPEC, COSTS, ACCOUNT, window=window_of(bars, 800, 2_500), resampling=QUICK)
     side = made.side.copy()
     side[:800] = 0
     side[2_500:] = 0
@@ -63,13 +72,13 @@ def test_window_is_half_open_in_decision_time_and_takes_datetimes(bars):
     side[1_000] = 1
     at = int(epoch_seconds(bars.index)[1_000]) + 900
     for window, trades in (((at, at + 1), 1), ((at - 900, at), 0), ((at + 1, at + 901), 0)):
-        assert judge(bars, Decisions(side), SPEC, window=window, **QUICK).strategy.trades == trades
+        assert make_evidence(bars, Decisions(side), SPEC, window=window, resampling=QUICK).strategy.trades == trades
     moments = tuple(datetime.fromtimestamp(second, UTC) for second in (at, at + 1))
-    assert judge(bars, Decisions(side), SPEC, window=moments, **QUICK).strategy.trades == 1
+    assert make_evidence(bars, Decisions(side), SPEC, window=moments, resampling=QUICK).strategy.trades == 1
 
 
-def test_figures_agree_with_a_slow_telling(bars):
-    page = judge(bars, blind(2), SPEC, COSTS, ACCOUNT, **QUICK)
+def test_figures_agree_with_a_slow_reference(bars):
+    page = make_evidence(bars, blind(2), SPEC, COSTS, ACCOUNT, resampling=QUICK)
     trades, found = page.trades, page.strategy
     gains, losses = trades["pnl"][trades["pnl"] > 0].sum(), -trades["pnl"][trades["pnl"] < 0].sum()
     assert found.win_rate.value == pytest.approx((trades["net_r"] > 0).mean())
@@ -93,11 +102,36 @@ def test_figures_agree_with_a_slow_telling(bars):
     assert found.exposure.value == pytest.approx(held.mean(), abs=0.02)  # a bar that ends one trade and begins the next counts twice
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_curve_drawn_reaches_the_stated_figures(bars, seed):
+    rng = np.random.default_rng(seed)
+    account = replace(ACCOUNT, risk_pct=float(rng.uniform(0.05, 3)), max_total_drawdown_pct=float(rng.choice([0, 40])))
+    window = window_of(bars, int(rng.integers(0, 1_500)), int(rng.integers(1_600, N)))  # trades run past its end
+    page = make_evidence(bars, blind(seed, share=rng.uniform(0.01, 0.5)), SPEC, COSTS, account, window=window, resampling=QUICK)
+    found, curve = page.strategy, page.curve
+    assert len(curve["time_utc"]) <= 800
+    assert max(curve["drawdown_pct"]) == pytest.approx(found.max_drawdown_equity_pct.value, abs=1e-4)
+    assert 100 * (curve["equity"][-1] / account.balance - 1) == pytest.approx(found.return_pct.value, abs=0.01)
+    assert {len(values) for values in curve.values()} == {len(curve["time_utc"])}
+
+
+def test_the_picture_and_the_table_of_assumptions_show_the_stated_figures(bars):
+    account = replace(ACCOUNT, risk_pct=1.5)
+    evidence = make_evidence(bars, blind(3, share=0.3), SPEC, COSTS, account, resampling=QUICK)
+    pages = Pages(revision=None, evidence=evidence, settings=None, profile=3)
+    stated = evidence.strategy.max_drawdown_equity_pct.value
+    assert -min(pages.equity().data[-1].y) == pytest.approx(stated, abs=1e-4)
+    assert f"deepest drawdown {stated:.1f} %" in pages.equity().layout.title.subtitle.text
+    rows = pages.assumptions_table()["value"]
+    assert rows["break-even spread, price units"] in ("none", f"{evidence.break_even_spread.value or 0:.3g}")
+    assert rows["win rate, where it counts as target"] == f"{evidence.tie_bounds.win_rate_tp_first.value:.3g}"
+
+
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_few_trades_give_a_page(bars, count):
     side = np.zeros(N, np.int8)
     side[500 : 500 + 100 * count : 100] = 1
-    page = judge(bars, Decisions(side), SPEC, COSTS, ACCOUNT, **QUICK)
+    page = make_evidence(bars, Decisions(side), SPEC, COSTS, ACCOUNT, resampling=QUICK)
     assert page.strategy.trades == count
     assert not page.is_skill_found
     written = strict(page)
@@ -106,7 +140,7 @@ def test_few_trades_give_a_page(bars, count):
 
 
 def test_short_window_has_no_null_and_says_so(bars):
-    page = judge(bars, blind(3, share=0.9), SPEC, COSTS, ACCOUNT, window=window_of(bars, 1_000, 1_150), **QUICK)
+    page = make_evidence(bars, blind(3, share=0.9), SPEC, COSTS, ACCOUNT, window=window_of(bars, 1_000, 1_150), resampling=QUICK)
     assert page.random_entries.runs == 0
     assert "shifts" in page.random_entries.reason
     assert not page.is_skill_found
@@ -115,53 +149,51 @@ def test_short_window_has_no_null_and_says_so(bars):
 
 
 def test_one_bar_and_a_ruined_account(bars):
-    page = judge(bars.iloc[:30], Decisions(np.ones(30, np.int8)), SPEC, window=window_of(bars, 20, 21), **QUICK)
+    page = make_evidence(bars.iloc[:30], Decisions(np.ones(30, np.int8)), SPEC, window=window_of(bars, 20, 21), resampling=QUICK)
     assert page.window["bars"] == 1
     strict(page)
     ruin = AccountSpec(balance=500, risk_pct=60, leverage=1000, margin_call_pct=0)
-    ruined = judge(bars, Decisions(np.ones(N, np.int8)), SPEC, CostSpec(spread=400), ruin, **QUICK)
+    ruined = make_evidence(bars, Decisions(np.ones(N, np.int8)), SPEC, CostSpec(spread=400), ruin, resampling=QUICK)
     assert ruined.strategy.return_pct.value < -50
     strict(ruined)
 
 
-def test_halt_is_told_as_a_time(bars):
+def test_a_halt_is_given_as_a_time(bars):
     tight = replace(ACCOUNT, risk_pct=3, max_total_drawdown_pct=10)
-    page = judge(bars, Decisions(np.ones(N, np.int8)), SPEC, COSTS, tight, **QUICK)
+    page = make_evidence(bars, Decisions(np.ones(N, np.int8)), SPEC, COSTS, tight, resampling=QUICK)
     assert re.fullmatch(r"2024-\d\d-\d\dT\d\d:\d\d:00Z", page.counters["halted_at_utc"])
     assert page.counters["skipped_halted"] > 0
 
 
 def test_same_seed_same_json(bars):
-    first, again, other = (judge(bars, blind(4), SPEC, COSTS, ACCOUNT, **(QUICK | {"seed": seed})) for seed in (1, 1, 2))
+    first, again, other = (make_evidence(bars, blind(4), SPEC, COSTS, ACCOUNT, resampling=replace(QUICK, seed=seed)) for seed in (1, 1, 2))
     assert json.dumps(first.to_json()) == json.dumps(again.to_json())
     assert json.dumps(first.to_json()) != json.dumps(other.to_json())
 
 
 def test_shifts_keep_clear_of_the_strategy(bars):
-    from trademl.evidence.nulls import allowed_shifts
-
-    stage = cut_stage(bars, blind(6), SPEC, *window_of(bars, 500, 1_500))
-    shifts = allowed_shifts(stage)
+    window = cut_window(bars, blind(6), SPEC, *window_of(bars, 500, 1_500))
+    shifts = allowed_shifts(window)
     assert shifts.min() == 96
     assert shifts.max() == 1_000 - 96
 
 
 def test_band_counts_itself():
     drawn = np.array([0.0, 1.0, 2.0, np.nan])
-    assert band(1.0, drawn).p_value == (1 + 2) / (1 + 3)
-    assert band(9.0, drawn).p_value == 1 / 4
-    assert band(-1.0, drawn).p_value == 1.0
-    assert band(np.nan, drawn).p_value is None
-    assert band(1.0, np.array([np.nan])).reason == "no random run"
+    assert null_band(1.0, drawn).p_value == (1 + 2) / (1 + 3)
+    assert null_band(9.0, drawn).p_value == 1 / 4
+    assert null_band(-1.0, drawn).p_value == 1.0
+    assert null_band(np.nan, drawn).p_value is None
+    assert null_band(1.0, np.array([np.nan])).reason == "no random run"
 
 
 def test_p_value_is_uniform_without_skill():
     values = []
     for k in range(40):
         bars = synthetic_market(1_200, edge=0.0, seed=100 + k).bars
-        stage = cut_stage(bars, blind(k, 1_200, share=0.05), SPEC, *window_of(bars, 100, 1_200))
-        luck, _ = random_entries(stage, play(stage, COSTS, ACCOUNT), runs=39, seed=k)
-        values.append(luck.expectancy_net_r.p_value)
+        window = cut_window(bars, blind(k, 1_200, share=0.05), SPEC, *window_of(bars, 100, 1_200))
+        null, _ = random_entries(window, backtest_window(window, COSTS, ACCOUNT), runs=39, seed=k)
+        values.append(null.expectancy_net_r.p_value)
     values = np.sort(values)
     gap = np.abs(values - np.arange(1, 41) / 40).max()
     assert gap < 1.63 / np.sqrt(40) + 1 / 40  # Kolmogorov, 1 %, and the grid of the p values
@@ -177,7 +209,7 @@ def test_a_clear_edge_is_claimed_and_none_is_not():
 
     for edge, found in ((0.5, True), (0.0, False)):
         bars = synthetic_market(N, edge=edge, seed=5).bars
-        page = judge(bars, read(bars), SPEC, COSTS, ACCOUNT, **(QUICK | {"bootstrap_draws": 400}))
+        page = make_evidence(bars, read(bars), SPEC, COSTS, ACCOUNT, resampling=replace(QUICK, bootstrap_draws=400))
         assert page.is_skill_found == found
         assert page.sentence.startswith("On " if found else "No skill was found")
 
@@ -190,7 +222,7 @@ def test_a_rising_market_is_not_skill(bars):
     rising["low"] = rising[["open", "low", "close"]].min(axis=1)
     rising["high"] = rising[["open", "high", "close"]].max(axis=1)
     long_only = Decisions((np.random.default_rng(8).random(N) < 0.15).astype(np.int8))
-    page = judge(rising, long_only, SPEC, CostSpec(), ACCOUNT, **(QUICK | {"bootstrap_draws": 400}))
+    page = make_evidence(rising, long_only, SPEC, CostSpec(), ACCOUNT, resampling=replace(QUICK, bootstrap_draws=400))
     assert page.strategy.expectancy_net_r.low > 0
     assert page.baselines["always_long"].expectancy_net_r.value > 0
     assert not page.is_skill_found
@@ -202,15 +234,15 @@ def test_cost_curve_falls_and_breaks_even_where_it_says(bars):
     winners = synthetic_market(N, edge=1.0)
     side = np.where(winners.truth == 1, 1, np.where(winners.truth == 0, -1, 0))
     side = np.where(np.random.default_rng(1).random(N) < 0.4, side, -side).astype(np.int8)  # wins about half of its trades
-    stage = cut_stage(bars, Decisions(side), SPEC, *window)
-    points, even = cost_curve(stage, COSTS, ACCOUNT, seed=1, draws=50)
+    window = cut_window(bars, Decisions(side), SPEC, *window)
+    points, even = cost_curve(window, COSTS, ACCOUNT, seed=1, draws=50)
     worth = [point.expectancy_net_r.value for point in points]
     assert worth == sorted(worth, reverse=True)
     assert [point.spread for point in points] == [0.0, 16.95, 33.9, 16.95 * 3]
     if even.value is not None:
-        at_even = play(stage, replace(COSTS, spread=even.value), ACCOUNT).trades["net_r"].mean()
+        at_even = backtest_window(window, replace(COSTS, spread=even.value), ACCOUNT).trades["net_r"].mean()
         assert abs(at_even) < 0.06
-    free, none = cost_curve(stage, CostSpec(), ACCOUNT, seed=1, draws=50)
+    free, none = cost_curve(window, CostSpec(), ACCOUNT, seed=1, draws=50)
     assert len({point.expectancy_net_r.value for point in free}) == 1
     assert none.value is None or none.value > 0
 
@@ -221,34 +253,56 @@ def test_ties_stand_on_the_right_side_and_ambiguous_trades_are_those_that_flip(b
     every = np.arange(N) % 7 == 0  # loud bars that span both barriers
     wide["high"] = np.where(every, middle + 3 * (wide["high"] - middle), wide["high"])
     wide["low"] = np.where(every, middle - 3 * (middle - wide["low"]), wide["low"])
-    page = judge(wide, blind(9), SPEC, COSTS, ACCOUNT, **QUICK)
+    page = make_evidence(wide, blind(9), SPEC, COSTS, ACCOUNT, resampling=QUICK)
     ties = page.tie_bounds
     assert ties.win_rate_sl_first.value < ties.win_rate_tp_first.value
     assert ties.override == {"tie": "tp_first", "contract_tie": "sl_first", "label_spec_hash": SPEC.hash}
     assert ties.win_rate_sl_first.value == page.strategy.win_rate.value
-    stage = cut_stage(wide, blind(9), SPEC, *window_of(wide, 100, N))
-    low = play(stage, COSTS, ACCOUNT).trades.set_index("decision_bar")
-    high = play(
-        replace(stage, prepared=honesty.cut_stage(wide, blind(9), replace(SPEC, tie="tp_first"), *window_of(wide, 100, N)).prepared),
+    window = cut_window(wide, blind(9), SPEC, *window_of(wide, 100, N))
+    low = backtest_window(window, COSTS, ACCOUNT).trades.set_index("decision_bar")
+    high = backtest_window(
+        replace(window, prepared=cut_window(wide, blind(9), replace(SPEC, tie="tp_first"), *window_of(wide, 100, N)).prepared),
         COSTS,
         ACCOUNT,
     )
     common = low.index.intersection(high.trades["decision_bar"])
     flips = (low.loc[common, "reason"] != high.trades.set_index("decision_bar").loc[common, "reason"]).to_numpy()
-    unclear = ambiguous_trades(stage, low.loc[common].reset_index(), COSTS.spread)
+    unclear = ambiguous_trades(window, low.loc[common].reset_index(), COSTS.spread)
     assert flips.any()
     assert (flips == unclear).all()
 
 
 def test_shorts_meet_their_label_without_a_spread(bars):
-    stage = cut_stage(bars, blind(10), SPEC, *window_of(bars, 100, N))
-    assert shorts_off_label(play(stage, CostSpec(), ACCOUNT).trades).value == 0.0
-    dear = shorts_off_label(play(stage, CostSpec(spread=80), ACCOUNT).trades)
+    window = cut_window(bars, blind(10), SPEC, *window_of(bars, 100, N))
+    assert short_label_mismatch(backtest_window(window, CostSpec(), ACCOUNT).trades).value == 0.0
+    dear = short_label_mismatch(backtest_window(window, CostSpec(spread=80), ACCOUNT).trades)
     assert dear.value > 0
-    assert shorts_off_label(play(stage, COSTS, ACCOUNT, always(stage, 1)).trades).value is None
+    assert short_label_mismatch(backtest_window(window, COSTS, ACCOUNT, constant_decisions(window, 1)).trades).value is None
 
 
-def test_no_losing_trade_is_a_convention_that_is_said():
+@pytest.mark.parametrize(
+    ("first", "last", "weekdays", "periods"),
+    [
+        ("2024-01-01", "2024-12-31", range(7), 365),
+        ("2024-01-01", "2024-12-31", range(5), 261),
+        ("2024-01-03", "2024-02-28", range(5), 261),  # a broken week at either end changes nothing
+        ("2024-01-01", "2024-12-31", (0, 1, 2, 3, 4, 6), 313),  # a week that opens on Sunday evening
+        ("2024-01-01", "2024-01-05", range(5), 252),  # too short to be measured
+        ("2024-01-05", "2024-01-07", range(7), 365),
+    ],
+)
+def test_a_year_has_the_days_that_the_bars_show(first, last, weekdays, periods):
+    index = pd.date_range(first, pd.Timestamp(last) + pd.Timedelta("23h45min"), freq="15min", tz="UTC")
+    assert annual_periods(epoch_seconds(index[np.isin(index.day_of_week, list(weekdays))])) == periods
+
+
+def test_holidays_shorten_the_year():
+    index = pd.date_range("2024-01-01", "2024-12-31 23:45", freq="15min", tz="UTC")
+    index = index[(index.day_of_week < 5) & ~index.normalize().isin(pd.to_datetime(["2024-07-04", "2024-12-25"], utc=True))]
+    assert annual_periods(epoch_seconds(index)) == 259
+
+
+def test_no_losing_trade_is_a_stated_convention():
     trades = pd.DataFrame({"entry_bar": [1, 200], "exit_bar": [3, 203], "gross_r": [1.0, 1.0], "net_r": [0.9, 0.9], "pnl": [9.0, 9.0]})
     time_s = 1_704_067_200 + 900 * np.arange(300)
     curve = np.linspace(1_000, 1_018, 300)
@@ -271,7 +325,7 @@ def test_every_figure_carries_its_n_and_a_reason_when_empty(bars):
                 yield from walk(item)
 
     for made in (blind(11), Decisions(np.zeros(N, np.int8))):
-        found = list(walk(strict(judge(bars, made, SPEC, COSTS, ACCOUNT, **QUICK))))
+        found = list(walk(strict(make_evidence(bars, made, SPEC, COSTS, ACCOUNT, resampling=QUICK))))
         assert len(found) > 60
         for entry in found:
             assert isinstance(entry["n"], int)
@@ -286,7 +340,7 @@ def test_figure_refuses_what_is_not_finite():
 
 @pytest.mark.contract
 def test_the_report_has_these_keys_and_the_tables_name_them(bars):
-    written = strict(judge(bars, blind(12), SPEC, COSTS, ACCOUNT, **QUICK))
+    written = strict(make_evidence(bars, blind(12), SPEC, COSTS, ACCOUNT, resampling=QUICK))
     assert list(written) == [
         *("schema", "kind", "sentence", "is_skill_found", "window", "label_spec", "label_spec_hash", "costs", "account", "seed"),
         *("strategy", "random_entries", "baselines", "cost_curve", "break_even_spread", "tie_bounds", "shorts_off_label_share"),
@@ -309,8 +363,7 @@ def test_the_report_has_these_keys_and_the_tables_name_them(bars):
 
 
 def test_sentences():
-    page = honesty.Band
-    none = page(None, None, None, None, 0, 0, None, "no trade")
+    none = Band(None, None, None, None, 0, 0, None, "no trade")
     empty = trade_figures(_empty_run(), seed=1)
     assert claim(empty, none) == "No trade was made in the window: there is nothing to judge."
 
@@ -319,8 +372,10 @@ def test_a_page_without_trades_says_what_became_of_the_decisions(bars):
     made = blind(11)
     wanted = f"Decisions to trade: {int((made.side != 0).sum()):,}"
     for account, why in ((replace(ACCOUNT, balance=0.01), "below the smallest lot"), (replace(ACCOUNT, leverage=1e-6), "leverage allows")):
-        assert re.search(rf"nothing to judge\. {wanted} \(.*{why}", judge(bars, made, SPEC, COSTS, account, **QUICK).sentence)
-    nothing = judge(bars, Decisions(np.zeros(N, np.int8)), SPEC, COSTS, ACCOUNT, **QUICK).sentence
+        assert re.search(
+            rf"nothing to judge\. {wanted} \(.*{why}", make_evidence(bars, made, SPEC, COSTS, account, resampling=QUICK).sentence
+        )
+    nothing = make_evidence(bars, Decisions(np.zeros(N, np.int8)), SPEC, COSTS, ACCOUNT, resampling=QUICK).sentence
     assert nothing.endswith("nothing to judge. Decisions to trade: 0.")
 
 
@@ -333,19 +388,19 @@ def test_refusals(bars):
     made = blind(13)
     for window in ((5, 5), (10, 20)):
         with pytest.raises(UsageError, match="window"):
-            judge(bars, made, SPEC, window=window, **QUICK)
+            make_evidence(bars, made, SPEC, window=window, resampling=QUICK)
     with pytest.raises(UsageError):
-        judge(bars.iloc[:10], made, SPEC, **QUICK)
+        make_evidence(bars.iloc[:10], made, SPEC, resampling=QUICK)
     with pytest.raises(UsageError, match="bars"):
-        judge(bars.iloc[:0], Decisions(np.zeros(0, np.int8)), SPEC, **QUICK)
+        make_evidence(bars.iloc[:0], Decisions(np.zeros(0, np.int8)), SPEC, resampling=QUICK)
 
 
-def test_stage_is_as_wide_as_its_trades_need(bars):
+def test_a_window_is_as_wide_as_its_trades_need(bars):
     side = np.zeros(N, np.int8)
     side[1_199] = 1
-    stage = cut_stage(bars, Decisions(side), SPEC, *window_of(bars, 1_000, 1_200))
-    result = play(stage, COSTS, ACCOUNT)
-    run = run_of(stage, result)
+    window = cut_window(bars, Decisions(side), SPEC, *window_of(bars, 1_000, 1_200))
+    result = backtest_window(window, COSTS, ACCOUNT)
+    run = run_of_window(window, result)
     assert len(result.trades) == 1
     assert run.equity[-1] == result.balance[-1]
     assert run.time_s[0] == epoch_seconds(bars.index)[1_000]
