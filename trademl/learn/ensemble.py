@@ -228,7 +228,7 @@ def fit_ensemble(
         raise UsageError(f"{what}: give the boosting rounds, or a later window to stop on")
     if len(y) * params.lgb_subsample < 1 or (rounds is None and not len(stop[1])):
         later = "" if rounds else f" and {len(stop[1]):,} to stop on"
-        raise BadDataError(f"{what}: {len(y):,} rows to learn from{later} are too few. {_ADVICE}")
+        raise BadDataError(f"{what}: {len(y):,} rows to learn from{later} are too few{advice and f'. {advice}'}")
     where = dict.fromkeys(MODELS, CPU) | dict(devices or {})
     common = {"seed": seed, "threads": threads}
     table = fit_forest(z, y, weight, params, **common)
