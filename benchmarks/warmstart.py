@@ -16,8 +16,8 @@ import xgboost as xgb
 
 from trademl.cli.common import table
 from trademl.learn.ensemble import Rounds, fit_ensemble, fit_scaler, fit_xgboost, native_files, xgb_parameters
+from trademl.learn.refresh import continue_ensemble, refresh_xgboost
 from trademl.market.recipe import signal_weights
-from trademl.market.warmstart import continue_ensemble, refresh_xgboost
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import SYNTHETIC, MarketFlags
 from trademl.settings import load_settings

@@ -14,7 +14,7 @@ from trademl.market.backtest import Decisions, prepare, run_backtest, turned_run
 from trademl.market.labeling import label_bars
 from trademl.market.specs import AccountSpec, CostSpec, ExitReason, LabelSpec
 from trademl.risk.trades import TradeSequence
-from trademl.validate.metrics import profit_factor_of
+from trademl.validate.bootstrap import profit_factor_of
 
 QUIET = (1000.0, 1005.0, 995.0, 1000.0)  # 14 of these: ATR 10, so the stop is 8 away and the target 15
 COSTS = CostSpec(spread=2, slippage=0.5, commission=3)

@@ -94,10 +94,9 @@ class TestEnsemble:
     )
     def test_the_refusal_names_the_classes_and_the_next_step(self, table, labels, shown):
         z = table[0][: len(labels)]
-        with pytest.raises(BadDataError, match=r"another bracket \(\[labeling\] tp_atr") as refusal:
-            fit_ensemble(
-                z, labels, np.ones(len(z)), PARAMS, n_classes=3, seed=3, rounds=Rounds(2, 2), what="signal", names=("SELL", "BUY", "HOLD")
-            )
+        told = {"what": "signal", "names": ("SELL", "BUY", "HOLD"), "advice": "Use more bars"}
+        with pytest.raises(BadDataError, match=r"cannot predict it\. Use more bars$") as refusal:
+            fit_ensemble(z, labels, np.ones(len(z)), PARAMS, n_classes=3, seed=3, rounds=Rounds(2, 2), **told)
         assert shown in str(refusal.value)
 
     def test_a_constant_column_is_asked_by_nobody_and_the_graph_agrees(self, table):

@@ -14,8 +14,9 @@ import pytest
 from small_run import retrain
 
 from trademl.errors import BadDataError, UsageError
+from trademl.learn.space import SPACE, Dim, space_of, values_of
 from trademl.learn.studies import Owner, open_search, run_trials, set_aside
-from trademl.market.tuning import SPACE, Dim, Role, judge_best, position_task, score_model, signal_task, space_of, values_of
+from trademl.market.tuning import Role, judge_best, position_task, score_model, signal_task
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.market import studies
 from trademl.pipeline.market.tuned import read_tuned, tuned_file, write_tuned
@@ -210,6 +211,22 @@ class TestSeveralProcesses:
         assert taken(search) == taken(whole)
         assert not list(tmp_path.glob("*.alive"))
 
+    @pytest.mark.parametrize("step", ["open", "take"])
+    def test_the_file_of_an_owner_killed_between_two_trials_is_removed(self, tmp_path, step):
+        search = search_at(tmp_path / "s.journal")
+        dead = tmp_path / f"s.journal.{'0' * 32}.alive"
+        dead.touch()  # what SIGKILL leaves behind when no trial was running
+        search.take() if step == "take" else search_at(tmp_path / "s.journal")
+        assert not dead.exists()
+
+    def test_the_file_of_a_living_owner_stays(self, tmp_path):
+        alive, late = search_at(tmp_path / "s.journal"), search_at(tmp_path / "s.journal")
+        with alive.owner.living():
+            late.take()
+            assert late.owner.is_alive(alive.owner.name)
+            assert len(list(tmp_path.glob("*.alive"))) == 1
+        assert not list(tmp_path.glob("*.alive"))
+
     def test_two_share_a_study_and_wait_for_each_other(self, tmp_path):
         path = tmp_path / "shared"
         other = worker(path, 0.05)
@@ -322,7 +339,7 @@ class TestVerdict:
     def test_the_shipped_settings_are_not_better_than_themselves(self, market, tasks):
         params = market.settings.ensemble
         best = {model: values_of(model, params) for model in SPACE}
-        verdict = judge_best(tasks[Role.SIGNAL], params, best, seed=7, threads=1, draws=200, level=0.95)
+        verdict = judge_best(tasks[Role.SIGNAL], params, best, tried=dict.fromkeys(SPACE, 9), seed=7, threads=1, draws=200, level=0.95)
         assert not verdict.adopted
         assert verdict.value == verdict.shipped_value
         assert "shipped settings stay" in verdict.sentence("signal")

@@ -13,20 +13,10 @@ from small_run import SMALL, retrain
 from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
 from trademl.files import canonical_json, npz_bytes
 from trademl.learn.ensemble import MODELS, Rounds, Scaler, fit_ensemble, native_files
+from trademl.learn.refresh import Spread, continue_ensemble
 from trademl.market import walkforward
 from trademl.market.walkforward import unwatched
-from trademl.market.warmstart import (
-    COLD,
-    Choice,
-    Spread,
-    Start,
-    Terms,
-    continue_ensemble,
-    parameters_of,
-    read_signal,
-    unlike,
-    why_not_warm,
-)
+from trademl.market.warmstart import COLD, Choice, Start, Terms, parameters_of, read_signal, unlike, why_not_warm
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.market import Conditions
 from trademl.pipeline.market.parent import read_parent, terms_of

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trademl.errors import BadDataError, RevisionError, UsageError
-from trademl.validate.calibration import Calibration, choose_weights, fit_temperature, fit_vector, identity, reliability
+from trademl.validate.calibration import Calibration, choose_weights, fit_temperature, identity, reliability
 from trademl.validate.metrics import log_loss
 
 
@@ -31,7 +31,7 @@ def test_the_formula_exactly(scale, shift, seed):
 def test_identity_json_and_refusals():
     p, _, _ = drawn(0, 20)
     assert identity().apply(p) == pytest.approx(p)
-    fitted = Calibration((1.5, 1.0, 0.5), (0.1, 0.0, -0.1), "vector")
+    fitted = Calibration((1.5, 1.0, 0.5), (0.1, 0.0, -0.1), "temperature")
     assert Calibration.from_json(fitted.to_json()) == fitted
     assert json.loads(fitted.to_json())["scale"] == [1.5, 1.0, 0.5]
     assert Calibration(np.array([1.0, 2.0]), np.zeros(2)).scale == (1.0, 2.0)
@@ -54,25 +54,12 @@ def test_temperature_is_the_best_single_scale(seed, distortion):
         assert best <= log_loss(Calibration(np.array(fitted.scale) * factor, (0,) * 3).apply(p), y, w) + 1e-12
 
 
-def test_fits_find_what_was_distorted_and_ignore_the_scale_of_weights():
+def test_the_fit_finds_what_was_distorted_and_ignores_the_scale_of_weights():
     p, y, _ = drawn(1, 20_000)
-    wrong = Calibration((2.0, 2.0, 2.0), (0.5, -0.3, 0.0)).apply(p)
-    vector, temperature = fit_vector(wrong, y), fit_temperature(wrong, y)
-    assert vector.method == "vector"
-    assert vector.apply(wrong) == pytest.approx(p, abs=0.03)
-    assert log_loss(vector.apply(wrong), y) < log_loss(temperature.apply(wrong), y)
-    assert fit_temperature(wrong, y, np.full(y.size, 0.17)) == temperature
-    few = fit_vector(wrong, y, np.full(y.size, 1e-4))  # two observations' worth: stays at the temperature
-    assert few.scale == pytest.approx(temperature.scale, abs=0.2)
-    assert fit_vector(wrong, y) == vector  # deterministic
-
-
-def test_an_upside_down_class_falls_back_with_a_reason():
-    p, y, _ = drawn(2, 4000)
-    fitted = fit_vector(p, np.array([2, 1, 0])[y], strength=1.0)  # class 0's forecast now falls when its frequency rises
-    assert fitted.method == "temperature"
-    assert "vector fit gave scales" in fitted.reason
-    assert min(fitted.scale) > 0
+    wrong = Calibration((2.0,) * 3, (0.0,) * 3).apply(p)
+    fitted = fit_temperature(wrong, y)
+    assert fitted.apply(wrong) == pytest.approx(p, abs=0.03)
+    assert fit_temperature(wrong, y, np.full(y.size, 0.17)) == fitted
 
 
 def test_noise_hits_the_edge_and_says_so():
@@ -131,5 +118,3 @@ def test_weights_edge_cases():
         choose_weights(p, y)
     with pytest.raises(BadDataError, match="row 0"):
         choose_weights(np.stack([p, p * 2], axis=1), y)
-    with pytest.raises(UsageError, match="strength"):
-        fit_vector(p, y, strength=0)

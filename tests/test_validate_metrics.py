@@ -8,19 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from trademl.errors import BadDataError, UsageError
-from trademl.validate import bootstrap, metrics
+from trademl.validate import metrics
+from trademl.validate.bootstrap import Stat, block_bootstrap, bootstrap_all, draw_days, paired_bootstrap
 from trademl.validate.metrics import (
-    Stat,
-    block_bootstrap,
-    bootstrap_all,
     class_prior,
-    class_scores,
     daily_returns,
-    draw_days,
     log_loss_difference,
     longest_losing_run,
     max_drawdown,
-    paired_bootstrap,
     prior_log_loss,
     score,
     sharpe,
@@ -50,25 +45,16 @@ def test_class_metrics_agree_with_scikit_learn(forecasts):
     assert metrics.log_loss(p, y, w) == pytest.approx(theirs.log_loss(y, p, sample_weight=w), rel=1e-9)
     assert metrics.accuracy(p, y, w) == pytest.approx(theirs.accuracy_score(y, p.argmax(axis=1), sample_weight=w))
     assert metrics.confusion(y, p.argmax(axis=1)).tolist() == theirs.confusion_matrix(y, p.argmax(axis=1)).tolist()
-    rounded = np.round(p, 1)
-    rounded[:, 2] = 1 - rounded[:, 0] - rounded[:, 1]  # many ties
-    rounded = np.maximum(rounded, 0) / np.maximum(rounded, 0).sum(axis=1, keepdims=True)
-    for k, area in enumerate(metrics.auc_one_vs_rest(rounded, y)):
-        assert area == pytest.approx(theirs.roc_auc_score(y == k, rounded[:, k]), rel=1e-12)
-    assert metrics.brier(p, y) == pytest.approx(sum(theirs.brier_score_loss(y == k, p[:, k]) for k in range(3)))
 
 
 def test_prior_is_the_entropy_and_needs_every_class_count(forecasts):
-    p, y, _ = forecasts
+    _, y, _ = forecasts
     prior = class_prior(y)
     assert prior_log_loss(prior, y) == pytest.approx(-(prior * np.log(prior)).sum())
     assert class_prior([0, 0, 1], 3).tolist() == [2 / 3, 1 / 3, 0]
     assert prior_log_loss([0.5, 0.5, 0.0], [2]) == pytest.approx(-math.log(1e-7))  # floored, not infinite
     with pytest.raises(BadDataError):
         class_prior([], 3)
-    scores = class_scores(p, y, prior)
-    assert scores.prior_accuracy == pytest.approx(prior.max())
-    assert scores.n == 400
 
 
 @pytest.mark.parametrize(
@@ -88,10 +74,6 @@ def test_prior_is_the_entropy_and_needs_every_class_count(forecasts):
 def test_bad_probabilities_are_refused(p, y, w, message):
     with pytest.raises(BadDataError, match=message):
         metrics.log_loss(p, y, w)
-
-
-def test_auc_of_a_missing_class_is_none():
-    assert metrics.auc_one_vs_rest([[0.2, 0.8], [0.6, 0.4]], [0, 0]) == (None, None)
 
 
 # ---------------------------------------------------------------- trades and equity
@@ -291,8 +273,3 @@ def test_bad_bootstrap_input():
         block_bootstrap([1.0], [T0], np.mean, seed=1, weights=[1.0])
     with pytest.raises(UsageError, match="level"):
         block_bootstrap([1.0], [T0], seed=1, level=1.5)
-
-
-def test_metrics_offer_the_bootstrap():
-    assert metrics.block_bootstrap is bootstrap.block_bootstrap
-    assert "Interval" in metrics.__all__

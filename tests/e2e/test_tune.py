@@ -15,7 +15,7 @@ from small_run import SMALL
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 TRADEML = Path(sys.executable).with_name("trademl")
-TRIALS = 5
+TRIALS, ENOUGH = 5, 20  # of each model; a study is adopted only with enough complete trials
 
 
 def write_settings(folder):
@@ -103,7 +103,7 @@ def test_a_study_of_other_data_is_refused_and_fresh_sets_it_aside(desk, resumed)
     journal = copy / "models" / "synthetic" / "studies" / "signal.journal"
     journal.write_text("no journal at all\n")
     _, err = run(copy, "tune", "signal", "--trials", "2", code=4)
-    assert "line 1 is no event of a study" in err
+    assert "line 1 is not an event of a study" in err
     run(copy, "tune", "signal", "--trials", "2", "--fresh")
     assert journal.with_name("signal.journal.1").read_text() == "no journal at all\n"
     assert finished(copy) == 6
@@ -126,6 +126,8 @@ def test_two_workers_of_one_command(desk, resumed):
 
 
 def test_the_next_retrain_reads_it_and_says_so(desk, resumed):
+    assert "too few complete trials" in tuned(desk, "signal")["why"]
+    run(desk, "tune", "signal", "--trials", str(ENOUGH))
     section = tuned(desk, "signal")
     assert section["adopted"], section["why"]  # 60 rounds at the shipped rate are far too few for an edge that is there
     out, _ = run(desk, "retrain")

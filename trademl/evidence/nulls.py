@@ -20,7 +20,7 @@ from .figures import Run, drawdown_pct, thin
 from ..market.backtest import BacktestResult, run_backtest, turned_runs
 from ..market.backtest import Decisions, Prepared, prepare
 from ..market.specs import AccountSpec, CostSpec, LabelSpec
-from ..validate.metrics import profit_factor_of
+from ..validate.bootstrap import profit_factor_of
 
 # %% ../../nbs/61_evidence_nulls.ipynb #2f9a4939
 WARM_BARS = 64  # bars before the window: more than the ATR looks back

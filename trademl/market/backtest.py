@@ -32,7 +32,7 @@ from trademl.market.account import (
 )
 from .barriers import Prices, prices_of
 from .specs import AccountSpec, CostSpec, LabelSpec
-from ..validate.metrics import profit_factor_of
+from ..validate.bootstrap import profit_factor_of
 
 SPEC, COSTS, ACCOUNT = LabelSpec(), CostSpec(), AccountSpec()
 

@@ -22,6 +22,7 @@ from ..learn.ensemble import MODELS, Blend, FittedEnsemble, Rounds, choose_blend
 from .open_trade import EXIT, POSITION_CLASSES
 from .position import HeldRows, choose_entries, first_exit, held_rows, position_matrix, r_with_exits
 from trademl.market.recipe import (
+    BRACKET_ADVICE,
     Frozen,
     MarketRows,
     Recipe,
@@ -121,6 +122,7 @@ def fit_position(rows, z, decided, allowed, recipe: Recipe, *, rounds=None, stop
         stop=None if stop_allowed is None else table(stop_allowed),
         what="position",
         names=POSITION_CLASSES,
+        advice=BRACKET_ADVICE,
         devices=recipe.devices,
     )
 

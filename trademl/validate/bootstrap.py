@@ -14,7 +14,7 @@ from enum import StrEnum
 import numpy as np
 
 from ..clock import epoch_seconds, timeframe_seconds
-from ..errors import BadDataError, UsageError
+from ..errors import BadDataError, UsageError, choose
 
 # %% ../../nbs/23_validate_bootstrap.ipynb #c04fa076
 MIN_BLOCKS = 5  # an interval over fewer days would be theatre
@@ -168,10 +168,7 @@ def _statistic(statistic, weights):
         if weights is not None:
             raise UsageError("weights go with a Stat (mean, win_rate, profit_factor), not with a function of the values")
         return statistic
-    try:
-        return Stat(statistic)
-    except ValueError:
-        raise UsageError(f"statistic {statistic!r} is not one of {', '.join(Stat)} and no function") from None
+    return choose(Stat, statistic, "statistic")
 
 
 def _checked(values, time_s, weights):

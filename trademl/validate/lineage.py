@@ -13,7 +13,7 @@ from enum import StrEnum
 import numpy as np
 
 from ..clock import epoch_seconds, iso_z
-from ..errors import LeakageError, RevisionError, UsageError
+from ..errors import LeakageError, RevisionError, UsageError, choose
 
 # %% ../../nbs/22_validate_lineage.ipynb #60e26b24
 class FitKind(StrEnum):
@@ -38,10 +38,7 @@ class Fit:
     rows: int  # labelled rows seen
 
     def __post_init__(self):
-        try:
-            object.__setattr__(self, "kind", FitKind(self.kind))
-        except ValueError:
-            raise UsageError(f"fit kind {self.kind!r} is not one of {', '.join(FitKind)}") from None
+        object.__setattr__(self, "kind", choose(FitKind, self.kind, "fit kind"))
         if not self.name or self.label_end_s < 0 or self.rows < 1:
             raise UsageError(f"fit {self.name!r}: label_end_s = {self.label_end_s} must be >= 0 and rows = {self.rows} >= 1")
         object.__setattr__(self, "label_end_s", int(self.label_end_s))

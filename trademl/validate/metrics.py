@@ -4,11 +4,9 @@
 
 # %% auto #0
 __all__ = ['PROBABILITY_FLOOR', 'SCORE_FORMULA', 'SCORE_MIN_DRAWDOWN', 'check_probabilities', 'row_losses', 'log_loss',
-           'class_prior', 'prior_log_loss', 'accuracy', 'brier', 'confusion', 'auc_one_vs_rest', 'ClassScores',
-           'class_scores', 'log_loss_difference', 'TradeStats', 'longest_losing_run', 'trade_stats', 'drawdown_curve',
-           'max_drawdown', 'daily_returns', 'Ratio', 'sharpe', 'sortino', 'TailRisk', 'tail_risk', 'Score', 'score',
-           'Draws', 'Interval', 'Stat', 'block_bootstrap', 'bootstrap_all', 'draw_days', 'paired_bootstrap',
-           'profit_factor_of']
+           'class_prior', 'prior_log_loss', 'accuracy', 'confusion', 'log_loss_difference', 'TradeStats',
+           'longest_losing_run', 'trade_stats', 'drawdown_curve', 'max_drawdown', 'daily_returns', 'Ratio', 'sharpe',
+           'sortino', 'TailRisk', 'tail_risk', 'Score', 'score']
 
 # %% ../../nbs/24_validate_metrics.ipynb #d93220a5
 import math
@@ -18,15 +16,7 @@ import numpy as np
 
 from ..clock import DAY_S, epoch_seconds
 from ..errors import BadDataError, UsageError
-from trademl.validate.bootstrap import (
-    Draws as Draws,
-    bootstrap_all as bootstrap_all,
-    draw_days as draw_days,
-    paired_bootstrap as paired_bootstrap,
-)
 from .bootstrap import Interval, Stat, block_bootstrap, profit_factor_of
-
-_all_ = ["Draws", "Interval", "Stat", "block_bootstrap", "bootstrap_all", "draw_days", "paired_bootstrap", "profit_factor_of"]
 
 # %% ../../nbs/24_validate_metrics.ipynb #f7cbec59
 PROBABILITY_FLOOR = 1e-7  # log losses and calibration read a probability as at least this
@@ -82,63 +72,12 @@ def accuracy(p, y, w=None) -> float:
     return float(((p.argmax(axis=1) == y) * w).sum() / w.sum())
 
 
-def brier(p, y, w=None) -> float:
-    """Weighted mean over rows of the squared error summed over classes: 0 is perfect, 2 the worst."""
-    p, y, w = check_probabilities(p, y, w)
-    return float((((p - np.eye(p.shape[1])[y]) ** 2).sum(axis=1) * w).sum() / w.sum())
-
-
 def confusion(y, predicted, classes: int = 3) -> np.ndarray:
     """Counts, int64 (classes, classes): row = truth, column = prediction."""
     cells = np.asarray(y, dtype=np.int64) * classes + np.asarray(predicted, dtype=np.int64)
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
-
-def auc_one_vs_rest(p, y) -> tuple[float | None, ...]:
-    """Area under the ROC curve of each class against the rest (ties count half); None where a side is empty."""
-    from scipy.stats import rankdata
-
-    p, y, _ = check_probabilities(p, y)
-    answers = []
-    for k in range(p.shape[1]):
-        inside = y == k
-        n_in, n_out = int(inside.sum()), int((~inside).sum())
-        above = rankdata(p[:, k])[inside].sum() - n_in * (n_in + 1) / 2
-        answers.append(float(above / (n_in * n_out)) if n_in and n_out else None)
-    return tuple(answers)
-
 # %% ../../nbs/24_validate_metrics.ipynb #7f9f8bad
-@dataclass(frozen=True)
-class ClassScores:
-    """What probabilities are worth on judged rows, beside the prior of the fit rows."""
-
-    n: int
-    log_loss: float
-    prior_log_loss: float
-    accuracy: float
-    prior_accuracy: float  # always saying the prior's most frequent class
-    brier: float
-    auc: tuple[float | None, ...]  # one against the rest, per class
-    confusion: tuple[tuple[int, ...], ...]  # row = truth, column = prediction
-
-
-def class_scores(p, y, prior, w=None) -> ClassScores:
-    """All scores of probabilities (n, k) against classes (n,); `prior` (k,) from the fit rows. Confusion and AUC are unweighted."""
-    p, y, w = check_probabilities(p, y, w)
-    constant = np.broadcast_to(np.asarray(prior, dtype=np.float64), p.shape)
-    counts = confusion(y, p.argmax(axis=1), p.shape[1])
-    return ClassScores(
-        n=y.size,
-        log_loss=log_loss(p, y, w),
-        prior_log_loss=log_loss(constant, y, w),
-        accuracy=accuracy(p, y, w),
-        prior_accuracy=accuracy(constant, y, w),
-        brier=brier(p, y, w),
-        auc=auc_one_vs_rest(p, y),
-        confusion=tuple(tuple(map(int, row)) for row in counts),
-    )
-
-
 def log_loss_difference(p, y, time_s, baseline, w=None, *, draws=2000, level=0.95, seed, block="1d") -> Interval:
     """Log loss of `p` (n, k) minus that of `baseline` (a prior (k,) or probabilities (n, k)), over days; below zero is skill."""
     p, y, w = check_probabilities(p, y, w)

@@ -17,7 +17,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..clock import epoch_seconds, iso_z
-from ..errors import BadDataError, UsageError
+from ..errors import BadDataError, UsageError, choose
 
 # %% ../../nbs/20_validate_splits.ipynb #7d48eec1
 def check_times(time_s, end_s):
@@ -80,10 +80,7 @@ class Window(StrEnum):
 
 def window_name(name) -> Window:
     """`name` as a Window; UsageError lists the right ones."""
-    try:
-        return Window(name)
-    except ValueError:
-        raise UsageError(f"window {name!r} is not one of {', '.join(Window)}") from None
+    return choose(Window, name, "window")
 
 
 @dataclass(frozen=True)
