@@ -332,10 +332,10 @@ DOCTORED = {
     "no ensemble": (lambda m: {"ensemble": [1]}, "does not say with which parameters"),
     "no generation": (lambda m: {"warmstart": None}, "generation = None is no number"),
     "generation in words": (lambda m: {"warmstart": m["warmstart"] | {"generation": "two"}}, "generation = 'two' is no number"),
-    "no lineage": (lambda m: {"lineage": []}, "it keeps no note of it"),
-    "lineage of another kind": (lambda m: {"lineage": [{"kind": "trees"}]}, "lineage cannot be read"),
+    "a fit of an unknown kind": (lambda m: {"lineage": [m["lineage"][0] | {"kind": "guess"}]}, "lineage cannot be read"),
 }
-# A scaler of another width, or another one than the manifest binds, cannot be stored at all: tests/test_ship_store.py.
+# A scaler of another width, or another one than the manifest binds, and a manifest without lineage cannot be stored at all:
+# tests/test_ship_store.py, tests/test_ship_fuzz.py.
 
 
 class TestDoctored:
@@ -371,7 +371,7 @@ class TestDoctored:
             ("native/signal_xgb.ubj", lambda data: b"nonsense", "native/signal_xgb.ubj cannot be read"),
             ("native/spread.npz", lambda data: b"", "native/spread.npz cannot be read"),
             ("golden.npz", lambda data: npz_bytes({"signal_x": np.zeros((3, 54))}), "golden"),
-            ("signal.onnx", lambda data: data[:100], "signal.onnx: graph: no readable ONNX file"),
+            ("signal.onnx", lambda data: data[:100], "signal.onnx: graph: not a readable ONNX file"),
         ],
     )
     def test_a_file_that_cannot_be_read(self, family, tmp_path, name, data, says):
@@ -397,7 +397,8 @@ class TestDoctored:
             pipeline.reread_evidence(revision, family["settings"], profile=3)
 
     def test_nor_without_knowing_what_it_saw(self, family, tmp_path):
-        revision, _ = self.start(family, tmp_path, {}, {"lineage": []})
+        revision, _ = self.start(family, tmp_path, {}, {})
+        revision = replace(revision, manifest=revision.manifest | {"lineage": []})
         run, settings = family["child"], family["settings"]
         options = {"costs": run["rows"].costs, "account": pipeline.account_spec(settings, SYNTHETIC, 3)}
         with pytest.raises(LeakageError, match="keeps no lineage"):

@@ -15,10 +15,12 @@ Reading needs numpy, and onnxruntime for the graphs.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 
+from trademl.clock import iso_z, utc_now
 from trademl.errors import MissingExtraError, RevisionError
 from trademl.files import canonical_json, digest, read_npz
 from trademl.ship.contents import POINTER, SCALER, advice, read_file, read_listed, walk
@@ -44,7 +46,7 @@ class Revision:
     folder: Path
     manifest: dict = field(repr=False)
     manifest_sha256: str = field(repr=False)
-    _passed: dict[str, tuple[Check, ...]] = field(default_factory=dict, repr=False, compare=False)  # group of checks -> what it told
+    _passed: dict[str, tuple[Check, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)  # by group of checks
 
     @property
     def name(self) -> str:
@@ -109,7 +111,9 @@ class Revision:
 
     def moved_to(self, folder: Path) -> "Revision":
         """The same revision after its folder was renamed: what was proven stays proven."""
-        return Revision(folder, self.manifest, self.manifest_sha256, self._passed)
+        moved = Revision(folder, self.manifest, self.manifest_sha256)
+        moved._passed.update(self._passed)
+        return moved
 
 
 def read_revision(folder: Path) -> Revision:
@@ -151,6 +155,12 @@ class _Inspection:
 
 
 def _check_manifest(look: _Inspection) -> str:
+    trained_at, latest = look.revision.trained_at, iso_z(utc_now() + timedelta(days=1))
+    if trained_at > latest:
+        raise RevisionError(
+            f"{look.where('manifest.json')}: trained_at = {trained_at} lies in the future, expected at most {latest}; "
+            f"set this machine's clock right. {advice(look.revision.folder)}"
+        )
     return f"canonical, schema {look.revision.manifest['schema']}, named by its hash"  # proven by read_revision
 
 
@@ -282,7 +292,7 @@ def _replay(look: _Inspection, model: Mapping, arrays: Mapping[str, np.ndarray])
     """Largest difference of a graph's answers to its golden rows. Raises RevisionError above the manifest's tolerance."""
     golden, wanted, name = look.revision.manifest["golden"], interface_of(model), look.revision.name
     x, expected = arrays.get(f"{model['role']}_x"), arrays.get(f"{model['role']}_{wanted.output}")
-    if x is None or expected is None or x.ndim == 0 or len(x) == 0:
+    if x is None or expected is None or x.dtype.kind != "f" or expected.dtype.kind != "f" or x.size == 0:
         raise RevisionError(f"{look.where(golden['file'])} holds no golden rows for the {model['role']} model")
     if x.ndim != 2 or x.shape[1] != wanted.width:
         raise RevisionError(f"revision {name}: the golden rows of {model['file']} have shape {x.shape}, it takes {wanted.width} columns")
