@@ -23,6 +23,7 @@ from trademl.errors import Exit, LockedError, RevisionError, UsageError
 from trademl.files import canonical_json, digest, npz_bytes, read_npz
 from trademl.ship import contents
 from trademl.ship import manifest as m
+from trademl.ship.lock import StoreLock
 from trademl.ship.revision import Revision, read_revision
 from trademl.ship.runtime import check_graph
 from trademl.ship.store import State, Store
@@ -884,7 +885,7 @@ def test_two_writers_without_a_lock_do_each_other_no_harm(store):
 
 def write_many(folder, number):
     store = Store(folder)
-    Store._writing, Store._check_holder = lambda self: contextlib.nullcontext(), lambda self: None
+    StoreLock.writing, StoreLock.check = lambda self: contextlib.nullcontext(), lambda self: None
     for turn in range(4):
         write(store)  # the same one, by both
         mine = write(store, trained_at=f"2026-01-0{turn + 1}T00:00:0{number}Z")

@@ -98,9 +98,9 @@ def manifest_bytes(record: Mapping) -> bytes:
         raise UsageError(str(refusal)) from refusal
 
 
-def revision_name(manifest_bytes: bytes) -> str:
+def revision_name(data: bytes) -> str:
     """First 16 hex of sha256 of the manifest's bytes."""
-    return digest(manifest_bytes)[:16]
+    return digest(data)[:16]
 
 
 def training_run_id(inputs: Mapping) -> str:

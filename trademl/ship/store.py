@@ -10,11 +10,9 @@ A revision is written aside, synced, and renamed into its place, so a reader see
 is killed when. That does not rest on the lock: two writers use different staging names and immutable targets, and
 the pointer is replaced in one step. Nothing is parsed before its hash is right.
 
-Who may write: `write` and `activate` take the lock themselves in a process that belongs to no run (a notebook by hand).
-Inside `Store.lock`, and in the processes started there (a job's kernel), they ask whether that run still holds its lock,
-and store nothing when it does not.
+`write` and `activate` ask who may write (`trademl.ship.lock`), and store nothing for a process that outlived its run.
 
-Reading needs numpy, and onnxruntime for `Revision.verify`; writing needs filelock for the lock.
+Reading needs numpy, and onnxruntime for `Revision.verify`; writing needs filelock.
 """
 
 import contextlib
@@ -31,14 +29,14 @@ from pathlib import Path
 
 from trademl import files as disk
 from trademl.clock import DAY_S, iso_z, utc_now
-from trademl.errors import LockedError, MissingExtraError, RevisionError, UsageError
+from trademl.errors import RevisionError, UsageError
 from trademl.files import canonical_json, digest, strict_json
 from trademl.ship.contents import POINTER, inner_folders, read_file
+from trademl.ship.lock import StoreLock
 from trademl.ship.manifest import MAX_BYTES, compat_record, complete_manifest, manifest_bytes, parse_manifest, revision_name, short
 from trademl.ship.revision import Revision, read_revision
 
 STATE_FILE = "state.json"
-NO_LOCKS = "no-locks"
 _NAME = frozenset("0123456789abcdef")
 
 
@@ -170,92 +168,10 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Held for a whole retrain, pull or activation. Raises LockedError at once when another run holds it.
-
-        Meanwhile this process, and those that it starts, may write: a random token stands beside the lock and in the environment.
-        """
-        lock, busy = self._file_lock()
-        try:
-            self.models_dir.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except busy:
-            raise LockedError(f"{lock.lock_file}: another run holds the lock of this store; wait for it, or choose --models-dir") from None
-        except OSError as refusal:
-            raise self._unwritable(refusal) from refusal
-        variable, token = self._variable(), uuid.uuid4().hex
-        inherited = os.environ.get(variable)
-        try:
-            self._tell_holder(token)
-            os.environ[variable] = token
+        """Held for a whole retrain, pull or activation (`trademl.ship.lock`). Raises LockedError at once when another run holds it."""
+        with StoreLock(self.models_dir).held():
             self.sweep()
             yield
-        finally:
-            os.environ.pop(variable, None)
-            if inherited is not None:
-                os.environ[variable] = inherited
-            with contextlib.suppress(OSError):
-                self._holder.unlink(missing_ok=True)
-            lock.release()
-
-    @contextlib.contextmanager
-    def _writing(self) -> Iterator[None]:
-        """A block that may write: under the lock of the run that this process belongs to, else under one of its own."""
-        if self._variable() in os.environ:
-            self._check_holder()
-            yield
-        else:
-            with self.lock():
-                yield
-
-    def _check_holder(self) -> None:
-        """Raises LockedError unless the run that this process belongs to still holds the lock: its child may have outlived it."""
-        held = self._is_locked()  # first: a lock that another run took since then comes with another token
-        try:
-            token, *unlocked = self._holder.read_text("ascii").split() or [""]
-        except (OSError, ValueError):
-            token, unlocked = "", []
-        if token != os.environ.get(self._variable()) or not (held or unlocked):
-            raise LockedError(
-                f"{self.models_dir}: the run that started this process has ended, and its lock with it; "
-                "nothing was stored; start the command again"
-            )
-
-    def _is_locked(self) -> bool:
-        lock, busy = self._file_lock()
-        try:
-            lock.acquire(timeout=0)
-        except busy:
-            return True
-        except OSError as refusal:
-            raise self._unwritable(refusal) from refusal
-        lock.release()
-        return False
-
-    def _tell_holder(self, token: str) -> None:
-        """Write the token beside the lock, and NO_LOCKS where the file system's locks hold nobody off: nothing can be verified there."""
-        try:
-            self._holder.write_text(token if self._is_locked() else f"{token} {NO_LOCKS}", "ascii")
-        except OSError as refusal:
-            raise self._unwritable(refusal) from refusal
-
-    @property
-    def _holder(self) -> Path:
-        return self.models_dir / ".lock.holder"
-
-    def _variable(self) -> str:
-        """The environment variable that carries this store's token. (Not TRADEML_…: those are settings.)"""
-        return f"STORE_LOCK_{digest(str(self.models_dir.resolve()).encode())[:16].upper()}"
-
-    def _file_lock(self):
-        """The lock, not yet taken, and the exception of one that is busy."""
-        try:
-            import filelock
-        except ImportError:
-            raise MissingExtraError("writing to a store needs the package filelock; pip install 'trademl[lab]'") from None
-        return filelock.FileLock(self.models_dir / ".lock"), filelock.Timeout
-
-    def _unwritable(self, refusal: OSError) -> RevisionError:
-        return RevisionError(f"{self.models_dir}: cannot be written ({refusal}); choose another folder with --models-dir")
 
     def sweep(self) -> list[str]:
         """Remove what dead runs left in .staging and return the names.
@@ -289,7 +205,7 @@ class Store:
         own = {"manifest.json": data, POINTER: canonical_json(compat_record(record, digest(data)))}
         target = self.folder / revision_name(data)
         revision = None
-        with self._writing():
+        with StoreLock(self.models_dir).writing():
             if not os.path.lexists(target):
                 revision = self._write_folder(target, dict(sorted(files.items())) | own, graphs)
             self._seal(target)
@@ -329,7 +245,7 @@ class Store:
         if dry_run:
             return result
         moment = iso_z(now or utc_now())
-        with self._writing():
+        with StoreLock(self.models_dir).writing():
             if not by_gate and reason is not None:
                 approvals = self._approvals() | {revision.name: {"reason": reason, "at": moment}}
                 self._replace(STATE_FILE, canonical_json(self._state() | {"approvals": approvals}))
@@ -384,7 +300,7 @@ class Store:
                 disk.sync_folder(folder)
             revision = read_revision(made)
             revision.verify(graphs=graphs)
-            self._check_holder()  # again: proving took a while
+            StoreLock(self.models_dir).check()  # again: proving took a while
             try:
                 disk.move_folder(made, target)
             except OSError:
