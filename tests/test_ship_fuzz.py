@@ -84,8 +84,8 @@ def test_an_altered_manifest_ends_in_a_plain_refusal_or_is_valid(whole, data):
 
 
 def look(target, folder, record):
-    """Everything that a reader does, up to an activation; the folder gets its old name back."""
-    store = Store(target.parents[1])
+    """Everything that a reader does, up to an activation, and whether that came to its end; the folder gets its old name back."""
+    store, active = Store(target.parents[1]), None
     try:
         with contextlib.suppress(RevisionError):
             parse_manifest(canonical_json(record))
@@ -98,10 +98,19 @@ def look(target, folder, record):
         assert len(good) + len(broken) == 1
         with contextlib.suppress(RevisionError):
             store.activate(target.name, "fuzz")
-            assert store.active() == good[0]
+            active = store.active()
+            assert active == good[0]
     finally:
         target.rename(folder)
         (store.models_dir / "model_compat.json").unlink(missing_ok=True)
+    return active is not None
+
+
+def test_what_the_fuzz_looks_at_passes_for_an_unaltered_manifest(whole):
+    manifest, folder = whole
+    assert look(renamed(folder, manifest), folder, manifest)
+    fewer = altered(manifest, ("features",), ([],))
+    assert not look(renamed(folder, fewer), folder, fewer)
 
 
 FUTURE = "2999-01-01T00:00:00Z"

@@ -32,7 +32,7 @@ SHAPE = {
     "line": (_LINE, "pipeline-symbol-timeframe; one store holds one"),
     "trained_at": (_UTC, "when the run began to store, UTC"),
     "git_commit": ((str, None), "commit of the code; null outside a clone"),
-    "dirty": ((bool, None), "whether the clone held changes; null outside a clone"),
+    "dirty": ((bool, None), "whether the clone had uncommitted changes; null outside a clone"),
     "trademl_version": (str, ""),
     "python": (str, ""),
     "libraries": ({str: str}, "versions of what trained the models"),
@@ -162,7 +162,7 @@ def _check(value, shape, where: str) -> None:
     elif shape is None:
         _expect(value is None, value, where, "null")
     elif shape is not object:
-        _expect(type(value) is shape, value, where, shape.__name__)  # a bool is no int here
+        _expect(type(value) is shape, value, where, shape.__name__)  # a bool is not an int here
 
 
 def _is_date(text: str) -> bool:

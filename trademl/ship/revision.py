@@ -81,7 +81,7 @@ class Revision:
         """A file's bytes, checked against the manifest. Raises RevisionError."""
         entry = self.files().get(name)
         if entry is None:
-            raise RevisionError(f"revision {self.name} holds no file {name!r}; it holds {', '.join(self.files())}")
+            raise RevisionError(f"revision {self.name} does not hold a file {name!r}; it holds {', '.join(self.files())}")
         return read_listed(self.folder, entry)
 
     def checks(self, *, graphs: bool = True) -> list[Check]:
@@ -170,8 +170,8 @@ def _check_names(look: _Inspection) -> str:
     listed = {*revision.files(), "manifest.json", POINTER}
     extra, missing = sorted(found - listed - {"manifest.sig"}), sorted(listed - found)
     if extra or missing:
-        told = [f"{what}: {', '.join(names[:5])}" for what, names in (("not in the manifest", extra), ("missing", missing)) if names]
-        raise RevisionError(f"revision {revision.name}: files {'; '.join(told)}. {advice(revision.folder)}")
+        wrong = [f"{what}: {', '.join(names[:5])}" for what, names in (("not in the manifest", extra), ("missing", missing)) if names]
+        raise RevisionError(f"revision {revision.name}: files {'; '.join(wrong)}. {advice(revision.folder)}")
     return f"{len(found)} files, none missing, none extra, no links"
 
 
@@ -192,14 +192,14 @@ def _check_scaler(look: _Inspection) -> str:
         return "none kept"
     where = look.where(SCALER)
     try:
-        held = read_npz(look.read(SCALER))
-        parts = [np.asarray(held[name], "<f8") for name in ("mean", "scale")]
+        arrays = read_npz(look.read(SCALER))
+        parts = [np.asarray(arrays[name], "<f8") for name in ("mean", "scale")]
     except (KeyError, TypeError, ValueError) as refusal:
         raise RevisionError(f"{where} is not readable ({refusal}). {advice(revision.folder)}") from refusal
     if any(part.shape != (width,) for part in parts):
         raise RevisionError(f"{where} has shapes {[part.shape for part in parts]}, the models take {width} features")
     if digest(np.concatenate(parts).tobytes()) != bound["sha256"]:
-        raise RevisionError(f"{where} is another scaler than the one that the manifest binds to the models. {advice(revision.folder)}")
+        raise RevisionError(f"{where} is not the scaler that the manifest binds to the models. {advice(revision.folder)}")
     return f"{width} columns, the one that the models were trained with"
 
 
@@ -262,15 +262,15 @@ def _check_run(look: _Inspection) -> str:
     return f"every graph is of training run {wanted}"
 
 
-def _check_columns(revision: Revision, where: str, told: str | None) -> None:
+def _check_columns(revision: Revision, where: str, metadata: str | None) -> None:
     """A graph that names its columns must name those of the manifest first, in their order."""
-    if told is None:
+    if metadata is None:
         return
     names = [feature["name"] for feature in revision.manifest["features"]]
     try:
-        columns = [str(name) for name in json.loads(told)][: len(names)]
+        columns = [str(name) for name in json.loads(metadata)][: len(names)]
     except (TypeError, ValueError) as refusal:
-        raise RevisionError(f"{where} names its columns illegibly ({refusal})") from refusal
+        raise RevisionError(f"{where} names its columns in a form that cannot be read ({refusal})") from refusal
     if columns != names:
         at = next((n for n, (one, other) in enumerate(zip(columns, names)) if one != other), len(columns))
         asked, listed = ((*part[at : at + 1], "nothing")[0] for part in (columns, names))

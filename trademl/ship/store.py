@@ -84,7 +84,7 @@ class Store:
     # -------- reading
 
     def scan(self) -> tuple[list[Revision], list[Broken]]:
-        """Readable revisions, newest first (by trained_at, then name), and folders that are none. Files are not hashed."""
+        """Readable revisions, newest first (by trained_at, then name), and folders that are not. Files are not hashed."""
         good, broken = [], []
         for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
             try:
@@ -108,7 +108,7 @@ class Store:
             readable, broken = self.scan()
             if broken:  # it might be the newest: nothing older is taken in its place unasked
                 raise RevisionError(
-                    f"which revision is the newest cannot be told: {broken[0].problem}. Name one, or move {broken[0].folder} away"
+                    f"the newest revision cannot be determined: {broken[0].problem}. Name one, or move {broken[0].folder} away"
                 )
             found = [revision.folder for revision in readable[:1]]
         else:
@@ -157,10 +157,10 @@ class Store:
 
     def check_line(self, line: str) -> None:
         """Raises UsageError when this store holds revisions of another line."""
-        held = sorted({revision.line for revision in self.revisions()} - {line})
-        if held:
+        others = sorted({revision.line for revision in self.revisions()} - {line})
+        if others:
             raise UsageError(
-                f"{self.models_dir} holds the line {held[0]}, this run makes {line}; one store holds one line: "
+                f"{self.models_dir} holds the line {others[0]}, this run makes {line}; one store holds one line: "
                 "choose another folder with --models-dir"
             )
 
@@ -333,8 +333,8 @@ class Store:
 
 
 def _is_approval(item: tuple[str, object]) -> bool:
-    revision, told = item
-    texts = [told.get("reason"), told.get("at")] if isinstance(told, dict) else [None]
+    revision, record = item
+    texts = [record.get("reason"), record.get("at")] if isinstance(record, dict) else [None]
     return _is_name(revision) and all(isinstance(text, str) and text.strip() for text in texts)
 
 
