@@ -294,10 +294,10 @@ DOCTORED = {
     "no ensemble": (lambda m: {"ensemble": [1]}, "does not say with which parameters"),
     "no generation": (lambda m: {"warmstart": None}, "generation = None is not a number"),
     "generation in words": (lambda m: {"warmstart": m["warmstart"] | {"generation": "two"}}, "generation = 'two' is not a number"),
-    "no lineage": (lambda m: {"lineage": []}, "it keeps no note of it"),
-    "lineage of another kind": (lambda m: {"lineage": [{"kind": "trees"}]}, "lineage cannot be read"),
+    "a fit of an unknown kind": (lambda m: {"lineage": [m["lineage"][0] | {"kind": "guess"}]}, "lineage cannot be read"),
 }
-# A scaler of another width, or another one than the manifest binds, cannot be stored at all: tests/test_ship_store.py.
+# A scaler of another width, or another one than the manifest binds, and a manifest without lineage cannot be stored at all:
+# tests/test_ship_store.py, tests/test_ship_fuzz.py.
 
 
 def in_store(case, models_dir):
@@ -359,7 +359,8 @@ class TestDoctored:
             pipeline.reread_evidence(stored, family.settings)
 
     def test_nor_without_knowing_what_it_saw(self, family, tmp_path):
-        stored, _ = self.start(family, tmp_path, {}, {"lineage": []})
+        stored, _ = self.start(family, tmp_path, {}, {})
+        stored = replace(stored, revision=replace(stored.revision, manifest=stored.revision.manifest | {"lineage": []}))
         with pytest.raises(LeakageError, match="keeps no lineage"):
             pipeline.shipped_evidence(stored, family.child.inputs, family.settings, Conditions.of(stored, family.settings))
 

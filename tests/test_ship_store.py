@@ -1,5 +1,6 @@
 """The store: whole revisions or none, nothing altered goes unseen, and one pointer that moves last."""
 
+import contextlib
 import hashlib
 import json
 import multiprocessing
@@ -22,7 +23,8 @@ from trademl.errors import Exit, LockedError, RevisionError, UsageError
 from trademl.files import canonical_json, digest, npz_bytes, read_npz
 from trademl.ship import contents
 from trademl.ship import manifest as m
-from trademl.ship.revision import read_revision
+from trademl.ship.lock import StoreLock
+from trademl.ship.revision import Revision, read_revision
 from trademl.ship.runtime import check_graph
 from trademl.ship.store import State, Store
 
@@ -126,7 +128,7 @@ def test_an_unreadable_folder_is_shown_and_never_skipped_over(store):
     good, broken = store.scan()
     assert good == [revision]
     assert broken[0].folder.name == "feedfeedfeedfeed"
-    with pytest.raises(RevisionError, match="cannot be told"):
+    with pytest.raises(RevisionError, match="cannot be determined"):
         store.open()
     assert store.open(revision.name) == revision
 
@@ -427,7 +429,7 @@ def test_reading_a_file_checks_the_bytes_that_are_handed_out(store):
     flip(revision.folder / "signal.onnx")
     with pytest.raises(RevisionError, match="sha256 differs"):
         revision.read("signal.onnx")
-    with pytest.raises(RevisionError, match="holds no file"):
+    with pytest.raises(RevisionError, match="does not hold a file"):
         revision.read("../manifest.json")
 
 
@@ -545,7 +547,7 @@ SCALER = {"mean": np.arange(3.0), "scale": np.ones(3)}
 OTHER_SCALERS = {
     "another width": (npz_bytes({name: part[:2] for name, part in SCALER.items()}), r"has shapes \[\(2,\), \(2,\)\].*take 3 features"),
     "no columns": (npz_bytes({name: part[0] for name, part in SCALER.items()}), "has shapes"),
-    "other values": (npz_bytes(SCALER | {"mean": np.arange(3.0) + 1e-9}), "another scaler than the one that the manifest binds"),
+    "other values": (npz_bytes(SCALER | {"mean": np.arange(3.0) + 1e-9}), "not the scaler that the manifest binds"),
     "unreadable": (b"PK nonsense", "scaler.npz is not readable"),
     "no scale": (npz_bytes({"mean": SCALER["mean"]}), "scaler.npz is not readable"),
 }
@@ -731,6 +733,116 @@ def test_the_lock_is_free_after_its_holder_is_killed(store):
         pass
 
 
+WRITER = """
+import sys
+sys.path[:0] = {path!r}
+import make_revision as make
+from trademl.ship.store import Store
+store, files = Store({folder!r}), make.make_files()
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    revision = store.write(files, make.make_manifest(trained_at="2026-07-01T00:00:00Z"))
+    store.activate(revision.name, by_gate=True)
+    print("stored")
+except Exception as refusal:
+    print(type(refusal).__name__, refusal)
+"""
+PARENT = """
+import subprocess, sys
+from trademl.ship.store import Store
+with Store({folder!r}).lock():
+    child = subprocess.Popen([sys.executable, "-c", {writer!r}], stdin={stdin}, stdout={stdout})
+    print(child.pid, flush=True)
+    child.wait()
+"""
+
+
+@contextlib.contextmanager
+def a_run_with_a_child(store):
+    """A process that holds the lock, and a child of it that writes once `release` is called; `release` gives what it said."""
+    (command, give), (take, answer) = os.pipe(), os.pipe()
+    writer = WRITER.format(path=[str(Path(__file__).parent)], folder=str(store.models_dir))
+    code = PARENT.format(folder=str(store.models_dir), writer=writer, stdin=command, stdout=answer)
+    parent = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, pass_fds=(command, answer))
+    os.close(command)
+    os.close(answer)
+    with parent, os.fdopen(take) as told, os.fdopen(give, "w") as orders:
+        assert int(parent.stdout.readline()) > 0
+        assert told.readline() == "ready\n"
+
+        def release():
+            orders.write("go\n")
+            orders.flush()
+            return told.read()
+
+        yield parent, release
+
+
+@pytest.mark.fault
+def test_a_child_of_the_run_that_holds_the_lock_may_write(store):
+    write(store)
+    with a_run_with_a_child(store) as (_, release):
+        with pytest.raises(LockedError, match="another run holds the lock"):
+            write(store, trained_at="2026-08-01T00:00:00Z")  # this process belongs to no run
+        assert release() == "stored\n"
+    assert store.active().trained_at == "2026-07-01T00:00:00Z"
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("next_run", [False, True], ids=["the lock is free", "another run holds the lock"])
+def test_a_child_that_outlives_its_run_stores_nothing(store, next_run):
+    old = write(store)
+    store.activate(old.name, now=NOW)
+    with a_run_with_a_child(store) as (parent, release):
+        parent.kill()
+        parent.wait()
+        with store.lock() if next_run else contextlib.nullcontext():
+            told = release()
+    assert told.startswith("LockedError"), told
+    assert "has ended, and its lock with it; nothing was stored" in told
+    assert store.revisions() == [old] and store.active() == old
+    assert list((store.models_dir / ".staging").iterdir()) == []
+
+
+def test_a_lock_that_is_lost_while_a_revision_is_proven_stores_nothing(store, monkeypatch):
+    write(store)
+    real = Revision.verify
+
+    def slow(self, **options):
+        (store.models_dir / ".lock.holder").write_text("another run")
+        return real(self, **options)
+
+    monkeypatch.setattr(Revision, "verify", slow)
+    with pytest.raises(LockedError, match="nothing was stored"):
+        write(store, trained_at="2026-07-01T00:00:00Z")
+    assert len(store.revisions()) == 1
+    assert list((store.models_dir / ".staging").iterdir()) == []
+
+
+def test_a_held_lock_leaves_the_environment_as_it_was(store):
+    before = dict(os.environ)
+    with store.lock():
+        assert len(os.environ) == len(before) + 1
+        store.activate(write(store).name)
+        with pytest.raises(LockedError), store.lock():
+            pass
+        write(Store(store.models_dir.parent / "other"))  # another store has a lock of its own
+    assert dict(os.environ) == before
+    assert not (store.models_dir / ".lock.holder").exists()
+
+
+@pytest.mark.fault
+def test_where_locks_do_nothing_a_run_can_still_write(store, monkeypatch):
+    import filelock
+
+    monkeypatch.setattr(filelock.FileLock, "acquire", lambda self, **_: None)
+    monkeypatch.setattr(filelock.FileLock, "release", lambda self: None)
+    with store.lock():
+        store.activate(write(store).name)
+    assert store.active() is not None
+
+
 @pytest.mark.fault
 def test_the_sweep_takes_what_the_dead_left_and_never_a_live_runs(store):
     write(store)
@@ -773,6 +885,7 @@ def test_two_writers_without_a_lock_do_each_other_no_harm(store):
 
 def write_many(folder, number):
     store = Store(folder)
+    StoreLock.writing, StoreLock.check = lambda self: contextlib.nullcontext(), lambda self: None
     for turn in range(4):
         write(store)  # the same one, by both
         mine = write(store, trained_at=f"2026-01-0{turn + 1}T00:00:0{number}Z")

@@ -8,6 +8,7 @@ Modules:
 - `trademl.report.page`: One HTML page from an executed notebook: self-contained, plotly.js embedded once, nothing fetched.
 - `trademl.settings`: Frozen run settings and where each value came from.
 - `trademl.ship.export`: The shipped graph: raw features in, calibrated probabilities out, one ONNX file per role.
+- `trademl.ship.lock`: Who may write to a store: the run that holds its lock, and the processes which that run started.
 - `trademl.ship.manifest`: The manifest: one canonical JSON file that says what a revision is, and whose hash is its name.
 - `trademl.ship.revision`: One stored revision: its manifest, its files, and the eight checks that prove it.
 - `trademl.ship.store`: The local store: whole revisions that never change, and one pointer that moves last."""

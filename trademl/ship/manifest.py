@@ -8,6 +8,7 @@ what `SHAPE` names must be there and be of that shape, and an unknown `schema` n
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 
 from trademl.errors import RevisionError, UsageError
 from trademl.files import canonical_json, digest, strict_json
@@ -15,11 +16,12 @@ from trademl.ship.contents import MAX_FILE_BYTES, MAX_FILES, check_file_name, en
 
 SCHEMA = 1
 MAX_BYTES = 256 * 1024
+LAST_SECOND = 253_402_300_799  # of the year 9999
 TOLERANCE = 1e-5  # largest difference of a probability between the native models and the graph
 
 _HEX64 = re.compile(r"[0-9a-f]{64}")
 _HEX16 = re.compile(r"[0-9a-f]{16}")
-_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _LINE = re.compile(r"[a-z]+-[a-z0-9.]+-[a-z0-9]+")
 _NUMBER = (int, float)
 
@@ -30,7 +32,7 @@ SHAPE = {
     "line": (_LINE, "pipeline-symbol-timeframe; one store holds one"),
     "trained_at": (_UTC, "when the run began to store, UTC"),
     "git_commit": ((str, None), "commit of the code; null outside a clone"),
-    "dirty": ((bool, None), "whether the clone held changes; null outside a clone"),
+    "dirty": ((bool, None), "whether the clone had uncommitted changes; null outside a clone"),
     "trademl_version": (str, ""),
     "python": (str, ""),
     "libraries": ({str: str}, "versions of what trained the models"),
@@ -61,7 +63,14 @@ SHAPE = {
         "the contract between labels and execution, all its fields and its hash",
     ),
     "news_covers_until": ((_UTC, None), "last moment of the calendar; null without one"),
-    "lineage": ([{str: object}], "every ancestor fit with its latest label end"),
+    "lineage": (
+        [{"kind": re.compile("[a-z_]+"), "name": str, "revision": (_HEX16, None), "label_end_s": int, "rows": int}],
+        "every ancestor fit with its latest label end, epoch seconds; never empty",
+    ),
+    "decision": (
+        {"rule": str, "margins": {str: {str: object}}, "exits_on": bool, "exit_probability": _NUMBER},
+        "how probabilities become orders, a margin for each profile",
+    ),
     "symbol": (str, "as the settings name it"),
     "timeframe": (str, ""),
     "exchange": ((str, None), "exchange or broker of the bars"),
@@ -89,9 +98,9 @@ def manifest_bytes(record: Mapping) -> bytes:
         raise UsageError(str(refusal)) from refusal
 
 
-def revision_name(manifest_bytes: bytes) -> str:
+def revision_name(data: bytes) -> str:
     """First 16 hex of sha256 of the manifest's bytes."""
-    return digest(manifest_bytes)[:16]
+    return digest(data)[:16]
 
 
 def training_run_id(inputs: Mapping) -> str:
@@ -114,9 +123,13 @@ def parse_manifest(data: bytes) -> dict:
         raise RevisionError(
             f"manifest.json: schema {record.get('schema')!r}; this trademl reads schema {SCHEMA}, a newer one may be needed"
         )
-    check_manifest(record)
-    if canonical_json(record) != data:
+    try:
+        canonical = canonical_json(record)
+    except ValueError as refusal:  # half a surrogate pair
+        raise RevisionError(f"manifest.json: {refusal}") from refusal
+    if canonical != data:
         raise RevisionError("manifest.json: not in canonical form (sorted keys, no spaces)")
+    check_manifest(record)
     return record
 
 
@@ -132,7 +145,7 @@ def check_manifest(record: Mapping) -> None:
 def _check(value, shape, where: str) -> None:
     if isinstance(shape, tuple):
         if not any(_fits(value, one, where) for one in shape):
-            raise RevisionError(f"manifest.json: {where} = {_short(value)} is not of the expected kind")
+            raise RevisionError(f"manifest.json: {where} = {short(value)} is not of the expected kind")
     elif isinstance(shape, list):
         _expect(isinstance(value, list), value, where, "a list")
         for number, item in enumerate(value):
@@ -144,10 +157,20 @@ def _check(value, shape, where: str) -> None:
             _check(value[key], shape.get(key, shape.get(str)), f"{where}.{key}")
     elif isinstance(shape, re.Pattern):
         _expect(isinstance(value, str) and shape.fullmatch(value), value, where, f"text of the form {shape.pattern}")
+        if shape is _UTC:
+            _expect(_is_date(value), value, where, "a moment that exists")
     elif shape is None:
         _expect(value is None, value, where, "null")
     elif shape is not object:
-        _expect(type(value) is shape, value, where, shape.__name__)  # a bool is no int here
+        _expect(type(value) is shape, value, where, shape.__name__)  # a bool is not an int here
+
+
+def _is_date(text: str) -> bool:
+    try:
+        datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
+    except ValueError:
+        return False
+    return True
 
 
 def _fits(value, shape, where) -> bool:
@@ -160,35 +183,74 @@ def _fits(value, shape, where) -> bool:
 
 def _expect(holds, value, where, rule) -> None:
     if not holds:
-        raise RevisionError(f"manifest.json: {where} = {_short(value)}, expected {rule}")
+        raise RevisionError(f"manifest.json: {where} = {short(value)}, expected {rule}")
 
 
-def _short(value) -> str:
+def short(value: object) -> str:
+    """A value as a sentence shows it, cut to 60 characters."""
     text = repr(value)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
 def _check_sense(record: Mapping) -> None:
-    """What the shapes cannot say: names are safe and unique, counts agree, and models are among the files."""
-    files = {entry["name"]: entry for entry in record["files"]}
+    """What the shapes cannot say: names are safe and unique, counts and dates agree, and models are among the files."""
+    _check_files(record)
+    _check_models(record)
+    names = [feature["name"] for feature in record["features"]]
+    width, scaler = record["feature_count"], record["scaler"]
+    _expect(width == len(names), width, "feature_count", "the number of features")
+    _expect(len(set(names)) == len(names), names, "features", "names without repeats")
+    if scaler is not None:
+        _expect(scaler["n_features"] == width, scaler["n_features"], "scaler.n_features", f"the feature_count {width}")
+    tail = f"-{record['symbol'].lower()}-{record['timeframe']}"
+    _expect(record["line"].endswith(tail), record["line"], "line", f"a line that ends in {tail}")
+    _check_evidence(record)
+    data = record["data"]
+    _expect(data["first"] <= data["last"], data["last"], "data.last", f"not before data.first {data['first']}")
+    expires = record["expires_at"]
+    _expect(expires is None or expires > record["trained_at"], expires, "expires_at", f"a moment after trained_at {record['trained_at']}")
+
+
+def _check_files(record: Mapping) -> None:
     names = [entry["name"] for entry in record["files"]]
     _expect(len(names) <= MAX_FILES, len(names), "files", f"at most {MAX_FILES} entries")
-    _expect(names == sorted(files), names, "files", "sorted by name, without repeats")
+    _expect(names == sorted(set(names)), names, "files", "sorted by name, without repeats")
     for entry in record["files"]:
         check_file_name(entry["name"])
         _expect(0 <= entry["bytes"] <= MAX_FILE_BYTES, entry["bytes"], f"files {entry['name']}", f"0 to {MAX_FILE_BYTES:,} bytes")
+
+
+def _check_models(record: Mapping) -> None:
+    files = {entry["name"]: entry["sha256"] for entry in record["files"]}
     for model in record["models"]:
-        listed = files.get(model["file"], {}).get("sha256")
-        _expect(listed == model["sha256"], model["sha256"], f"models {model['name']} sha256", f"that of {model['file']} in files")
+        where, listed, shape = f"models {model['name']}", files.get(model["file"]), model["input"]["shape"]
+        _expect(listed == model["sha256"], model["sha256"], f"{where} sha256", f"that of {model['file']} in files")
+        is_table = len(shape) == 2 and type(shape[1]) is int and shape[1] > 0
+        _expect(is_table, shape, f"{where} input.shape", "[rows, columns] with columns above 0")
+        classes = model["classes"]
+        _expect(
+            classes is None or len(classes) == len(set(classes)) > 1, classes, f"{where} classes", "null, or two and more, without repeats"
+        )
+    names = [model["name"] for model in record["models"]]
+    _expect(len(set(names)) == len(names), names, "models", "names without repeats")
     roles = [model["role"] for model in record["models"]]
     _expect(roles.count("signal") == 1 and roles.count("position") <= 1, roles, "models", "one signal, at most one position")
     _expect(record["position_model"] == ("position" in roles), record["position_model"], "position_model", "whether models name one")
-    _expect(record["feature_count"] == len(record["features"]), record["feature_count"], "feature_count", "the number of features")
-    width, scaled = record["feature_count"], (record["scaler"] or {"n_features": record["feature_count"]})["n_features"]
-    _expect(scaled == width, scaled, "scaler.n_features", f"the feature_count {width}")
-    _expect(record["golden"]["file"] in files, record["golden"]["file"], "golden.file", "one of files")
-    tail = f"-{record['symbol'].lower()}-{record['timeframe']}"
-    _expect(record["line"].endswith(tail), record["line"], "line", f"a line that ends in {tail}")
+
+
+def _check_evidence(record: Mapping) -> None:
+    """What a judgement rests on: golden rows as strict as the product's own, a lineage, a decision."""
+    golden, lineage, margins = record["golden"], record["lineage"], record["decision"]["margins"]
+    files = [entry["name"] for entry in record["files"]]
+    _expect(golden["file"] in files, golden["file"], "golden.file", "one of files")
+    _expect(golden["rows"] > 0, golden["rows"], "golden.rows", "above 0")
+    _expect(0 < golden["tolerance"] <= TOLERANCE, golden["tolerance"], "golden.tolerance", f"above 0, at most {TOLERANCE:g}")
+    _expect(bool(lineage), lineage, "lineage", "at least one fit: without it no window counts as out of sample")
+    for number, fit in enumerate(lineage):
+        where = f"lineage[{number}]"
+        _expect(0 <= fit["label_end_s"] <= LAST_SECOND, fit["label_end_s"], f"{where}.label_end_s", "epoch seconds")
+        _expect(bool(fit["name"]) and fit["rows"] > 0, fit["rows"], f"{where}.rows", "above 0, with a name")
+    _expect(bool(margins), margins, "decision.margins", "at least one profile's margin")
 
 
 def complete_manifest(files: Mapping[str, bytes], manifest: Mapping) -> dict:
@@ -196,11 +258,10 @@ def complete_manifest(files: Mapping[str, bytes], manifest: Mapping) -> dict:
     listed = [entry_of(name, files[name]) for name in sorted(files)]
     hashes = {entry["name"]: entry["sha256"] for entry in listed}
     models = []
-    for model in manifest.get("models", []):
-        if model.get("file") not in hashes:
-            raise RevisionError(
-                f"manifest.json: models name {model.get('file')!r}, which is not among the files given: {', '.join(hashes)}"
-            )
+    _check(manifest.get("models"), [{"file": str}], "models")
+    for model in manifest["models"]:
+        if model["file"] not in hashes:
+            raise RevisionError(f"manifest.json: models name {model['file']!r}, which is not among the files given: {', '.join(hashes)}")
         models.append(dict(model) | {"sha256": hashes[model["file"]]})
     record = dict(manifest) | {"files": listed, "models": models}
     check_manifest(record)

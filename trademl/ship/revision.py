@@ -15,10 +15,12 @@ Reading needs numpy, and onnxruntime for the graphs.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 
+from trademl.clock import iso_z, utc_now
 from trademl.errors import MissingExtraError, RevisionError
 from trademl.files import canonical_json, digest, read_npz
 from trademl.ship.contents import POINTER, SCALER, advice, read_file, read_listed, walk
@@ -44,7 +46,7 @@ class Revision:
     folder: Path
     manifest: dict = field(repr=False)
     manifest_sha256: str = field(repr=False)
-    _passed: dict[str, tuple[Check, ...]] = field(default_factory=dict, repr=False, compare=False)  # group of checks -> what it told
+    _passed: dict[str, tuple[Check, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)  # by group of checks
 
     @property
     def name(self) -> str:
@@ -79,7 +81,7 @@ class Revision:
         """A file's bytes, checked against the manifest. Raises RevisionError."""
         entry = self.files().get(name)
         if entry is None:
-            raise RevisionError(f"revision {self.name} holds no file {name!r}; it holds {', '.join(self.files())}")
+            raise RevisionError(f"revision {self.name} does not hold a file {name!r}; it holds {', '.join(self.files())}")
         return read_listed(self.folder, entry)
 
     def checks(self, *, graphs: bool = True) -> list[Check]:
@@ -109,7 +111,9 @@ class Revision:
 
     def moved_to(self, folder: Path) -> "Revision":
         """The same revision after its folder was renamed: what was proven stays proven."""
-        return Revision(folder, self.manifest, self.manifest_sha256, self._passed)
+        moved = Revision(folder, self.manifest, self.manifest_sha256)
+        moved._passed.update(self._passed)
+        return moved
 
 
 def read_revision(folder: Path) -> Revision:
@@ -151,6 +155,12 @@ class _Inspection:
 
 
 def _check_manifest(look: _Inspection) -> str:
+    trained_at, latest = look.revision.trained_at, iso_z(utc_now() + timedelta(days=1))
+    if trained_at > latest:
+        raise RevisionError(
+            f"{look.where('manifest.json')}: trained_at = {trained_at} lies in the future, expected at most {latest}; "
+            f"set this machine's clock right. {advice(look.revision.folder)}"
+        )
     return f"canonical, schema {look.revision.manifest['schema']}, named by its hash"  # proven by read_revision
 
 
@@ -160,8 +170,8 @@ def _check_names(look: _Inspection) -> str:
     listed = {*revision.files(), "manifest.json", POINTER}
     extra, missing = sorted(found - listed - {"manifest.sig"}), sorted(listed - found)
     if extra or missing:
-        told = [f"{what}: {', '.join(names[:5])}" for what, names in (("not in the manifest", extra), ("missing", missing)) if names]
-        raise RevisionError(f"revision {revision.name}: files {'; '.join(told)}. {advice(revision.folder)}")
+        wrong = [f"{what}: {', '.join(names[:5])}" for what, names in (("not in the manifest", extra), ("missing", missing)) if names]
+        raise RevisionError(f"revision {revision.name}: files {'; '.join(wrong)}. {advice(revision.folder)}")
     return f"{len(found)} files, none missing, none extra, no links"
 
 
@@ -182,14 +192,14 @@ def _check_scaler(look: _Inspection) -> str:
         return "none kept"
     where = look.where(SCALER)
     try:
-        held = read_npz(look.read(SCALER))
-        parts = [np.asarray(held[name], "<f8") for name in ("mean", "scale")]
+        arrays = read_npz(look.read(SCALER))
+        parts = [np.asarray(arrays[name], "<f8") for name in ("mean", "scale")]
     except (KeyError, TypeError, ValueError) as refusal:
         raise RevisionError(f"{where} is not readable ({refusal}). {advice(revision.folder)}") from refusal
     if any(part.shape != (width,) for part in parts):
         raise RevisionError(f"{where} has shapes {[part.shape for part in parts]}, the models take {width} features")
     if digest(np.concatenate(parts).tobytes()) != bound["sha256"]:
-        raise RevisionError(f"{where} is another scaler than the one that the manifest binds to the models. {advice(revision.folder)}")
+        raise RevisionError(f"{where} is not the scaler that the manifest binds to the models. {advice(revision.folder)}")
     return f"{width} columns, the one that the models were trained with"
 
 
@@ -252,15 +262,15 @@ def _check_run(look: _Inspection) -> str:
     return f"every graph is of training run {wanted}"
 
 
-def _check_columns(revision: Revision, where: str, told: str | None) -> None:
+def _check_columns(revision: Revision, where: str, metadata: str | None) -> None:
     """A graph that names its columns must name those of the manifest first, in their order."""
-    if told is None:
+    if metadata is None:
         return
     names = [feature["name"] for feature in revision.manifest["features"]]
     try:
-        columns = [str(name) for name in json.loads(told)][: len(names)]
+        columns = [str(name) for name in json.loads(metadata)][: len(names)]
     except (TypeError, ValueError) as refusal:
-        raise RevisionError(f"{where} names its columns illegibly ({refusal})") from refusal
+        raise RevisionError(f"{where} names its columns in a form that cannot be read ({refusal})") from refusal
     if columns != names:
         at = next((n for n, (one, other) in enumerate(zip(columns, names)) if one != other), len(columns))
         asked, listed = ((*part[at : at + 1], "nothing")[0] for part in (columns, names))
@@ -282,7 +292,7 @@ def _replay(look: _Inspection, model: Mapping, arrays: Mapping[str, np.ndarray])
     """Largest difference of a graph's answers to its golden rows. Raises RevisionError above the manifest's tolerance."""
     golden, wanted, name = look.revision.manifest["golden"], interface_of(model), look.revision.name
     x, expected = arrays.get(f"{model['role']}_x"), arrays.get(f"{model['role']}_{wanted.output}")
-    if x is None or expected is None or x.ndim == 0 or len(x) == 0:
+    if x is None or expected is None or x.dtype.kind != "f" or expected.dtype.kind != "f" or x.size == 0:
         raise RevisionError(f"{look.where(golden['file'])} holds no golden rows for the {model['role']} model")
     if x.ndim != 2 or x.shape[1] != wanted.width:
         raise RevisionError(f"revision {name}: the golden rows of {model['file']} have shape {x.shape}, it takes {wanted.width} columns")

@@ -4,13 +4,15 @@
     <models_dir>/.staging/          what is being written; left-overs of dead runs are swept
     <models_dir>/model_compat.json  the pointer: names the active revision
     <models_dir>/state.json         approvals by hand (and what the hub remembers)
-    <models_dir>/.lock              held while a run writes
+    <models_dir>/.lock              held by the run that may write; .lock.holder beside it names that run by a random token
 
 A revision is written aside, synced, and renamed into its place, so a reader sees a whole one or none, whatever
-is killed when. Nothing here rests on the lock: two writers use different staging names and immutable targets, and
+is killed when. That does not rest on the lock: two writers use different staging names and immutable targets, and
 the pointer is replaced in one step. Nothing is parsed before its hash is right.
 
-Reading needs numpy, and onnxruntime for `Revision.verify`; writing needs filelock for the lock.
+`write` and `activate` ask who may write (`trademl.ship.lock`), and store nothing for a process that outlived its run.
+
+Reading needs numpy, and onnxruntime for `Revision.verify`; writing needs filelock.
 """
 
 import contextlib
@@ -27,10 +29,11 @@ from pathlib import Path
 
 from trademl import files as disk
 from trademl.clock import DAY_S, iso_z, utc_now
-from trademl.errors import LockedError, MissingExtraError, RevisionError, UsageError
+from trademl.errors import RevisionError, UsageError
 from trademl.files import canonical_json, digest, strict_json
 from trademl.ship.contents import POINTER, inner_folders, read_file
-from trademl.ship.manifest import MAX_BYTES, compat_record, complete_manifest, manifest_bytes, parse_manifest, revision_name
+from trademl.ship.lock import StoreLock
+from trademl.ship.manifest import MAX_BYTES, compat_record, complete_manifest, manifest_bytes, parse_manifest, revision_name, short
 from trademl.ship.revision import Revision, read_revision
 
 STATE_FILE = "state.json"
@@ -81,7 +84,7 @@ class Store:
     # -------- reading
 
     def scan(self) -> tuple[list[Revision], list[Broken]]:
-        """Readable revisions, newest first (by trained_at, then name), and folders that are none. Files are not hashed."""
+        """Readable revisions, newest first (by trained_at, then name), and folders that are not. Files are not hashed."""
         good, broken = [], []
         for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
             try:
@@ -105,7 +108,7 @@ class Store:
             readable, broken = self.scan()
             if broken:  # it might be the newest: nothing older is taken in its place unasked
                 raise RevisionError(
-                    f"which revision is the newest cannot be told: {broken[0].problem}. Name one, or move {broken[0].folder} away"
+                    f"the newest revision cannot be determined: {broken[0].problem}. Name one, or move {broken[0].folder} away"
                 )
             found = [revision.folder for revision in readable[:1]]
         else:
@@ -129,7 +132,7 @@ class Store:
             return None
         record = _read_object(path)
         name, sha256 = record.get("revision"), record.get("manifest_sha256")
-        if not (isinstance(name, str) and isinstance(sha256, str) and len(name) == 16 and set(name) <= _NAME and sha256[:16] == name):
+        if not (_is_name(name) and isinstance(sha256, str) and sha256[:16] == name):
             raise RevisionError(f"{path}: does not name a revision; `trademl models activate REV` writes it anew")
         return record
 
@@ -154,10 +157,10 @@ class Store:
 
     def check_line(self, line: str) -> None:
         """Raises UsageError when this store holds revisions of another line."""
-        held = sorted({revision.line for revision in self.revisions()} - {line})
-        if held:
+        others = sorted({revision.line for revision in self.revisions()} - {line})
+        if others:
             raise UsageError(
-                f"{self.models_dir} holds the line {held[0]}, this run makes {line}; one store holds one line: "
+                f"{self.models_dir} holds the line {others[0]}, this run makes {line}; one store holds one line: "
                 "choose another folder with --models-dir"
             )
 
@@ -165,28 +168,10 @@ class Store:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Held for a whole retrain, pull or activation. Raises LockedError at once when another run holds it.
-
-        It saves work and says so clearly; no file depends on it.
-        """
-        try:
-            import filelock
-        except ImportError:
-            raise MissingExtraError("writing to a store needs the package filelock; pip install 'trademl[lab]'") from None
-        path = self.models_dir / ".lock"
-        lock = filelock.FileLock(path)
-        try:
-            self.models_dir.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
-        except filelock.Timeout:
-            raise LockedError(f"{path}: another run holds the lock of this store; wait for it, or choose --models-dir") from None
-        except OSError as refusal:
-            raise RevisionError(f"{self.models_dir}: cannot be written ({refusal}); choose another folder with --models-dir") from refusal
-        try:
+        """Held for a whole retrain, pull or activation (`trademl.ship.lock`). Raises LockedError at once when another run holds it."""
+        with StoreLock(self.models_dir).held():
             self.sweep()
             yield
-        finally:
-            lock.release()
 
     def sweep(self) -> list[str]:
         """Remove what dead runs left in .staging and return the names.
@@ -208,7 +193,8 @@ class Store:
 
         `manifest` is complete but for `files` and each model's `sha256`, which are filled in from the bytes here.
         It is read back from the disk and verified (with `graphs`, run on its golden rows) before it gets its place.
-        Raises RevisionError for what breaks the contract, UsageError for another line; then nothing is stored.
+        Raises RevisionError for what breaks the contract, UsageError for another line, LockedError when another run
+        holds the store or this process outlived its own run; then nothing is stored.
         """
         record = complete_manifest(files, manifest)
         data = manifest_bytes(record)
@@ -219,9 +205,10 @@ class Store:
         own = {"manifest.json": data, POINTER: canonical_json(compat_record(record, digest(data)))}
         target = self.folder / revision_name(data)
         revision = None
-        if not os.path.lexists(target):
-            revision = self._write_folder(target, dict(sorted(files.items())) | own, graphs)
-        self._seal(target)
+        with StoreLock(self.models_dir).writing():
+            if not os.path.lexists(target):
+                revision = self._write_folder(target, dict(sorted(files.items())) | own, graphs)
+            self._seal(target)
         if revision is None:  # it was there before, or another writer of the same one was first
             revision = read_revision(target)
             revision.verify(graphs=graphs)
@@ -239,7 +226,7 @@ class Store:
         """Move the pointer to a revision, after every check of `Revision.verify`.
 
         `by_gate`: the run itself does it, and only a revision whose gate passed. By hand a candidate needs a reason,
-        which stands in the pointer and in state.json. Raises RevisionError, or UsageError for a missing reason.
+        which stands in the pointer and in state.json. Raises RevisionError, UsageError for a missing reason, LockedError as `write`.
         """
         revision = self.locate(rev)
         revision.verify()  # a new object: what is on the disk now, read once
@@ -258,14 +245,15 @@ class Store:
         if dry_run:
             return result
         moment = iso_z(now or utc_now())
-        if not by_gate and reason is not None:
-            approvals = self._approvals() | {revision.name: {"reason": reason, "at": moment}}
-            self._replace(STATE_FILE, canonical_json(self._state() | {"approvals": approvals}))
-        activation = {"at": moment, "by": result.by, "previous": previous, "reason": reason}
-        self._replace(POINTER, canonical_json(revision.compat | {"activation": activation}))
+        with StoreLock(self.models_dir).writing():
+            if not by_gate and reason is not None:
+                approvals = self._approvals() | {revision.name: {"reason": reason, "at": moment}}
+                self._replace(STATE_FILE, canonical_json(self._state() | {"approvals": approvals}))
+            activation = {"at": moment, "by": result.by, "previous": previous, "reason": reason}
+            self._replace(POINTER, canonical_json(revision.compat | {"activation": activation}))
         return result
 
-    def _approvals(self) -> dict:
+    def _approvals(self) -> dict[str, dict]:
         """revision -> {reason, at}: what a person approved."""
         return self._state().get("approvals", {})
 
@@ -277,8 +265,20 @@ class Store:
         return None if record is None else record["revision"]
 
     def _state(self) -> dict:
+        """What state.json holds. Raises RevisionError when its approvals are not what `activate` writes."""
         path = self.models_dir / STATE_FILE
-        return _read_object(path) if os.path.lexists(path) else {}
+        if not os.path.lexists(path):
+            return {}
+        remedy = "move it away, then approve again with `trademl models activate REV --reason TEXT`"
+        try:
+            state = _read_object(path)
+        except RevisionError as refusal:
+            raise RevisionError(f"{refusal}; {remedy}") from refusal
+        approvals = state.get("approvals", {})
+        if not (isinstance(approvals, dict) and all(map(_is_approval, approvals.items()))):
+            rule = "an object of revisions, each with its reason and at"
+            raise RevisionError(f"{path}: approvals = {short(approvals)}, expected {rule}; {remedy}")
+        return state
 
     def _staging(self) -> Path:
         folder = self.models_dir / ".staging"
@@ -300,6 +300,7 @@ class Store:
                 disk.sync_folder(folder)
             revision = read_revision(made)
             revision.verify(graphs=graphs)
+            StoreLock(self.models_dir).check()  # again: proving took a while
             try:
                 disk.move_folder(made, target)
             except OSError:
@@ -329,6 +330,16 @@ class Store:
             disk.write_atomically(path, data, aside=self._staging())  # aside, where the next run sweeps what a killed one left
         except OSError as refusal:
             raise RevisionError(f"{path} could not be written ({refusal}); what was there is still there") from refusal
+
+
+def _is_approval(item: tuple[str, object]) -> bool:
+    revision, record = item
+    texts = [record.get("reason"), record.get("at")] if isinstance(record, dict) else [None]
+    return _is_name(revision) and all(isinstance(text, str) and text.strip() for text in texts)
+
+
+def _is_name(value: object) -> bool:
+    return isinstance(value, str) and len(value) == 16 and set(value) <= _NAME
 
 
 def _read_object(path: Path) -> dict:
