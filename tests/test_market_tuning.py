@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from trademl.errors import BadDataError, UsageError
+from trademl.learn.space import SPACE, Dim, space_of, values_of
 from trademl.learn.studies import Owner, open_search, run_trials, set_aside
-from trademl.market.tuning import SPACE, Dim, Role, judge_best, position_task, score_model, signal_task, space_of, values_of
+from trademl.market.tuning import Role, judge_best, position_task, score_model, signal_task
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.market import tuning
 from trademl.runs import Progress, read_events

@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import asdict, replace
 
 from trademl.errors import LeakageError, RevisionError
-from trademl.market.tuning import SPACE, Role, space_of
+from trademl.learn.space import SPACE, space_of
+from trademl.market.tuning import Role
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.tuned import Tuned, is_number, read_tuned
 from trademl.settings import Ensemble, Settings

@@ -13,20 +13,9 @@ from trademl import __version__
 from trademl.clock import iso_z, utc_now
 from trademl.errors import StageError, choose
 from trademl.learn.ensemble import MODELS
+from trademl.learn.space import SPACE, space_of, values_of
 from trademl.learn.studies import Best, Search, courses, importances, open_search, run_trials, set_aside
-from trademl.market.tuning import (
-    FOREST_SHARE,
-    SPACE,
-    Role,
-    TuneTask,
-    Verdict,
-    judge_best,
-    position_task,
-    score_model,
-    signal_task,
-    space_of,
-    values_of,
-)
+from trademl.market.tuning import FOREST_SHARE, Role, TuneTask, Verdict, judge_best, position_task, score_model, signal_task
 from trademl.pipeline.market.adoption import digest_of, settings_hash, with_tuned
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.tuned import write_tuned
