@@ -10,7 +10,8 @@ import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier, RandomForestRegressor
 
 from trademl.errors import ParityError, UsageError
-from trademl.learn.readers import TreeTable, from_forest, from_lightgbm, from_xgboost, predict, replace_oldest
+from trademl.learn.readers import from_forest, from_lightgbm, from_xgboost
+from trademl.learn.treetable import TreeTable, predict, replace_oldest
 from trademl.ship.export import check_parity, ensemble_graph, predict_onnx, regressor_graph, session
 
 N, F = 6_000, 9

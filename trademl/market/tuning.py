@@ -17,10 +17,11 @@ import xgboost as xgb
 
 from ..errors import BadDataError
 from .decision import DecisionRule, class_mean_r, decide
-from ..learn.ensemble import MODELS, check_classes, fit_forest, fit_lightgbm, fit_scaler, fit_xgboost
+from ..learn.ensemble import MODELS
+from ..learn.fits import Batch, Target, fit_forest, fit_lightgbm, fit_scaler, fit_xgboost
 from .open_trade import POSITION_CLASSES
 from .position import choose_entries, held_rows, position_matrix
-from .recipe import MarketRows, Recipe, fit_signal, signal_weights
+from .recipe import MISSING_CLASS, MarketRows, Recipe, fit_signal, signal_weights
 from .specs import CLASSES
 from ..learn.readers import from_lightgbm, from_xgboost
 from ..learn.treetable import predict
@@ -41,12 +42,12 @@ class Role(StrEnum):
 # %% ../../nbs/39_market_tuning.ipynb #30f0ce66
 @dataclass(frozen=True)
 class TuneTask:
-    """What a study learns from, stops on and is scored on; each table is (z float32 (n, width), y (n,), weight (n,))."""
+    """What a study learns from, stops on and is scored on."""
 
     role: Role
-    fit: tuple
-    stop: tuple
-    judged: tuple
+    fit: Batch
+    stop: Batch
+    judged: Batch
     judged_time_s: np.ndarray  # (judged,) decision time of the bar, or of the trade's entry
     n_classes: int
     study: Fit  # the note for the lineage
@@ -63,7 +64,7 @@ class TuneTask:
     @property
     def prior_log_loss(self) -> float:
         """What the class shares of the learned rows score on the judged ones."""
-        return prior_log_loss(class_prior(self.fit[1], self.n_classes, self.fit[2]), self.judged[1], self.judged[2])
+        return prior_log_loss(class_prior(self.fit.y, self.n_classes, self.fit.weight), self.judged.y, self.judged.weight)
 
 
 def split_tail(rows: MarketRows, train: np.ndarray, share: float, embargo_s: int) -> tuple[np.ndarray, np.ndarray]:
@@ -87,9 +88,9 @@ def signal_task(rows: MarketRows, windows: Windows, recipe: Recipe, *, tail_shar
     """Bars of train against bars of tune, scored under each label's uniqueness."""
     train, fit, stop, tune, z = _windows(rows, windows, tail_share)
     label = rows.labels.label
-    tables = [(z[part], label[part], signal_weights(rows, part, recipe.ensemble)) for part in (fit, stop)]
-    judged = (z[tune], label[tune], rows.labels.weight[tune])
-    return _checked(Role.SIGNAL, *tables, judged, rows.time_s[tune], len(CLASSES), rows, train, tune)
+    tables = [Batch(z[part], label[part], signal_weights(rows, part, recipe.ensemble)) for part in (fit, stop)]
+    judged = Batch(z[tune], label[tune], rows.labels.weight[tune])
+    return _checked(Role.SIGNAL, (*tables, judged), rows.time_s[tune], rows, train, tune)
 
 
 def position_task(rows: MarketRows, windows: Windows, recipe: Recipe, *, tail_share: float) -> TuneTask:
@@ -103,18 +104,19 @@ def position_task(rows: MarketRows, windows: Windows, recipe: Recipe, *, tail_sh
         entry_bar, side = choose_entries(decided, allowed, share=recipe.position.entry_share, seed=recipe.seed)
         held = held_rows(*prices, rows.labels, entry_bar, side, min_bars_held=recipe.position.min_bars_held)
         weight = held.weight()
-        made = (position_matrix(z, held), held.target(recipe.position.exit_gap_r), weight / weight.mean())
+        made = Batch(position_matrix(z, held), held.target(recipe.position.exit_gap_r), weight / weight.mean())
         return made, rows.time_s[entry_bar[held.entry]]
 
     (learned, _), (tail, _), (judged, time_s) = table(fit), table(stop), table(tune)
-    return _checked(Role.POSITION, learned, tail, judged, time_s, len(POSITION_CLASSES), rows, train, tune)
+    return _checked(Role.POSITION, (learned, tail, judged), time_s, rows, train, tune)
 
 
-def _checked(role, fit, stop, judged, time_s, n_classes, rows, train, tune) -> TuneTask:
-    for name, part in (("the rows to learn from", fit), ("the tail to stop on", stop), ("the tune window", judged)):
-        check_classes(part[1], n_classes, f"{role} study, {name}", CLASSES if role is Role.SIGNAL else POSITION_CLASSES)
+def _checked(role: Role, tables, time_s, rows, train, tune) -> TuneTask:
+    classes = CLASSES if role is Role.SIGNAL else POSITION_CLASSES
+    for name, table in zip(("the rows to learn from", "the tail to stop on", "the tune window"), tables, strict=True):
+        Target(f"{role} study, {name}", classes, MISSING_CLASS).check(table.y)
     study = Fit.of_rows(FitKind.STUDY, f"{role} study", np.concatenate([train, tune]), rows.end_s)
-    return TuneTask(role, fit, stop, judged, time_s, n_classes, study)
+    return TuneTask(role, *tables, time_s, len(classes), study)
 
 
 def _decisions(rows, windows, z, train, fit, stop, recipe: Recipe) -> np.ndarray:
@@ -176,13 +178,13 @@ def score_model(
     forest_share: float = 1.0,
 ) -> Scored:
     """Fit one model on the task and ask it about the judged rows."""
-    common, z = {"seed": seed, "threads": threads}, task.judged[0]
+    common, z = {"seed": seed, "threads": threads}, task.judged.z
     if model == "rf":
         return Scored(predict(_forest(task, params, look, forest_share, common), z), None)
     fit, rate = (fit_xgboost, params.xgb_learning_rate) if model == "xgb" else (fit_lightgbm, params.lgb_learning_rate)
     looks = _Looks(rate, look or (lambda step, loss: None))
     watch = _XgbLooks(looks) if model == "xgb" else (lambda env: looks(env.iteration + 1, env.evaluation_result_list[0][2]))
-    booster = fit(*task.fit, params, task.n_classes, stop=task.stop, callbacks=[watch], **common)
+    booster = fit(task.fit, params, task.n_classes, until=task.stop, callbacks=[watch], **common)
     if model == "xgb":
         return Scored(predict(from_xgboost(booster), z), booster.num_boosted_rounds())
     return Scored(predict(from_lightgbm(booster), z), booster.num_trees() // task.n_classes)
@@ -190,10 +192,10 @@ def score_model(
 
 def _forest(task, params, look, share, common):
     def grown(part):
-        return fit_forest(*task.fit, replace(params, rf_trees=max(4, round(params.rf_trees * part))), **common)
+        return fit_forest(task.fit, replace(params, rf_trees=max(4, round(params.rf_trees * part))), **common)
 
     if look is not None:
-        look(1, log_loss(predict(grown(FOREST_FIRST_LOOK), task.stop[0]), task.stop[1], task.stop[2]))
+        look(1, log_loss(predict(grown(FOREST_FIRST_LOOK), task.stop.z), task.stop.y, task.stop.weight))
     return grown(share)
 
 # %% ../../nbs/39_market_tuning.ipynb #51d780df
@@ -223,7 +225,7 @@ def judge_best(
 ) -> Verdict:
     """Fit the best settings of each model (`best` = model -> values) and the shipped ones in full, and compare them on tune."""
     values = {name: value for found in best.values() for name, value in found.items()}
-    _, y, w = task.judged
+    y, w = task.judged.y, task.judged.weight
     means, rounds = [], {}
     for params in (shipped, replace(shipped, **values)):
         scored = {model: score_model(task, model, params, seed=seed, threads=threads) for model in MODELS}

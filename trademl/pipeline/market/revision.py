@@ -13,8 +13,8 @@ from trademl.errors import Exit, UsageError
 from trademl.evidence.page import Evidence
 from trademl.files import npz_bytes
 from trademl.learn.ensemble import native_files
+from trademl.learn.refresh import Spread
 from trademl.market.out_of_sample import oos_bytes, oos_frame
-from trademl.market.warmstart import Spread
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import score_signal
 from trademl.pipeline.market.inputs import constant_sentence, describe_features, describe_labels

@@ -15,18 +15,8 @@ from sklearn.ensemble import ExtraTreesClassifier, RandomForestClassifier, Rando
 
 from trademl.errors import RevisionError, UsageError
 from trademl.files import npz_bytes, read_npz
-from trademl.learn.readers import (
-    TreeTable,
-    check_lightgbm_text,
-    check_xgboost_ubj,
-    from_forest,
-    from_lightgbm,
-    from_xgboost,
-    predict,
-    raw,
-    replace_oldest,
-)
-from trademl.learn.treetable import assemble, below32, floor32
+from trademl.learn.readers import check_lightgbm_text, check_xgboost_ubj, from_forest, from_lightgbm, from_xgboost
+from trademl.learn.treetable import TreeTable, assemble, below32, floor32, predict, raw, replace_oldest
 
 RNG = np.random.default_rng(11)
 N, F = 3_000, 8
