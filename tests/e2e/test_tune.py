@@ -22,13 +22,16 @@ xgb_max_rounds = 60
 lgb_max_rounds = 60
 [windows]
 refit_every_days = 20
+[tuning]
+prune_after = 20
 [backtest]
 null_runs = 50
 bootstrap_draws = 300
 [run]
 threads = 1
 """
-TRIALS = 5
+TRIALS = 9  # the shipped settings and as many as a verdict needs
+FEW = 3  # where nothing is adopted
 
 
 @pytest.fixture(scope="module")
@@ -112,13 +115,14 @@ def test_a_study_of_other_data_is_refused_and_fresh_sets_it_aside(desk, resumed)
 
 
 def test_two_commands_share_one_study(desk, resumed):
-    command = ("tune", "position", "--trials", str(TRIALS), "--json")
+    command = ("tune", "position", "--trials", str(FEW), "--json")
     both = [start(desk, *command) for _ in range(2)]
     told = [json.loads(process.communicate(timeout=600)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert finished(desk, "position") == 3 * TRIALS
+    assert finished(desk, "position") == 3 * FEW
     one, two = ({k: v for k, v in summary["study"].items() if k != "at"} for summary in told)
     assert one == two
+    assert not one["adopted"]
     assert tuned(desk, "signal")["journal"] == "studies/signal.journal"  # the other role's verdict stays
 
 

@@ -98,29 +98,41 @@ class Owner:
 
     def __init__(self, path: Path):
         self.path, self.name = path, uuid.uuid4().hex
+        self.turn = FileLock(f"{path}.turn")
 
     def _file(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{name}.alive")
 
     def is_alive(self, name: str | None) -> bool:
-        """Whether the owner of this name still holds its lock. The file of a dead one is removed."""
-        if name is None:
+        """Whether the owner of this name still holds its lock. The file of a dead one is removed. Call it in turn."""
+        if name is None or not self._file(name).exists():
             return False
-        lock = FileLock(self._file(name))
         try:
-            lock.acquire(timeout=0)
+            with FileLock(self._file(name), timeout=0):
+                self._file(name).unlink(missing_ok=True)
         except Timeout:
             return True
-        lock.release()
-        self._file(name).unlink(missing_ok=True)
         return False
+
+    def bury(self) -> None:
+        """Remove the files of all dead owners of this journal. Call it in turn."""
+        before, after = f"{self.path.name}.", ".alive"
+        for path in self.path.parent.iterdir():
+            name = path.name.removeprefix(before).removesuffix(after)
+            if path.name == f"{before}{name}{after}" and name != self.name:
+                self.is_alive(name)
 
     @contextmanager
     def living(self) -> Iterator[None]:
-        """Hold the lock while the block runs."""
-        with FileLock(self._file(self.name)):
+        """Hold the lock while the block runs, however it ends."""
+        lock = FileLock(self._file(self.name))
+        with self.turn:
+            lock.acquire()
+        try:
             yield
-        self._file(self.name).unlink(missing_ok=True)
+        finally:
+            self._file(self.name).unlink(missing_ok=True)
+            lock.release()
 
 # %% ../../nbs/28a_learn_studies.ipynb #c2e832d4
 @dataclass(frozen=True)
@@ -142,10 +154,10 @@ class Search:
     def __init__(self, path: Path, studies: Mapping[str, optuna.Study], spaces, trials: int, seed: int):
         self.path, self.studies, self.trials, self.seed = path, dict(studies), trials, seed
         self._spaces, self.owner = spaces, Owner(path)
-        self._turn = FileLock(f"{path}.turn")
 
     def sweep(self) -> int:
         """Mark running trials of dead owners as failed and queue their settings again; how many. Call it in turn."""
+        self.owner.bury()
         lost = 0
         for study in self.studies.values():
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -162,7 +174,7 @@ class Search:
 
     def take(self):
         """(model, trial) to run next; None when all are finished; () when others still run the last ones."""
-        with self._turn:
+        with self.owner.turn:
             self.sweep()
             taken = self._counts(*FINISHED, TrialState.RUNNING)
             model = min(taken, key=taken.get)
@@ -186,6 +198,14 @@ class Search:
             if done:
                 one = min(done, key=lambda t: (t.value, t.number))
                 found[model] = (one.value, dict(one.params))
+        return found
+
+    def complete(self) -> dict[str, int]:
+        """Model -> its complete trials besides those of the settings' own values."""
+        found = {}
+        for model, study in self.studies.items():
+            done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+            found[model] = sum(trial.params != study.user_attrs["shipped"] for trial in done)
         return found
 
     def counts(self) -> dict[str, int]:

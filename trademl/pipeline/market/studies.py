@@ -146,7 +146,8 @@ def conclude(study: Study) -> tuple[Verdict, dict]:
     settings = study.settings
     best = {model: values for model, (_, values) in study.search.best().items()}
     options = {"draws": settings.backtest.bootstrap_draws, "level": settings.tuning.level}
-    verdict = judge_best(study.task, study.params, best, seed=settings.run.seed, threads=settings.run.threads, **options)
+    trials, common = study.search.complete(), {"seed": settings.run.seed, "threads": settings.run.threads}
+    verdict = judge_best(study.task, study.params, best, trials, **common, **options)
     return verdict, write_tuned(study.case.choice.models_dir, study.role, _section(study, verdict))
 
 
