@@ -258,7 +258,7 @@ class TestSeveralProcesses:
         path = tmp_path / "s.journal"
         alive, late = Owner(path), Owner(path)
         with alive.living():
-            late.bury()
+            late.sweep_files()
             assert late.is_alive(alive.name)
             assert len(list(tmp_path.glob("*.alive"))) == 1
 

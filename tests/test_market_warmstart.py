@@ -485,7 +485,7 @@ class TestRefusals:
         ("name", "data", "says"),
         [
             ("signal_xgb.ubj", b"no booster", "cannot be read"),
-            ("signal_lgb.txt", b"tree\nversion=v4\nnum_class=3\n", r"cannot be read \(no whole LightGBM model"),
+            ("signal_lgb.txt", b"tree\nversion=v4\nnum_class=3\n", r"cannot be read \(not a whole LightGBM model"),
             ("signal_lgb.txt", b"\xff\xfe", "cannot be read"),
             ("signal_rf.npz", b"PK no archive", r"cannot be read \(not a readable .npz: no zip archive"),
             ("signal_rf.npz", npz_bytes({"feature": np.zeros(3)}), "arrays .* are missing"),

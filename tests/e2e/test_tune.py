@@ -108,7 +108,7 @@ def test_a_study_of_other_data_is_refused_and_fresh_sets_it_aside(desk, resumed)
     journal = copy / "models" / "synthetic" / "studies" / "signal.journal"
     journal.write_text("no journal at all\n")
     _, err = run(copy, "tune", "signal", "--trials", "2", code=4)
-    assert "line 1 is no event of a study" in err
+    assert "line 1 is not an event of a study" in err
     run(copy, "tune", "signal", "--trials", "2", "--fresh")
     assert journal.with_name("signal.journal.1").read_text() == "no journal at all\n"
     assert finished(copy) == 6

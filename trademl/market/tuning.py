@@ -66,7 +66,7 @@ class TuneTask:
         """What the class shares of the learned rows score on the judged ones."""
         return prior_log_loss(class_prior(self.fit.y, self.n_classes, self.fit.weight), self.judged.y, self.judged.weight)
 
-
+# %% ../../nbs/39_market_tuning.ipynb #b6d6b860
 def split_tail(rows: MarketRows, train: np.ndarray, share: float, embargo_s: int) -> tuple[np.ndarray, np.ndarray]:
     """Row indices (fit, stop): the last `share` of `train`, and what was over, plus the embargo, before that."""
     stop = train[len(train) - max(1, round(share * len(train))) :]
@@ -75,7 +75,7 @@ def split_tail(rows: MarketRows, train: np.ndarray, share: float, embargo_s: int
         raise BadDataError(f"train holds {len(train):,} labels, and none is over before its last {share:.0%} begins; give more bars")
     return train[fit], stop
 
-
+# %% ../../nbs/39_market_tuning.ipynb #14f4c361
 def _windows(rows: MarketRows, windows: Windows, tail_share: float):
     train, tune = windows.rows("train"), windows.rows("tune")
     fit, stop = split_tail(rows, train, tail_share, windows.embargo_s)
@@ -92,7 +92,7 @@ def signal_task(rows: MarketRows, windows: Windows, recipe: Recipe, *, tail_shar
     judged = Batch(z[tune], label[tune], rows.labels.weight[tune])
     return _checked(Role.SIGNAL, (*tables, judged), rows.time_s[tune], rows, train, tune)
 
-
+# %% ../../nbs/39_market_tuning.ipynb #25351f3d
 def position_task(rows: MarketRows, windows: Windows, recipe: Recipe, *, tail_share: float) -> TuneTask:
     """Open trades entered in train against open trades entered in tune; the rows of a trade share one vote."""
     train, fit, stop, tune, z = _windows(rows, windows, tail_share)
@@ -110,7 +110,7 @@ def position_task(rows: MarketRows, windows: Windows, recipe: Recipe, *, tail_sh
     (learned, _), (tail, _), (judged, time_s) = table(fit), table(stop), table(tune)
     return _checked(Role.POSITION, (learned, tail, judged), time_s, rows, train, tune)
 
-
+# %% ../../nbs/39_market_tuning.ipynb #8e9d5d02
 def _checked(role: Role, tables, time_s, rows, train, tune) -> TuneTask:
     classes = CLASSES if role is Role.SIGNAL else POSITION_CLASSES
     for name, table in zip(("the rows to learn from", "the tail to stop on", "the tune window"), tables, strict=True):
@@ -143,7 +143,7 @@ class Scored:
     probabilities: np.ndarray  # float64 (judged, n_classes)
     rounds: int | None  # found by early stopping; None for the forest
 
-
+# %% ../../nbs/39_market_tuning.ipynb #a147821e
 class _Looks:
     """Reports the best loss so far each time that rounds x learning rate passes a whole unit."""
 
@@ -157,7 +157,7 @@ class _Looks:
             self.step = step
             self.look(step, self.best)
 
-
+# %% ../../nbs/39_market_tuning.ipynb #21b47e49
 class _XgbLooks(xgb.callback.TrainingCallback):
     def __init__(self, looks: _Looks):
         self.looks = looks
@@ -189,7 +189,7 @@ def score_model(
         return Scored(predict(from_xgboost(booster), z), booster.num_boosted_rounds())
     return Scored(predict(from_lightgbm(booster), z), booster.num_trees() // task.n_classes)
 
-
+# %% ../../nbs/39_market_tuning.ipynb #2356078a
 def _forest(task, params, look, share, common):
     def grown(part):
         return fit_forest(task.fit, replace(params, rf_trees=max(4, round(params.rf_trees * part))), **common)
@@ -233,7 +233,7 @@ class Verdict:
             return f"{losses}; {apart}; {few}: the shipped settings stay, ask for more --trials"
         return f"{losses}; {apart}: the next retrain uses them"
 
-
+# %% ../../nbs/39_market_tuning.ipynb #340794be
 def judge_best(
     task: TuneTask,
     shipped: EnsembleParams,
