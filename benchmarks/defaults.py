@@ -15,7 +15,7 @@ import numpy as np
 from warmstart import files_of, rows_of
 
 from trademl.cli.common import table
-from trademl.learn.ensemble import fit_lightgbm, fit_xgboost
+from trademl.learn.fits import fit_lightgbm, fit_xgboost
 from trademl.learn.readers import from_lightgbm, from_xgboost
 from trademl.learn.treetable import predict
 from trademl.market.recipe import windows_of
@@ -45,7 +45,7 @@ def usual(task, model, params, seed, threads):
     if model == "rf":
         return score_model(task, "rf", params, seed=seed, threads=threads).probabilities
     fit, read = (fit_xgboost, from_xgboost) if model == "xgb" else (fit_lightgbm, from_lightgbm)
-    return predict(read(fit(*task.fit, params, task.n_classes, rounds=300, seed=seed, threads=threads)), task.judged[0])
+    return predict(read(fit(task.fit, params, task.n_classes, until=300, seed=seed, threads=threads)), task.judged[0])
 
 
 def main():

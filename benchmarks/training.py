@@ -21,8 +21,10 @@ from defaults import USUAL
 from warmstart import files_of, rows_of
 
 from trademl.cli.common import table
-from trademl.learn.ensemble import MODELS, Rounds, fit_ensemble, fit_scaler
+from trademl.learn.ensemble import MODELS, Rounds, fit_ensemble
+from trademl.learn.fits import Batch, Target, fit_scaler
 from trademl.market.recipe import signal_weights
+from trademl.market.specs import CLASSES
 from trademl.settings import load_settings
 
 MARK = "mark: 30 s and 1,024 MiB for the shipped settings"
@@ -34,15 +36,15 @@ def fit(size, bars, news):
     params, split = load_settings().ensemble, int(0.9 * len(known))
     z, label = fit_scaler(rows.x[known]).transform(rows.x[known]), rows.labels.label[known]
     weight = signal_weights(rows, known, params)
-    common = {"n_classes": 3, "seed": 7, "threads": 0}
+    batch, common = Batch(z, label, weight), {"seed": 7, "threads": 0}
+    target = Target("signal", CLASSES)
     start, busy = time.perf_counter(), time.process_time()
     if size == "shipped":
-        stop = z[split:], label[split:], weight[split:]
-        made = fit_ensemble(z[:split], label[:split], weight[:split], params, stop=stop, **common)
-        made = fit_ensemble(z, label, weight, params, rounds=made.rounds, **common)  # as a retrain does: found once, then reused
+        made = fit_ensemble(batch.take(slice(split)), params, target, until=batch.take(slice(split, None)), **common)
+        made = fit_ensemble(batch, params, target, until=made.rounds, **common)  # as a retrain does: found once, then reused
     else:
         usual = replace(params, **{name: value for model in MODELS for name, value in USUAL[model].items()})
-        made = fit_ensemble(z, label, weight, usual, rounds=Rounds(300, 300), **common)
+        made = fit_ensemble(batch, usual, target, until=Rounds(300, 300), **common)
     took = time.perf_counter() - start, time.process_time() - busy
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     size_mb = sum(sum(np.asarray(a).nbytes for a in t.to_arrays().values()) for t in made.tables) / 1e6

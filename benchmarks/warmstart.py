@@ -15,15 +15,18 @@ import numpy as np
 import xgboost as xgb
 
 from trademl.cli.common import table
-from trademl.learn.ensemble import Rounds, fit_ensemble, fit_scaler, fit_xgboost, native_files, xgb_parameters
+from trademl.learn.ensemble import Rounds, fit_ensemble, native_files
+from trademl.learn.fits import Batch, Target, fit_scaler, fit_xgboost, xgb_parameters
 from trademl.learn.refresh import continue_ensemble, refresh_xgboost
 from trademl.market.recipe import signal_weights
+from trademl.market.specs import CLASSES
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import SYNTHETIC, MarketFlags
 from trademl.settings import load_settings
 
 STEPS, STEP_ROWS, ROUNDS, MORE, CAP = 10, 3_500, 120, 30, 240
 THREADS = 2
+TARGET = Target("signal", CLASSES)
 
 
 def rows_of(bars, news):
@@ -77,13 +80,13 @@ def main():
     label = rows.labels.label
 
     def data(at):
-        return z[at], label[at], signal_weights(rows, at, params)
+        return Batch(z[at], label[at], signal_weights(rows, at, params))
 
     def fresh(at, chosen):
-        return fit_xgboost(*data(at), chosen, 3, seed=7, threads=THREADS, rounds=ROUNDS)
+        return fit_xgboost(data(at), chosen, 3, seed=7, threads=THREADS, until=ROUNDS)
 
     def whole(at):
-        return fit_ensemble(*data(at), params, n_classes=3, seed=7, threads=THREADS, rounds=Rounds(ROUNDS, ROUNDS))
+        return fit_ensemble(data(at), params, TARGET, seed=7, threads=THREADS, until=Rounds(ROUNDS, ROUNDS))
 
     def recent(at):
         return data(at[-warm.refresh_bars :])
@@ -91,12 +94,12 @@ def main():
     ways = {  # name -> (first fit, every later fit)
         "never retrain": (lambda at: fresh(at, original), lambda model, at: model),
         "cold": (lambda at: fresh(at, original), lambda model, at: fresh(at, original)),
-        "warm: refresh leaves": (lambda at: fresh(at, original), lambda m, at: refresh_xgboost(m, *recent(at), original, 3, seed=7)),
+        "warm: refresh leaves": (lambda at: fresh(at, original), lambda m, at: refresh_xgboost(m, recent(at), original, 3, seed=7)),
         f"warm: +{MORE} rounds, cap {CAP}": (lambda at: fresh(at, original), lambda m, at: capped(m, *data(at), params=original)),
         f"the original's: +{ROUNDS}, no cap": (lambda at: fresh(at, original), lambda m, at: grow(m, *data(at), original, ROUNDS)),
         "ensemble, never retrain": (whole, lambda model, at: model),
         "ensemble, cold": (whole, lambda model, at: whole(at)),
-        "ensemble, warm": (whole, lambda m, at: continue_ensemble(m, *data(at), params, warm, seed=7, threads=THREADS)),
+        "ensemble, warm": (whole, lambda m, at: continue_ensemble(m, data(at), params, warm, TARGET, seed=7, threads=THREADS)),
     }
     print(f"{source}: {len(known):,} labelled rows, {STEPS} steps of {step:,}; log loss on the block after each refit")
     lines, priors = [], []

@@ -18,20 +18,18 @@ WIDTH = {"signal": len(FEATURES), "position": len(FEATURES) + 4}
 def stump(width, columns, cut=0.5, link="softmax"):
     """One tree: the first feature decides between two leaves."""
     leaves = np.vstack([np.zeros(columns), np.linspace(-1, 1, columns), np.linspace(1, -1, columns)])
-    return assemble(
-        feature=[0, 0, 0],
-        threshold=[cut, 0, 0],
-        left=[1, -1, -1],
-        right=[2, -1, -1],
-        missing_left=[True] * 3,
-        value=leaves,
-        cover=[2, 1, 1],
-        roots=[0],
-        tree_output=[-1],
-        base=np.zeros(columns),
-        link=link,
-        n_features=width,
-    )
+    nodes = {
+        "feature": [0, 0, 0],
+        "threshold": [cut, 0, 0],
+        "left": [1, -1, -1],
+        "right": [2, -1, -1],
+        "missing_left": [True] * 3,
+        "value": leaves,
+        "cover": [2, 1, 1],
+        "roots": [0],
+        "tree_output": [-1],
+    }
+    return assemble(nodes, base=np.zeros(columns), link=link, n_features=width)
 
 
 def graph(role, run=RUN, cut=0.5, classes=None, width=None, columns=None):

@@ -15,6 +15,7 @@ from trademl.device import CPU, Resolved, fit_on, notes, resolve, resolve_models
 from trademl.errors import UsageError
 from trademl.learn import ensemble
 from trademl.learn.ensemble import Rounds, fit_ensemble, native_files
+from trademl.learn.fits import Batch, Target
 from trademl.pipeline.market.parameters import recipe_of
 from trademl.pipeline.market.proof import recipe_facts
 from trademl.settings import load_settings
@@ -200,7 +201,8 @@ def task():
     params = replace(load_settings().ensemble, rf_trees=5, rf_min_samples_leaf=5, lgb_min_data_in_leaf=5)
     rng = np.random.default_rng(5)
     z = rng.normal(size=(600, 5)).astype(np.float32)
-    return (z, rng.integers(0, 3, 600), np.ones(600), params), {"n_classes": 3, "seed": 1, "rounds": Rounds(8, 8)}
+    batch = Batch(z, rng.integers(0, 3, 600), np.ones(600))
+    return (batch, params, Target("signal", ("SELL", "BUY", "HOLD"))), {"seed": 1, "until": Rounds(8, 8)}
 
 
 class TestFits:
@@ -243,7 +245,7 @@ class TestFits:
         monkeypatch.setattr(ensemble, "fit_lightgbm", lambda *a, device, **k: FIT_LIGHTGBM(*a, **k))
         fitted = fit_ensemble(*args, **options, devices={"xgb": PRETENDED, "lgb": PRETENDED})
         assert fitted.devices["xgb"] == fitted.devices["lgb"] == PRETENDED
-        assert np.abs(fitted.by_xgb.inplace_predict(args[0]) - fitted.model_probabilities(args[0])[:, 1]).max() < 1e-5
+        assert np.abs(fitted.by_xgb.inplace_predict(args[0].z) - fitted.model_probabilities(args[0].z)[:, 1]).max() < 1e-5
 
     def test_the_recipe_carries_the_settings_and_the_run_id_does_not(self, monkeypatch):
         on_cpu, auto = (recipe_of(load_settings({"run.device": asked})) for asked in ("cpu", "auto"))

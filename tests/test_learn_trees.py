@@ -260,8 +260,8 @@ class TestSavedLightGBM:
         ("old", "new", "says"),
         [
             ("\nTree=3\n", "\nTree=4\n", "tree 3 of 24 does not begin where the sizes say"),
-            ("left_child=1", "left_child=0", "its nodes form no tree"),
-            ("left_child=1", "left_child=9", "its nodes form no tree"),
+            ("left_child=1", "left_child=0", "its nodes do not form a tree"),
+            ("left_child=1", "left_child=9", "its nodes do not form a tree"),
             ("right_child=", "right_child=1 ", "right_child holds 5 numbers, expected 4 finite ones|does not begin"),
             ("max_feature_idx=", "max_feature_idx=-", "outside 0 to"),
             ("num_leaves=5", "num_leaves=6", "split_feature holds 4 numbers, expected 5"),
@@ -456,14 +456,14 @@ def test_assemble_leaves_out_what_no_root_reaches_and_refuses_a_cycle():
         "value": [0, 1.0, 99.0, 2.0],
         "cover": [3, 1, 9, 2],
     }
-    nodes |= {"roots": [0], "tree_output": [0], "base": [0.0], "link": "identity", "n_features": 2}
-    table = assemble(**nodes)
+    nodes |= {"roots": [0], "tree_output": [0]}
+    table = assemble(nodes, base=[0.0], link="identity", n_features=2)
     assert table.value.ravel().tolist() == [0, 2, 1]
     assert table.cover.tolist() == [3, 2, 1]
     rows = np.array([[9, 0.5], [9, 0.6], [9, np.nan]], np.float32)
     assert predict(table, rows).ravel().tolist() == [2, 1, 1]
     with pytest.raises(RevisionError, match="cycle"):
-        assemble(**nodes | {"left": [0, -1, -1, -1]})
+        assemble(nodes | {"left": [0, -1, -1, -1]}, base=[0.0], link="identity", n_features=2)
 
 
 def test_cover_is_the_weight_that_reached_the_node():

@@ -10,25 +10,18 @@ from hypothesis import strategies as st
 
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import BadDataError, UsageError
-from trademl.learn.ensemble import (
-    MODELS,
-    Rounds,
-    check_classes,
-    choose_blend,
-    fit_ensemble,
-    fit_scaler,
-    native_files,
-    native_probabilities,
-    sample_weights,
-)
+from trademl.learn.ensemble import MODELS, Rounds, choose_blend, fit_ensemble, native_files, native_probabilities
+from trademl.learn.fits import Batch, Target, fit_scaler, sample_weights
 from trademl.market.decision import DecisionRule, Rule, class_mean_r, decide, expected_r
 from trademl.market.labeling import label_bars
 from trademl.market.open_trade import ExitRule
 from trademl.market.position import choose_entries, first_exit, held_rows, r_with_exits
-from trademl.market.specs import Label
+from trademl.market.recipe import MISSING_CLASS
+from trademl.market.specs import CLASSES, Label
 from trademl.settings import load_settings
 from trademl.ship.export import check_parity, ensemble_graph
 
+SIDES = Target("signal", CLASSES, MISSING_CLASS)
 PARAMS = replace(load_settings(environ={}).ensemble, rf_trees=10, xgb_max_rounds=20, lgb_max_rounds=20)
 
 
@@ -38,7 +31,7 @@ def table():
     z = rng.normal(size=(1_500, 8)).astype(np.float32)
     z[:, 7] = 0  # a constant column
     y = np.clip(np.round(z[:, 0] + rng.normal(size=1_500)) + 1, 0, 2).astype(np.int8)
-    return z, y, np.ones(1_500)
+    return Batch(z, y, np.ones(1_500))
 
 
 class TestScaler:
@@ -64,25 +57,24 @@ class TestScaler:
 
 class TestEnsemble:
     def test_the_same_seed_gives_the_same_files_for_any_number_of_threads(self, table):
-        made = [fit_ensemble(*table, PARAMS, n_classes=3, seed=3, threads=t, rounds=Rounds(12, 12)) for t in (1, 2)]
+        made = [fit_ensemble(table, PARAMS, SIDES, seed=3, threads=t, until=Rounds(12, 12)) for t in (1, 2)]
         assert native_files(made[0], "signal") == native_files(made[1], "signal")
-        other = fit_ensemble(*table, PARAMS, n_classes=3, seed=4, threads=2, rounds=Rounds(12, 12))
+        other = fit_ensemble(table, PARAMS, SIDES, seed=4, threads=2, until=Rounds(12, 12))
         assert native_files(other, "signal") != native_files(made[0], "signal")
 
     def test_flat_trees_say_what_the_libraries_say_with_a_constant_column(self, table):
-        fitted = fit_ensemble(*table, PARAMS, n_classes=3, seed=3, rounds=Rounds(12, 12))
+        fitted = fit_ensemble(table, PARAMS, SIDES, seed=3, until=Rounds(12, 12))
         assert np.abs(fitted.model_probabilities(table[0]) - native_probabilities(fitted, table[0])).max() < 1e-5
 
     def test_early_stopping_keeps_the_best_rounds(self, table):
-        z, y, w = table
-        fitted = fit_ensemble(z[:900], y[:900], w[:900], PARAMS, n_classes=3, seed=3, stop=(z[900:], y[900:], w[900:]))
+        fitted = fit_ensemble(table.take(slice(900)), PARAMS, SIDES, seed=3, until=table.take(slice(900, None)))
         assert 1 <= fitted.rounds.xgb <= 20 and 1 <= fitted.rounds.lgb <= 20
         assert fitted.by_xgb.num_boosted_rounds() == fitted.rounds.xgb
 
     @pytest.mark.parametrize("labels", [np.full(90, 2), np.tile([0, 1], 45), np.array([], int), np.full(90, 3)])
     def test_a_batch_without_a_class_is_refused(self, labels):
         with pytest.raises(BadDataError, match="every one of the 3 must occur"):
-            check_classes(labels, 3, "signal")
+            SIDES.check(labels)
 
     @pytest.mark.parametrize(
         ("labels", "shown"),
@@ -94,9 +86,8 @@ class TestEnsemble:
     )
     def test_the_refusal_names_the_classes_and_the_next_step(self, table, labels, shown):
         z = table[0][: len(labels)]
-        told = {"what": "signal", "names": ("SELL", "BUY", "HOLD"), "advice": "Use more bars"}
-        with pytest.raises(BadDataError, match=r"cannot predict it\. Use more bars$") as refusal:
-            fit_ensemble(z, labels, np.ones(len(z)), PARAMS, n_classes=3, seed=3, rounds=Rounds(2, 2), **told)
+        with pytest.raises(BadDataError, match=r"another bracket \(\[labeling\] tp_atr") as refusal:
+            fit_ensemble(Batch(z, labels, np.ones(len(z))), PARAMS, SIDES, seed=3, until=Rounds(2, 2))
         assert shown in str(refusal.value)
 
     def test_a_constant_column_is_asked_by_nobody_and_the_graph_agrees(self, table):
@@ -104,7 +95,7 @@ class TestEnsemble:
         x = table[0].astype(np.float64)
         x[:, 7] = 0.1
         scaler = fit_scaler(x)
-        fitted = fit_ensemble(scaler.transform(x), *table[1:], PARAMS, n_classes=3, seed=3, rounds=Rounds(12, 12))
+        fitted = fit_ensemble(table._replace(z=scaler.transform(x)), PARAMS, SIDES, seed=3, until=Rounds(12, 12))
         assert all(7 not in one.feature for one in fitted.tables)
         ones, zeros = np.ones(3), np.zeros(3)
         graph = ensemble_graph(
@@ -115,10 +106,6 @@ class TestEnsemble:
         after = native_probabilities(fitted, scaler.transform(x))
         assert (before == after).all()
         assert check_parity(graph, x, after.mean(axis=1), after).flips == 0
-
-    def test_rounds_or_a_later_window_are_needed(self, table):
-        with pytest.raises(UsageError, match="rounds"):
-            fit_ensemble(*table, PARAMS, n_classes=3, seed=3)
 
     def test_weights_are_one_product_with_mean_one(self):
         unique, y, age = np.array([0.1, 0.2, 0.2, 0.4]), np.array([0, 0, 1, 1]), np.array([30, 20, 10, 0])
@@ -132,7 +119,7 @@ class TestEnsemble:
             sample_weights(unique, y, age, replace(PARAMS, class_weight="twice"))
 
     def test_the_blend_is_not_worse_than_its_best_member_where_it_was_chosen(self, table):
-        fitted = fit_ensemble(*table, PARAMS, n_classes=3, seed=3, rounds=Rounds(12, 12))
+        fitted = fit_ensemble(table, PARAMS, SIDES, seed=3, until=Rounds(12, 12))
         p, y, w = fitted.model_probabilities(table[0]), table[1], table[2]
         blend = choose_blend(p, y, w).probabilities(p)
 

@@ -256,6 +256,30 @@ class TestSeveralProcesses:
         assert late.sweep() == 1
         assert not Owner(path).is_alive(alive.owner.name)
 
+    def test_killed_between_two_trials_its_file_goes_too(self, tmp_path):
+        path = tmp_path / "s.journal"
+        run_trials(search_at(path, 2), parabola)
+        dead = path.with_name("s.journal.0123456789.alive")
+        dead.touch()  # what a kill leaves of an owner that was busy with nothing
+        run_trials(search_at(path, 2), parabola)
+        assert not list(tmp_path.glob("*.alive"))
+
+    def test_an_interrupted_owner_leaves_no_file(self, tmp_path):
+        def interrupted(model, values, look):
+            raise KeyboardInterrupt
+
+        with pytest.raises(KeyboardInterrupt):
+            run_trials(search_at(tmp_path / "s.journal"), interrupted)
+        assert not list(tmp_path.glob("*.alive"))
+
+    def test_the_file_of_a_living_owner_is_never_removed(self, tmp_path):
+        path = tmp_path / "s.journal"
+        alive, late = Owner(path), Owner(path)
+        with alive.living():
+            late.sweep_files()
+            assert late.is_alive(alive.name)
+            assert len(list(tmp_path.glob("*.alive"))) == 1
+
 
 # --- the space and the tasks ------------------------------------------------------------------------------------------------
 
@@ -339,7 +363,7 @@ class TestVerdict:
     def test_the_shipped_settings_are_not_better_than_themselves(self, market, tasks):
         params = market.settings.ensemble
         best = {model: values_of(model, params) for model in SPACE}
-        verdict = judge_best(tasks[Role.SIGNAL], params, best, tried=dict.fromkeys(SPACE, 9), seed=7, threads=1, draws=200, level=0.95)
+        verdict = judge_best(tasks[Role.SIGNAL], params, best, dict.fromkeys(best, 20), seed=7, threads=1, draws=200, level=0.95)
         assert not verdict.adopted
         assert verdict.value == verdict.shipped_value
         assert "shipped settings stay" in verdict.sentence("signal")
@@ -351,7 +375,7 @@ class TestVerdict:
         two = score_model(tasks[Role.POSITION], model, params, seed=7, threads=2)
         assert (one.probabilities == two.probabilities).all()
         assert seen
-        assert one.probabilities.shape == (len(tasks[Role.POSITION].judged[1]), 2)
+        assert one.probabilities.shape == (len(tasks[Role.POSITION].judged.y), 2)
 
 
 # --- what a retrain reads ---------------------------------------------------------------------------------------------------

@@ -12,7 +12,8 @@ from small_run import SMALL, retrain
 
 from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
 from trademl.files import canonical_json, npz_bytes
-from trademl.learn.ensemble import MODELS, Rounds, Scaler, fit_ensemble, native_files
+from trademl.learn.ensemble import MODELS, Rounds, fit_ensemble, native_files
+from trademl.learn.fits import Batch, Scaler, Target
 from trademl.learn.refresh import Spread, continue_ensemble
 from trademl.market import walkforward
 from trademl.market.walkforward import unwatched
@@ -28,19 +29,20 @@ from trademl.validate.lineage import Fit, FitKind, Lineage
 
 SETTINGS = load_settings()
 BARE = replace(SETTINGS.ensemble, rf_trees=12, rf_min_samples_leaf=5, lgb_min_data_in_leaf=5)
+SIDES = Target("signal", ("SELL", "BUY", "HOLD"))
 WARM = replace(SETTINGS.warmstart, refresh_bars=1_000)
 
 
 def noise(rows, seed=11, columns=6):
     """Features that say nothing, three classes, equal weights."""
     rng = np.random.default_rng(seed)
-    return rng.normal(size=(rows, columns)).astype(np.float32), rng.integers(0, 3, rows).astype(np.int8), np.ones(rows)
+    return Batch(rng.normal(size=(rows, columns)).astype(np.float32), rng.integers(0, 3, rows).astype(np.int8), np.ones(rows))
 
 
 @pytest.fixture(scope="module")
 def base():
     """A fitted ensemble on noise."""
-    return fit_ensemble(*noise(2_000), BARE, n_classes=3, seed=1, threads=1, rounds=Rounds(15, 15))
+    return fit_ensemble(noise(2_000), BARE, SIDES, seed=1, threads=1, until=Rounds(15, 15))
 
 
 def hashes(model):
@@ -50,8 +52,8 @@ def hashes(model):
 class TestContinue:
     def test_the_same_bytes_and_content_for_one_and_two_threads(self):
         data = noise(3_000)
-        first = [fit_ensemble(*data, BARE, n_classes=3, seed=1, threads=n, rounds=Rounds(15, 15)) for n in (1, 2)]
-        then = [continue_ensemble(model, *data, BARE, WARM, seed=1, threads=n) for model, n in zip(first, (1, 2), strict=True)]
+        first = [fit_ensemble(data, BARE, SIDES, seed=1, threads=n, until=Rounds(15, 15)) for n in (1, 2)]
+        then = [continue_ensemble(model, data, BARE, WARM, SIDES, seed=1, threads=n) for model, n in zip(first, (1, 2), strict=True)]
         for one, two in (first, then):
             assert hashes(one) == hashes(two)
             assert native_files(one, "signal") == native_files(two, "signal")
@@ -59,7 +61,7 @@ class TestContinue:
 
     def test_trees_keep_their_structure_and_number(self, base):
         before = native_files(base, "signal")
-        then = continue_ensemble(base, *noise(2_500, 12), BARE, WARM, seed=1, threads=1)
+        then = continue_ensemble(base, noise(2_500, 12), BARE, WARM, SIDES, seed=1, threads=1)
         assert then.rounds == base.rounds
         for old, new in zip(base.tables[1:], then.tables[1:], strict=True):
             assert (old.feature == new.feature).all()
@@ -69,38 +71,39 @@ class TestContinue:
 
     def test_a_quarter_of_the_forest_is_replaced_the_oldest_first(self, base):
         data = noise(2_500, 12)
-        then = continue_ensemble(base, *data, BARE, WARM, seed=1, threads=1)
+        then = continue_ensemble(base, data, BARE, WARM, SIDES, seed=1, threads=1)
         old, new = base.tables[0], then.tables[0]
         kept = slice(old.roots[3], None)
         assert new.n_trees == old.n_trees == 12
         assert (new.threshold[: len(old.threshold[kept])] == old.threshold[kept]).all()
-        again = continue_ensemble(then, *data, BARE, WARM, seed=1, threads=1).tables[0]
+        again = continue_ensemble(then, data, BARE, WARM, SIDES, seed=1, threads=1).tables[0]
         last = [table.threshold[table.roots[9] :] for table in (new, again)]
         assert len(last[0]) != len(last[1]) or (last[0] != last[1]).any()  # another generation, other bootstraps
 
     def test_what_leaves_learn_comes_from_the_newest_rows(self, base):
         data = noise(3_000, 12)
-        older = (data[0], np.where(np.arange(3_000) < 2_000, 0, data[1]).astype(np.int8), data[2])
-        one, other = (continue_ensemble(base, *rows, BARE, WARM, seed=1, threads=1) for rows in (data, older))
+        older = data._replace(y=np.where(np.arange(3_000) < 2_000, 0, data[1]).astype(np.int8))
+        one, other = (continue_ensemble(base, rows, BARE, WARM, SIDES, seed=1, threads=1) for rows in (data, older))
         assert hashes(one)[1:] == hashes(other)[1:]  # boosters look at the last 1,000
         assert hashes(one)[0] != hashes(other)[0]
 
     def test_newest_rows_without_a_class_are_refused(self, base):
         z, y, w = noise(3_000, 12)
+        advised = Target("warm start", SIDES.classes, "Raise warmstart.refresh_bars, or train with --no-warmstart")
         with pytest.raises(BadDataError, match=r"warm start: 1,000 rows hold classes.*refresh_bars, or train with --no-warmstart"):
-            continue_ensemble(base, z, np.where(np.arange(3_000) >= 2_000, y % 2, y), w, BARE, WARM, seed=1, threads=1)
+            continue_ensemble(base, Batch(z, np.where(np.arange(3_000) >= 2_000, y % 2, y), w), BARE, WARM, advised, seed=1, threads=1)
         with pytest.raises(BadDataError, match=r"signal.*every one of the 3 must occur"):
-            fit_ensemble(z, np.full(3_000, 2), w, BARE, n_classes=3, seed=1, threads=1, rounds=Rounds(5, 5), what="signal")  # all HOLD
+            fit_ensemble(Batch(z, np.full(3_000, 2), w), BARE, SIDES, seed=1, threads=1, until=Rounds(5, 5))  # all HOLD
 
     def test_another_width_is_refused(self, base):
         with pytest.raises(BadDataError, match="6 features"):
-            continue_ensemble(base, *noise(2_000, columns=5), BARE, WARM, seed=1, threads=1)
+            continue_ensemble(base, noise(2_000, columns=5), BARE, WARM, SIDES, seed=1, threads=1)
 
     def test_constant_columns_do_no_harm(self):
         z, y, w = noise(2_000)
         z[:, 2] = 1.0
-        model = fit_ensemble(z, y, w, BARE, n_classes=3, seed=1, threads=1, rounds=Rounds(10, 10))
-        then = continue_ensemble(model, z, y, w, BARE, WARM, seed=1, threads=1)
+        model = fit_ensemble(Batch(z, y, w), BARE, SIDES, seed=1, threads=1, until=Rounds(10, 10))
+        then = continue_ensemble(model, Batch(z, y, w), BARE, WARM, SIDES, seed=1, threads=1)
         assert np.isfinite(then.model_probabilities(z)).all()
         assert all(2 not in table.feature for table in then.tables)
 
@@ -110,18 +113,19 @@ def test_continued_on_its_own_past_a_model_still_knows_what_its_parent_saw():
     """Noise, so that whatever rises above a third is memory: the child's own rows are clean, its ancestry is not."""
     z, y, w = noise(3_000, 17, columns=12)
     y = np.repeat(y[::5], 5)
+    everything = Batch(z, y, w)
     deep = replace(BARE, rf_trees=40, rf_max_depth=14, rf_max_samples=0.9, lgb_num_leaves=31, lgb_learning_rate=0.2, xgb_max_depth=6)
     end_s = 1_700_000_000 + np.arange(3_000) * 900
     own, seen, judged = np.arange(2_000), np.arange(2_400), np.arange(2_050, 2_400)
 
     def fit(rows):
-        return fit_ensemble(z[rows], y[rows], w[rows], deep, n_classes=3, seed=1, threads=1, rounds=Rounds(40, 40))
+        return fit_ensemble(everything.take(rows), deep, SIDES, seed=1, threads=1, until=Rounds(40, 40))
 
     def accuracy(model):
         return float((model.model_probabilities(z[judged]).mean(axis=1).argmax(axis=1) == y[judged]).mean())
 
     clean, parent = fit(own), fit(seen)
-    leaked = continue_ensemble(parent, z[own], y[own], w[own], deep, WARM, seed=1, threads=1)
+    leaked = continue_ensemble(parent, everything.take(own), deep, WARM, SIDES, seed=1, threads=1)
     assert abs(accuracy(clean) - 1 / 3) < 0.09
     assert accuracy(leaked) > accuracy(clean) + 0.15
     notes = Lineage((Fit.of_rows(FitKind.TREES, "signal", own, end_s),))
@@ -448,7 +452,7 @@ class TestRefusals:
         ("name", "data", "says"),
         [
             ("signal_xgb.ubj", b"no booster", "cannot be read"),
-            ("signal_lgb.txt", b"tree\nversion=v4\nnum_class=3\n", r"cannot be read \(no whole LightGBM model"),
+            ("signal_lgb.txt", b"tree\nversion=v4\nnum_class=3\n", r"cannot be read \(not a whole LightGBM model"),
             ("signal_lgb.txt", b"\xff\xfe", "cannot be read"),
             ("signal_rf.npz", b"PK no archive", r"cannot be read \(not a readable .npz: no zip archive"),
             ("signal_rf.npz", npz_bytes({"feature": np.zeros(3)}), "arrays .* are missing"),
@@ -479,7 +483,10 @@ class TestRefusals:
         revision = family.parent.stored.revision
         columns, classes = (54, 3) if what == "features" else (55, 2)
         z, y, w = noise(400, columns=columns)
-        files = native_files(fit_ensemble(z, y % classes, w, BARE, n_classes=classes, seed=1, threads=1, rounds=Rounds(2, 2)), "signal")
+        files = native_files(
+            fit_ensemble(Batch(z, y % classes, w), BARE, Target("signal", SIDES.classes[:classes]), seed=1, threads=1, until=Rounds(2, 2)),
+            "signal",
+        )
         for name in files:
             with pytest.raises(RevisionError, match=rf"^{re.escape(name)} has trees for {columns} features and {classes} classes"):
                 read_signal(lambda asked, name=name: (files if asked == name else {}).get(asked) or revision.read(asked), 55, 3)

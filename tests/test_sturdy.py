@@ -16,6 +16,7 @@ from make_revision import make_files, make_manifest
 from trademl import device
 from trademl.errors import BadDataError
 from trademl.learn.ensemble import fit_ensemble
+from trademl.learn.fits import Batch, Target
 from trademl.pipeline.choice import SYNTHETIC, MarketFlags, choose_market, open_store
 from trademl.pipeline.market.parameters import account_spec, cost_spec
 from trademl.pipeline.market.risk import KEPT, fit_heads, risk_files
@@ -122,11 +123,11 @@ class TestNothingToLearnFrom:
     @pytest.mark.parametrize(("rows", "later"), [(40, 0), (2, 40)])
     def test_too_few_rows_for_a_booster_are_bad_data(self, rows, later):
         def made(n):
-            return np.zeros((n, 3), np.float32), np.arange(n) % 2, np.ones(n)
+            return Batch(np.zeros((n, 3), np.float32), np.arange(n) % 2, np.ones(n))
 
         params = replace(load_settings().ensemble, lgb_subsample=0.05)
         with pytest.raises(BadDataError, match=rf"position: {rows} rows to learn from and {later} to stop on are too few"):
-            fit_ensemble(*made(rows), params, n_classes=2, seed=1, stop=made(later), what="position")
+            fit_ensemble(made(rows), params, Target("position", ("HOLD", "EXIT")), until=made(later), seed=1)
 
     def test_risk_heads_without_trades_have_seen_nothing(self):
         settings = load_settings()

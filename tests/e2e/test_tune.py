@@ -15,14 +15,15 @@ from small_run import SMALL
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 TRADEML = Path(sys.executable).with_name("trademl")
-TRIALS, ENOUGH = 5, 20  # of each model; a study is adopted only with enough complete trials
+TRIALS = 9  # the shipped settings and as many as a verdict needs
+FEW = 3  # where nothing is adopted
 
 
 def write_settings(folder):
     """The small market's settings.ini."""
     ini = configparser.ConfigParser()
     ini.read_dict({section: {} for section in {name.split(".")[0] for name in SMALL}})
-    for name, value in SMALL.items():
+    for name, value in (SMALL | {"tuning.prune_after": 20}).items():
         section, key = name.split(".")
         ini[section][key] = str(value)
     with (folder / "settings.ini").open("w") as file:
@@ -110,13 +111,14 @@ def test_a_study_of_other_data_is_refused_and_fresh_sets_it_aside(desk, resumed)
 
 
 def test_two_commands_share_one_study(desk, resumed):
-    command = ("tune", "position", "--trials", str(TRIALS), "--json")
+    command = ("tune", "position", "--trials", str(FEW), "--json")
     both = [start(desk, *command) for _ in range(2)]
     told = [json.loads(process.communicate(timeout=600)[0]) for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert finished(desk, "position") == 3 * TRIALS
+    assert finished(desk, "position") == 3 * FEW
     one, two = ({k: v for k, v in summary["study"].items() if k != "at"} for summary in told)
     assert one == two
+    assert not one["adopted"]
     assert tuned(desk, "signal")["journal"] == "studies/signal.journal"  # the other role's verdict stays
 
 
@@ -126,8 +128,6 @@ def test_two_workers_of_one_command(desk, resumed):
 
 
 def test_the_next_retrain_reads_it_and_says_so(desk, resumed):
-    assert "too few complete trials" in tuned(desk, "signal")["why"]
-    run(desk, "tune", "signal", "--trials", str(ENOUGH))
     section = tuned(desk, "signal")
     assert section["adopted"], section["why"]  # 60 rounds at the shipped rate are far too few for an edge that is there
     out, _ = run(desk, "retrain")

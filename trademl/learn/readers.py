@@ -11,12 +11,12 @@ import math
 
 import numpy as np
 
-from ..errors import RevisionError, UsageError, choose
+from ..errors import RevisionError, UsageError
 from .treetable import Link, TreeTable, assemble, below32, floor32
 
 # %% ../../nbs/25a_learn_readers.ipynb #1f71ad25
 def _stack(trees, output_of) -> dict:
-    """Concatenates per-tree dicts of arrays (children numbered from 0) into the arguments of `assemble`."""
+    """Concatenates per-tree dicts of arrays (children numbered from 0) into the nodes that `assemble` takes."""
     sizes = np.array([len(tree["left"]) for tree in trees])
     roots = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     arrays = {name: np.concatenate([np.asarray(tree[name]) for tree in trees]) for name in trees[0]}
@@ -25,7 +25,7 @@ def _stack(trees, output_of) -> dict:
         arrays[side] = np.where(arrays[side] < 0, -1, arrays[side].astype(np.int64) + offset)
     return arrays | {"roots": roots, "tree_output": output_of}
 
-
+# %% ../../nbs/25a_learn_readers.ipynb #e496c8f0
 def from_forest(forest) -> TreeTable:
     """The table of a fitted scikit-learn forest (random forest or extra trees; classifier or regressor, one target)."""
     if getattr(forest, "n_outputs_", 1) != 1:
@@ -39,7 +39,7 @@ def from_forest(forest) -> TreeTable:
         })  # fmt: skip
     outputs = trees[0]["value"].shape[1]
     stacked = _stack(trees, np.full(len(trees), -1))
-    return assemble(**stacked, base=np.zeros(outputs), link=Link.MEAN, n_features=forest.n_features_in_)
+    return assemble(stacked, base=np.zeros(outputs), link=Link.MEAN, n_features=forest.n_features_in_)
 
 # %% ../../nbs/25a_learn_readers.ipynb #07af5f59
 _XGB_LINKS = {
@@ -55,7 +55,7 @@ def _xgb_base(text: str, outputs: int, link: Link) -> np.ndarray:
     score = np.broadcast_to(score, outputs).copy()
     return np.log(score / (1 - score)) if link is Link.SIGMOID else score
 
-
+# %% ../../nbs/25a_learn_readers.ipynb #c714d735
 def from_xgboost(booster) -> TreeTable:
     """The table of an `xgboost.Booster` (all its rounds): binary, multi-class, regression, quantiles, several trees per round.
 
@@ -67,8 +67,9 @@ def from_xgboost(booster) -> TreeTable:
         raise UsageError(
             f"XGBoost booster {kind!r} cannot be tabled (dart rescales dropped trees, gblinear has none); train booster='gbtree'"
         )
-    link = _XGB_LINKS[choose(_XGB_LINKS, objective, "XGBoost objective")]
-    parameters, model = learner["learner_model_param"], learner["gradient_booster"]["model"]
+    if objective not in _XGB_LINKS:
+        raise UsageError(f"XGBoost objective {objective!r} is not one of {', '.join(_XGB_LINKS)}")
+    link, parameters, model = _XGB_LINKS[objective], learner["learner_model_param"], learner["gradient_booster"]["model"]
     outputs = max(int(parameters["num_class"]), int(parameters.get("num_target", 1)), 1)
     trees = []
     for number, tree in enumerate(model["trees"]):
@@ -86,7 +87,7 @@ def from_xgboost(booster) -> TreeTable:
         raise UsageError("XGBoost booster has no trees; train at least one round")
     stacked = _stack(trees, np.asarray(model["tree_info"]))
     base = _xgb_base(parameters["base_score"], outputs, link)
-    return assemble(**stacked, base=base, link=link, n_features=int(parameters["num_feature"]))
+    return assemble(stacked, base=base, link=link, n_features=int(parameters["num_feature"]))
 
 # %% ../../nbs/25a_learn_readers.ipynb #3c61fd74
 _LGB_LINKS = {
@@ -103,7 +104,7 @@ def _lgb_objective(text: str) -> tuple[Link, float]:
     factor = next((float(o.removeprefix("sigmoid:")) for o in options if o.startswith("sigmoid:")), 1.0)
     return _LGB_LINKS[name], factor
 
-
+# %% ../../nbs/25a_learn_readers.ipynb #b7e80932
 def _lgb_nodes(structure: dict, number: int) -> dict:
     """One tree of `dump_model()`, flattened."""
     rows, queue = [], [(structure, -1, 0)]  # node, its parent's row, side
@@ -127,7 +128,7 @@ def _lgb_nodes(structure: dict, number: int) -> dict:
     columns[1] = floor32(columns[1])
     return dict(zip(("feature", "threshold", "left", "right", "missing_left", "value", "cover"), columns))
 
-
+# %% ../../nbs/25a_learn_readers.ipynb #9da871ae
 def from_lightgbm(booster) -> TreeTable:
     """The table of a `lightgbm.Booster` (up to its best iteration, as its own `predict`): binary, multi-class, regression, quantile, rf.
 
@@ -144,7 +145,7 @@ def from_lightgbm(booster) -> TreeTable:
     for tree in trees:
         tree["value"] = np.asarray(tree["value"], np.float64) * factor
     stacked = _stack(trees, np.arange(len(trees)) % outputs)
-    return assemble(**stacked, base=np.zeros(outputs), link=link, n_features=model["max_feature_idx"] + 1)
+    return assemble(stacked, base=np.zeros(outputs), link=link, n_features=model["max_feature_idx"] + 1)
 
 # %% ../../nbs/25a_learn_readers.ipynb #4d2f43a9
 _LGB_INNER = (
@@ -159,11 +160,11 @@ def check_lightgbm_text(text: str) -> None:
     try:
         problem = _lgb_text_problem(text)
     except (ValueError, KeyError, IndexError) as refusal:
-        raise RevisionError(f"no readable LightGBM model ({type(refusal).__name__}: {refusal})") from refusal
+        raise RevisionError(f"not a readable LightGBM model ({type(refusal).__name__}: {refusal})") from refusal
     if problem:
-        raise RevisionError(f"no whole LightGBM model: {problem}")
+        raise RevisionError(f"not a whole LightGBM model: {problem}")
 
-
+# %% ../../nbs/25a_learn_readers.ipynb #79baed5f
 def _lgb_text_problem(text: str) -> str | None:
     head, begins, _ = text.partition("Tree=0\n")
     facts = _lgb_facts(head)
@@ -184,7 +185,7 @@ def _lgb_text_problem(text: str) -> str | None:
 def _lgb_facts(text: str) -> dict[str, str]:
     return dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
 
-
+# %% ../../nbs/25a_learn_readers.ipynb #425fb93b
 def _lgb_tree_problem(facts: dict[str, str], n_features: int) -> str | None:
     leaves = int(facts["num_leaves"])
     for name in (*_LGB_INNER, *_LGB_LEAVES) if leaves > 1 else ("leaf_value",):
@@ -197,9 +198,9 @@ def _lgb_tree_problem(facts: dict[str, str], n_features: int) -> str | None:
     if feature.min() < 0 or feature.max() >= n_features:
         return f"it asks for a feature outside 0 to {n_features - 1}"
     children = np.concatenate([left, right])
-    own = np.tile(np.arange(leaves - 1), 2)
-    if ((children >= 0) & (children <= own)).any() or sorted(children) != [*range(-leaves, 0), *range(1, leaves - 1)]:
-        return "its nodes form no tree"
+    parents = np.tile(np.arange(leaves - 1), 2)
+    if ((children >= 0) & (children <= parents)).any() or sorted(children) != [*range(-leaves, 0), *range(1, leaves - 1)]:
+        return "its nodes do not form a tree"
     return None
 
 # %% ../../nbs/25a_learn_readers.ipynb #61b40c48
@@ -212,11 +213,11 @@ def check_xgboost_ubj(data: bytes) -> None:
     try:
         end = _ubj_end(data, 0, 0) if data[:1] == b"{" else -1
     except (IndexError, KeyError, ValueError) as refusal:
-        raise RevisionError(f"no readable XGBoost model ({type(refusal).__name__}: {refusal})") from refusal
+        raise RevisionError(f"not a readable XGBoost model ({type(refusal).__name__}: {refusal})") from refusal
     if end != len(data):
-        raise RevisionError(f"no whole XGBoost model: {len(data):,} bytes are not one object; the file was cut or altered")
+        raise RevisionError(f"not a whole XGBoost model: {len(data):,} bytes are not one object; the file was cut or altered")
 
-
+# %% ../../nbs/25a_learn_readers.ipynb #41633a02
 def _ubj_end(data: bytes, at: int, depth: int) -> int:
     """Where the value that begins at `at` ends."""
     kind = chr(data[at])
@@ -240,7 +241,7 @@ def _ubj_end(data: bytes, at: int, depth: int) -> int:
         count = None if count is None else count - 1
     return at if count == 0 else at + 1
 
-
+# %% ../../nbs/25a_learn_readers.ipynb #e80d2c1f
 def _ubj_count(data: bytes, at: int) -> tuple[int, int]:
     size = {"i": 1, "U": 1, "I": 2, "l": 4, "L": 8}[chr(data[at])]
     end = _ubj_skip(data, at + 1, size)

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FINISHED', 'MIN_FOR_IMPORTANCE', 'set_aside', 'distributions_of', 'refuse_others', 'Owner', 'Best', 'Search',
-           'run_trials', 'open_search', 'Course', 'courses', 'importances']
+           'run_trials', 'open_search', 'Course', 'courses', 'complete_trials', 'importances']
 
 # %% ../../nbs/28a_learn_studies.ipynb #d3a2f754
 import json
@@ -51,7 +51,7 @@ def _check(path: Path) -> None:
         if not good:
             raise BadDataError(f"{_named(path)} line {number} is not an event of a study: {line[:60]!r}; {_aside(path)}")
 
-
+# %% ../../nbs/28a_learn_studies.ipynb #41be01d2
 def _named(path: Path) -> str:
     return f"{path.parent.name}/{path.name}"
 
@@ -59,7 +59,7 @@ def _named(path: Path) -> str:
 def _aside(path: Path) -> str:
     return f"put a good copy back, or start a new study with --fresh (the old journal is kept as {path.name}.1)"
 
-
+# %% ../../nbs/28a_learn_studies.ipynb #b95fdf0b
 def set_aside(path: Path) -> Path | None:
     """Rename a journal to the first free `<name>.1`, `.2` ...; None when there is none. Nothing is ever deleted."""
     if not path.exists():
@@ -76,12 +76,12 @@ def distributions_of(space: tuple[Dim, ...]) -> dict:
     whole = {True: int, False: float}
     return {d.name: kinds[d.is_whole](whole[d.is_whole](d.low), whole[d.is_whole](d.high), log=d.is_log) for d in space}
 
-
-def refuse_others(path: Path, held: Mapping, asked: Mapping) -> None:
+# %% ../../nbs/28a_learn_studies.ipynb #28682da7
+def refuse_others(path: Path, bound: Mapping, asked: Mapping) -> None:
     """UsageError, naming what differs, unless a study's binding is the one asked for."""
-    apart = [name for name in sorted({*held, *asked}) if held.get(name) != asked.get(name)]
+    apart = [name for name in sorted({*bound, *asked}) if bound.get(name) != asked.get(name)]
     if apart:
-        shown = "; ".join(f"{name}: {_short(held.get(name))} there, {_short(asked.get(name))} here" for name in apart)
+        shown = "; ".join(f"{name}: {_short(bound.get(name))} there, {_short(asked.get(name))} here" for name in apart)
         raise UsageError(
             f"{_named(path)} holds a study of something else ({shown}); its trials cannot be compared with new ones: use --fresh to keep "
             f"that journal as {path.name}.1 and start anew, or give the data and settings that it was made with"
@@ -98,42 +98,41 @@ class Owner:
 
     def __init__(self, path: Path):
         self.path, self.name = path, uuid.uuid4().hex
-        self._turn = FileLock(f"{path}.turn")
+        self.turn = FileLock(f"{path}.turn")
 
     def _file(self, name: str) -> Path:
         return self.path.with_name(f"{self.path.name}.{name}.alive")
 
     def is_alive(self, name: str | None) -> bool:
-        """Whether the owner of this name still holds its lock. The file of a dead one is removed."""
-        if name is None:
+        """Whether the owner of this name still holds its lock. The file of a dead one is removed. Call it in turn."""
+        if name is None or not self._file(name).exists():
             return False
-        lock = FileLock(self._file(name))
         try:
-            lock.acquire(timeout=0)
+            with FileLock(self._file(name), timeout=0):
+                self._file(name).unlink(missing_ok=True)
         except Timeout:
             return True
-        lock.release()
-        self._file(name).unlink(missing_ok=True)
         return False
+
+    def sweep_files(self) -> None:
+        """Remove the files of all dead owners of this journal. Call it in turn."""
+        before, after = f"{self.path.name}.", ".alive"
+        for path in self.path.parent.iterdir():
+            name = path.name.removeprefix(before).removesuffix(after)
+            if path.name == f"{before}{name}{after}" and name != self.name:
+                self.is_alive(name)
 
     @contextmanager
     def living(self) -> Iterator[None]:
-        """Hold the lock while the block runs. It is taken in turn, so that no sweep removes the file before it is locked."""
+        """Hold the lock while the block runs, however it ends."""
         lock = FileLock(self._file(self.name))
-        with self._turn:
+        with self.turn:
             lock.acquire()
         try:
             yield
         finally:
             self._file(self.name).unlink(missing_ok=True)
             lock.release()
-
-    def remove_dead(self) -> None:
-        """Remove the files of all dead owners, those that were killed between two trials too. Call it in turn."""
-        for file in self.path.parent.glob(f"{self.path.name}.*.alive"):
-            name = file.name.removeprefix(f"{self.path.name}.").removesuffix(".alive")
-            if name != self.name:
-                self.is_alive(name)
 
 # %% ../../nbs/28a_learn_studies.ipynb #c2e832d4
 @dataclass(frozen=True)
@@ -145,20 +144,20 @@ class Best:
     values: Mapping[str, float]  # model -> least log loss so far
 
     def __str__(self):
-        told = ", ".join(f"{model} {value:.5f}" for model, value in self.values.items())
-        return f"best so far: {told}" if told else "no trial has ended yet"
+        losses = ", ".join(f"{model} {value:.5f}" for model, value in self.values.items())
+        return f"best so far: {losses}" if losses else "no trial has ended yet"
 
-
+# %% ../../nbs/28a_learn_studies.ipynb #1adf0cbe
 class Search:
     """The studies of one role, one per model, in one journal. Make it with `open_search`."""
 
     def __init__(self, path: Path, studies: Mapping[str, optuna.Study], spaces, trials: int, seed: int):
         self.path, self.studies, self.trials, self.seed = path, dict(studies), trials, seed
         self._spaces, self.owner = spaces, Owner(path)
-        self._turn = FileLock(f"{path}.turn")
 
     def sweep(self) -> int:
         """Mark running trials of dead owners as failed and queue their settings again; how many. Call it in turn."""
+        self.owner.sweep_files()
         lost = 0
         for study in self.studies.values():
             for trial in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
@@ -168,7 +167,6 @@ class Search:
                     if len(trial.params) == len(self._spaces[study.user_attrs["model"]]):
                         study.enqueue_trial(trial.params)
                     lost += 1
-        self.owner.remove_dead()
         return lost
 
     def _counts(self, *states) -> dict[str, int]:
@@ -176,7 +174,7 @@ class Search:
 
     def take(self):
         """(model, trial) to run next; None when all are finished; () when others still run the last ones."""
-        with self._turn:
+        with self.owner.turn:
             self.sweep()
             taken = self._counts(*FINISHED, TrialState.RUNNING)
             model = min(taken, key=taken.get)
@@ -198,16 +196,8 @@ class Search:
         for model, study in self.studies.items():
             done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
             if done:
-                one = min(done, key=lambda t: (t.value, t.number))
-                found[model] = (one.value, dict(one.params))
-        return found
-
-    def tried(self) -> dict[str, int]:
-        """Model -> complete trials of other settings than the shipped ones."""
-        found = {}
-        for model, study in self.studies.items():
-            done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-            found[model] = sum(trial.params != study.user_attrs["shipped"] for trial in done)
+                least = min(done, key=lambda t: (t.value, t.number))
+                found[model] = (least.value, dict(least.params))
         return found
 
     def counts(self) -> dict[str, int]:
@@ -231,7 +221,7 @@ def run_trials(
             _run_one(search.studies[taken[0]], *taken, score)
             progress(search.standing())
 
-
+# %% ../../nbs/28a_learn_studies.ipynb #d8b40bba
 def _run_one(study, model, trial, score) -> None:
     def look(step, loss):
         trial.report(loss, step)
@@ -285,11 +275,9 @@ def open_search(
                 study.set_user_attr("binding", dict(binding))  # last: a study without it was never finished being made
             refuse_others(path, study.user_attrs["binding"], binding)
             studies[model] = study
-        search = Search(path, studies, made, trials, seed)
-        search.owner.remove_dead()
-    return search
+    return Search(path, studies, made, trials, seed)
 
-
+# %% ../../nbs/28a_learn_studies.ipynb #dda6d55f
 def _storage(path: Path, lock: FileLock) -> JournalStorage:
     try:
         return JournalStorage(JournalFileBackend(str(path), lock_obj=lock))
@@ -324,15 +312,24 @@ class Course:
 
 def courses(search: Search) -> dict[str, Course]:
     """Model -> its finished trials."""
-    told = {}
+    found = {}
     for model, study in search.studies.items():
         done = study.get_trials(deepcopy=False, states=FINISHED)
         losses = [t.value if t.state is TrialState.COMPLETE else None for t in done]
-        own = [t.value for t in done if t.state is TrialState.COMPLETE and t.params == study.user_attrs["shipped"]]
-        told[model] = Course(tuple(t.number for t in done), tuple(losses), own[0] if own else None)
-    return told
+        shipped = [t.value for t in done if t.state is TrialState.COMPLETE and t.params == study.user_attrs["shipped"]]
+        found[model] = Course(tuple(t.number for t in done), tuple(losses), shipped[0] if shipped else None)
+    return found
 
+# %% ../../nbs/28a_learn_studies.ipynb #0934f5d3
+def complete_trials(search: Search) -> dict[str, int]:
+    """Model -> its complete trials besides those of the settings' own values: how much was tried."""
+    found = {}
+    for model, study in search.studies.items():
+        done = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+        found[model] = sum(trial.params != study.user_attrs["shipped"] for trial in done)
+    return found
 
+# %% ../../nbs/28a_learn_studies.ipynb #630100f2
 def importances(search: Search) -> dict[str, dict[str, float]]:
     """Model -> setting -> share of importance, summing to 1; models with too few trials are left out."""
     found = {}

@@ -6,6 +6,7 @@
 __all__ = ['floor32', 'below32', 'Link', 'TreeTable', 'assemble', 'raw', 'predict', 'replace_oldest']
 
 # %% ../../nbs/25_learn_treetable.ipynb #1acf9182
+from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from enum import StrEnum
 
@@ -23,7 +24,7 @@ def floor32(threshold):
         single = double.astype(np.float32)
     return np.where(single > double, np.nextafter(single, np.float32(-np.inf)), single)
 
-
+# %% ../../nbs/25_learn_treetable.ipynb #d9b47fd5
 def below32(threshold):
     """The float32 just below each float32 threshold: turns `x < t` into `x <= below32(t)`."""
     return np.nextafter(np.asarray(threshold, np.float32), np.float32(-np.inf))
@@ -37,19 +38,24 @@ class Link(StrEnum):
     SIGMOID = "sigmoid"  # one output, answered as two columns [1 - p, p]
     IDENTITY = "identity"
 
-
+# %% ../../nbs/25_learn_treetable.ipynb #7b49bffc
 _DTYPES = {
     "feature": np.int32, "threshold": np.float32, "left": np.int32, "right": np.int32, "missing_left": np.bool_,
     "value": np.float64, "cover": np.float64, "roots": np.int32, "tree_output": np.int32, "base": np.float64,
 }  # fmt: skip
 
 
+def _frozen(values, dtype) -> np.ndarray:
+    array = np.array(values, dtype, order="C")  # a copy: nobody else may write into it
+    array.setflags(write=False)
+    return array
+
+# %% ../../nbs/25_learn_treetable.ipynb #aaa57561
 @dataclass(frozen=True, eq=False)
 class TreeTable:
-    """One ensemble as flat arrays. Use `assemble` to build one from nodes in any order.
+    """One ensemble as flat arrays; equality is that of `content_hash()`. `assemble` builds one from nodes in any order.
 
-    Equality is that of `content_hash()`. Raises RevisionError when the arrays do not describe trees: the kernel
-    follows child numbers unchecked, so nothing malformed may get this far.
+    Raises RevisionError when the arrays do not describe trees: the kernel follows child numbers unchecked.
     """
 
     feature: np.ndarray  # int32 (nodes,): column that the node asks; -1 = leaf
@@ -69,11 +75,8 @@ class TreeTable:
     def __post_init__(self):
         object.__setattr__(self, "link", Link(self.link))
         for name, dtype in _DTYPES.items():
-            array = np.array(getattr(self, name), dtype, order="C")  # a copy: nobody else may write into it
-            array.setflags(write=False)
-            object.__setattr__(self, name, array)
-        problem = _problem(self)
-        if problem:
+            object.__setattr__(self, name, _frozen(getattr(self, name), dtype))
+        if problem := _problem(self):
             raise RevisionError(f"tree table: {problem}")
 
     @property
@@ -92,9 +95,8 @@ class TreeTable:
 
     @classmethod
     def from_arrays(cls, arrays) -> "TreeTable":
-        """The table of `to_arrays()`. Raises RevisionError when a field is missing or the arrays are no trees."""
-        missing = sorted({f.name for f in fields(cls)} - set(arrays))
-        if missing:
+        """The table of `to_arrays()`. Raises RevisionError when a field is missing or the arrays are not trees."""
+        if missing := sorted({f.name for f in fields(cls)} - set(arrays)):
             raise RevisionError(f"tree table: arrays {', '.join(missing)} are missing")
         scalars = {"link": str(arrays["link"]), "n_features": int(arrays["n_features"]), "n_outputs": int(arrays["n_outputs"])}
         return cls(**{name: arrays[name] for name in _DTYPES}, **scalars)
@@ -133,7 +135,7 @@ def _problem(t) -> str | None:
         return f"feature numbers must lie in [-1, {t.n_features})"
     return _broken_shape(t, nodes)
 
-
+# %% ../../nbs/25_learn_treetable.ipynb #7c96eef3
 def _broken_shape(t, nodes) -> str | None:
     inner = np.flatnonzero(t.feature >= 0)
     left = t.left[inner]
@@ -150,24 +152,8 @@ def _broken_shape(t, nodes) -> str | None:
     return None if (reached == 1).all() else f"node {int(np.flatnonzero(reached != 1)[0])} has not exactly one parent"
 
 # %% ../../nbs/25_learn_treetable.ipynb #26d07648
-def assemble(
-    feature,  # (nodes,): column, or any number in leaves
-    threshold,  # (nodes,): float32, rule x <= threshold
-    left,  # (nodes,): child's number; < 0 marks a leaf
-    right,  # (nodes,)
-    missing_left,  # (nodes,): bool
-    value,  # (nodes,) or (nodes, k)
-    cover,  # (nodes,)
-    roots,  # (trees,)
-    *,
-    tree_output,  # (trees,)
-    base,  # (k,)
-    link: Link,
-    n_features: int,
-) -> TreeTable:
-    """A `TreeTable` from nodes in any order. Raises RevisionError when they are no trees."""
-    left, right, roots = (np.asarray(a, np.int64) for a in (left, right, roots))
-    value = np.asarray(value, np.float64).reshape(len(left), -1)
+def _breadth_first(left, right, roots) -> np.ndarray:
+    """Node numbers tree by tree, level by level; what no root reaches is left out."""
     level, tree = roots, np.arange(len(roots))
     nodes, trees = [level], [tree]
     while True:
@@ -181,19 +167,30 @@ def assemble(
         if len(nodes) > len(left) or level.max() >= len(left):
             raise RevisionError("tree table: children form a cycle or lie outside the nodes")
     visited, owner = np.concatenate(nodes), np.concatenate(trees)
-    order = visited[np.argsort(owner, kind="stable")]
+    return visited[np.argsort(owner, kind="stable")]
+
+# %% ../../nbs/25_learn_treetable.ipynb #15f676c4
+def assemble(nodes: Mapping[str, np.ndarray], *, base: np.ndarray, link: Link, n_features: int) -> TreeTable:
+    """A `TreeTable` from the arrays of its nodes, in any order. Raises RevisionError when they are not trees.
+
+    `nodes` has the arrays of a table: `left` < 0 marks a leaf, `feature` and `threshold` of leaves are ignored,
+    `value` is (nodes,) or (nodes, k), `roots` and `tree_output` are (trees,). `base` is (k,).
+    """
+    left, right, roots = (np.asarray(nodes[name], np.int64) for name in ("left", "right", "roots"))
+    value = np.asarray(nodes["value"], np.float64).reshape(len(left), -1)
+    order = _breadth_first(left, right, roots)
     number = np.full(len(left), -1, np.int64)
     number[order] = np.arange(len(order))
     leaf = left[order] < 0
     return TreeTable(
-        feature=np.where(leaf, -1, np.asarray(feature)[order]),
-        threshold=np.where(leaf, np.float32(0), np.asarray(threshold, np.float32)[order]),
+        feature=np.where(leaf, -1, np.asarray(nodes["feature"])[order]),
+        threshold=np.where(leaf, np.float32(0), np.asarray(nodes["threshold"], np.float32)[order]),
         left=np.where(leaf, -1, number[left[order]]),
         right=np.where(leaf, -1, number[right[order]]),
-        missing_left=np.where(leaf, False, np.asarray(missing_left, bool)[order]),
+        missing_left=np.where(leaf, False, np.asarray(nodes["missing_left"], bool)[order]),
         value=np.where(leaf[:, None], value[order], 0.0),
-        cover=np.asarray(cover, np.float64)[order],
-        roots=number[roots], tree_output=tree_output, base=base, link=link, n_features=n_features, n_outputs=len(base),
+        cover=np.asarray(nodes["cover"], np.float64)[order],
+        roots=number[roots], tree_output=nodes["tree_output"], base=base, link=link, n_features=n_features, n_outputs=len(base),
     )  # fmt: skip
 
 # %% ../../nbs/25_learn_treetable.ipynb #7acca50e
@@ -219,7 +216,7 @@ def _prepare(feature, threshold, left, missing_left, roots):
                 depth[t] = max(depth[t], level[i] + 1)
     return column, cut, child.astype(np.int32), nan_right, depth
 
-
+# %% ../../nbs/25_learn_treetable.ipynb #d5d605e0
 @njit(cache=True, nogil=True, error_model="numpy")
 def _walk(z, start, rows, has_nan, depth, column, cut, child, nan_right, node):
     """Moves `node[:rows]` from the root that they hold to their leaves."""
@@ -234,7 +231,7 @@ def _walk(z, start, rows, has_nan, depth, column, cut, child, nan_right, node):
         if not moved:
             break
 
-
+# %% ../../nbs/25_learn_treetable.ipynb #c754a022
 @njit(cache=True, nogil=True, error_model="numpy")
 def _add_trees(feature, threshold, left, missing_left, value, roots, tree_output, z, out):
     column, cut, child, nan_right, depth = _prepare(feature, threshold, left, missing_left, roots)
@@ -267,7 +264,7 @@ def raw(table: TreeTable, z: np.ndarray) -> np.ndarray:
     _add_trees(t.feature, t.threshold, t.left, t.missing_left, t.value, t.roots, t.tree_output, np.ascontiguousarray(z), out)
     return out
 
-
+# %% ../../nbs/25_learn_treetable.ipynb #15ef213e
 def predict(table: TreeTable, z: np.ndarray) -> np.ndarray:
     """The ensemble's answer, float64 (n, n_columns): probabilities, or values for an identity link. `z` as in `raw`."""
     margin = raw(table, z)

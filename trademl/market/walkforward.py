@@ -18,11 +18,12 @@ import numpy as np
 from .backtest import Decisions
 from ..errors import BadDataError
 from .decision import DecisionRule, class_mean_r, decide
-from ..learn.ensemble import MODELS, Blend, FittedEnsemble, Rounds, choose_blend, fit_ensemble, fit_scaler
+from ..learn.ensemble import MODELS, Blend, FittedEnsemble, Rounds, choose_blend, fit_ensemble
+from ..learn.fits import Batch, Target, fit_scaler
 from .open_trade import EXIT, POSITION_CLASSES
 from .position import HeldRows, choose_entries, first_exit, held_rows, position_matrix, r_with_exits
 from trademl.market.recipe import (
-    BRACKET_ADVICE,
+    MISSING_CLASS,
     Frozen,
     MarketRows,
     Recipe,
@@ -110,21 +111,12 @@ def fit_position(rows, z, decided, allowed, recipe: Recipe, *, rounds=None, stop
         entry_bar, side = choose_entries(decided, mask, share=recipe.position.entry_share, seed=recipe.seed)
         held = _held(rows, entry_bar, side, recipe)
         weight = held.weight()
-        return position_matrix(z, held), held.target(recipe.position.exit_gap_r), weight / weight.mean()
+        return Batch(position_matrix(z, held), held.target(recipe.position.exit_gap_r), weight / weight.mean())
 
-    return fit_ensemble(
-        *table(allowed),
-        recipe.position_ensemble or recipe.ensemble,
-        n_classes=len(POSITION_CLASSES),
-        seed=recipe.seed,
-        threads=recipe.threads,
-        rounds=rounds,
-        stop=None if stop_allowed is None else table(stop_allowed),
-        what="position",
-        names=POSITION_CLASSES,
-        advice=BRACKET_ADVICE,
-        devices=recipe.devices,
-    )
+    until = table(stop_allowed) if rounds is None else rounds
+    params, target = recipe.position_ensemble or recipe.ensemble, Target("position", POSITION_CLASSES, MISSING_CLASS)
+    common = {"seed": recipe.seed, "threads": recipe.threads, "devices": recipe.devices}
+    return fit_ensemble(table(allowed), params, target, until=until, **common)
 
 
 def _held(rows, entry_bar, side, recipe):

@@ -59,7 +59,7 @@ def _why_not(section: Mapping | None, case: Case) -> str:
         return f"{OWN}, tuning.use is off"
     made = f"{OWN}, the study of {section['at'][:10]}"
     if not section["adopted"]:
-        return f"{made} found nothing better beyond noise"
+        return f"{made} found nothing better beyond noise, or had too few trials to tell"
     if other := _differences(section, case):
         return f"{made} was made under another {' and '.join(other)}; tune again"
     if unknown := _unsearched(section["values"], case.settings.ensemble):

@@ -15,7 +15,8 @@ from trademl import __version__
 from trademl.clock import epoch_seconds, iso_z
 from trademl.evidence.gate import GateVerdict
 from trademl.files import digest, jsonable
-from trademl.learn.ensemble import MODELS, FittedEnsemble, Scaler
+from trademl.learn.ensemble import MODELS, FittedEnsemble
+from trademl.learn.fits import Scaler
 from trademl.market.features import FEATURES
 from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES
 from trademl.market.specs import CLASSES

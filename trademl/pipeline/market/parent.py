@@ -6,7 +6,8 @@ import numpy as np
 
 from trademl.errors import RevisionError
 from trademl.files import read_npz
-from trademl.learn.ensemble import FittedEnsemble, Scaler
+from trademl.learn.ensemble import FittedEnsemble
+from trademl.learn.fits import Scaler
 from trademl.market.features import FEATURE_NAMES
 from trademl.market.specs import CLASSES
 from trademl.market.warmstart import COLD, NEWEST_ROWS, Parent, Start, Terms, parameters_of, read_signal, unlike, why_not_warm

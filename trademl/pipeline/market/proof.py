@@ -11,7 +11,8 @@ import pandas as pd
 from trademl import __version__
 from trademl.errors import ParityError
 from trademl.files import npz_bytes
-from trademl.learn.ensemble import MODELS, Blend, FittedEnsemble, Scaler, native_probabilities
+from trademl.learn.ensemble import MODELS, Blend, FittedEnsemble, native_probabilities
+from trademl.learn.fits import Scaler
 from trademl.market.features import FEATURE_NAMES
 from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES, position_input
 from trademl.market.recipe import Recipe

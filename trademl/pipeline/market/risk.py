@@ -10,7 +10,7 @@ import pandas as pd
 
 from trademl.bot.policy import Head
 from trademl.clock import epoch_seconds
-from trademl.learn.ensemble import lightgbm_text
+from trademl.learn.fits import lightgbm_text
 from trademl.learn.readers import from_lightgbm
 from trademl.market.backtest import Decisions
 from trademl.market.decision import decide

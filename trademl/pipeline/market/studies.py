@@ -15,7 +15,7 @@ from trademl.errors import StageError, choose
 from trademl.files import jsonable
 from trademl.learn.ensemble import MODELS
 from trademl.learn.space import SPACE, space_of, values_of
-from trademl.learn.studies import Best, Search, courses, importances, open_search, run_trials, set_aside
+from trademl.learn.studies import Best, Search, complete_trials, courses, importances, open_search, run_trials, set_aside
 from trademl.market.tuning import FOREST_SHARE, Role, TuneTask, Verdict, judge_best, position_task, score_model, signal_task
 from trademl.pipeline.market.adoption import digest_of, settings_hash, with_tuned
 from trademl.pipeline.market.case import Case
@@ -146,8 +146,8 @@ def conclude(study: Study) -> tuple[Verdict, dict]:
     settings = study.settings
     best = {model: values for model, (_, values) in study.search.best().items()}
     options = {"draws": settings.backtest.bootstrap_draws, "level": settings.tuning.level}
-    options["tried"] = study.search.tried()
-    verdict = judge_best(study.task, study.params, best, seed=settings.run.seed, threads=settings.run.threads, **options)
+    trials, common = complete_trials(study.search), {"seed": settings.run.seed, "threads": settings.run.threads}
+    verdict = judge_best(study.task, study.params, best, trials, **common, **options)
     return verdict, write_tuned(study.case.choice.models_dir, study.role, _section(study, verdict))
 
 
