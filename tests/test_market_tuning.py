@@ -211,22 +211,6 @@ class TestSeveralProcesses:
         assert taken(search) == taken(whole)
         assert not list(tmp_path.glob("*.alive"))
 
-    @pytest.mark.parametrize("step", ["open", "take"])
-    def test_the_file_of_an_owner_killed_between_two_trials_is_removed(self, tmp_path, step):
-        search = search_at(tmp_path / "s.journal")
-        dead = tmp_path / f"s.journal.{'0' * 32}.alive"
-        dead.touch()  # what SIGKILL leaves behind when no trial was running
-        search.take() if step == "take" else search_at(tmp_path / "s.journal")
-        assert not dead.exists()
-
-    def test_the_file_of_a_living_owner_stays(self, tmp_path):
-        alive, late = search_at(tmp_path / "s.journal"), search_at(tmp_path / "s.journal")
-        with alive.owner.living():
-            late.take()
-            assert late.owner.is_alive(alive.owner.name)
-            assert len(list(tmp_path.glob("*.alive"))) == 1
-        assert not list(tmp_path.glob("*.alive"))
-
     def test_two_share_a_study_and_wait_for_each_other(self, tmp_path):
         path = tmp_path / "shared"
         other = worker(path, 0.05)
