@@ -59,7 +59,7 @@ def measure(k, rows) -> None:
     weights, slope, shift = np.array([0.5, 0.3, 0.2]), np.full(k, 1.3), np.linspace(-0.1, 0.1, k)
     start = time.perf_counter()
     graph = ensemble_graph(
-        mean, scale, tables, weights, slope, shift, names=("rf", "xgb", "lgb"), classes=[str(c) for c in range(k)], metadata={}
+        (mean, scale), tables, weights, (slope, shift), names=("rf", "xgb", "lgb"), classes=[str(c) for c in range(k)], metadata={}
     )
     written = time.perf_counter() - start
     start = time.perf_counter()

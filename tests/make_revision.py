@@ -38,9 +38,8 @@ def graph(role, run=RUN, cut=0.5, classes=None, width=None, columns=None):
     k = len(classes)
     table = stump(width, k, cut)
     metadata = {"training_run_id": run, "role": role} | ({} if columns is None else {"features": json.dumps(columns)})
-    return ensemble_graph(
-        np.zeros(width), np.ones(width), [table], [1.0], np.ones(k), np.zeros(k), names=("rf",), classes=classes, metadata=metadata
-    )
+    scaler, calibration = (np.zeros(width), np.ones(width)), (np.ones(k), np.zeros(k))
+    return ensemble_graph(scaler, [table], [1.0], calibration, names=("rf",), classes=classes, metadata=metadata)
 
 
 def golden(graphs):

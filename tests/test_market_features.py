@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from trademl.errors import BadDataError, UsageError
 from trademl.market import features as module
-from trademl.market.context import Context, schedule_at
+from trademl.market.context import Bars, Context, schedule_at
 from trademl.market.definitions import FEATURE_NAMES, Feature, volume_surge_of
 from trademl.market.features import (
     FEATURES,
@@ -421,7 +421,7 @@ def test_a_bucket_with_missing_bars_counts_when_its_time_is_over():
     bars = walk(400, seed=31)
     hour_end = 200  # 02:00 on the third day: remove the last two bars of the hour before
     gappy = bars.drop(bars.index[[hour_end - 2, hour_end - 1]])
-    hours = Context(gappy.index, *(gappy[name] for name in COLUMNS)).higher(3600)
+    hours = Context(Bars(gappy.index, *(gappy[name] for name in COLUMNS))).higher(3600)
     seen = pd.Series(hours.seen(hours.close), gappy.index)
     at = bars.index
     assert seen[at[hour_end - 3]] == bars.close.iloc[hour_end - 5]  # 01:15: still the hour before

@@ -97,9 +97,10 @@ class TestEnsemble:
         scaler = fit_scaler(x)
         fitted = fit_ensemble(table._replace(z=scaler.transform(x)), PARAMS, SIDES, seed=3, until=Rounds(12, 12))
         assert all(7 not in one.feature for one in fitted.tables)
-        ones, zeros = np.ones(3), np.zeros(3)
+        unchanged = np.ones(3), np.zeros(3)
+        classes = ["SELL", "BUY", "HOLD"]
         graph = ensemble_graph(
-            scaler.mean, scaler.scale, fitted.tables, ones / 3, ones, zeros, names=MODELS, classes=["SELL", "BUY", "HOLD"], metadata={}
+            (scaler.mean, scaler.scale), fitted.tables, np.ones(3) / 3, unchanged, names=MODELS, classes=classes, metadata={}
         )
         before = native_probabilities(fitted, scaler.transform(x))
         x[:, 7] = np.random.default_rng(1).normal(size=len(x)) * 1e6

@@ -51,9 +51,17 @@ class Case:
 
     def graph(self, **changes):
         parts = {name: getattr(self, name) for name in ("mean", "scale", "tables", "weights", "slope", "shift", "classes")} | changes
-        positional = [parts[name] for name in ("mean", "scale", "tables", "weights", "slope", "shift")]
+        scaler = parts.get("scaler", (parts["mean"], parts["scale"]))
         metadata = {"training_run_id": "0123456789abcdef", "features": "a,b"}
-        return ensemble_graph(*positional, names=parts.get("names", NAMES), classes=parts["classes"], metadata=metadata)
+        return ensemble_graph(
+            scaler,
+            parts["tables"],
+            parts["weights"],
+            (parts["slope"], parts["shift"]),
+            names=parts.get("names", NAMES),
+            classes=parts["classes"],
+            metadata=metadata,
+        )
 
 
 @pytest.fixture(scope="module", params=[3, 2], ids=["3 classes", "binary"])
@@ -231,6 +239,7 @@ def test_a_flip_within_the_tolerance_is_refused_and_a_tie_is_counted(three):
         ({"names": ("rf", "rf", "lgb")}, "different names"),
         ({"scale": np.zeros(F)}, "scale > 0"),
         ({"mean": np.full(F, np.nan)}, "finite"),
+        ({"scaler": np.zeros(F)}, f"{F} parts; pass it as .mean, scale."),
         ({"mean": np.zeros(F + 1), "scale": np.ones(F + 1)}, f"from {F + 1} features"),
         ({"classes": ("A", "B")}, "calibration"),
         ({"slope": np.array([1, np.inf, 1])}, "finite"),

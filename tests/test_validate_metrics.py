@@ -232,24 +232,24 @@ def test_paired_difference_sees_what_single_intervals_cannot(trades):
     values, time_s = trades
     values = values - values.mean()
     better = values + np.random.default_rng(5).normal(0.05, 0.1, 300)
-    paired = paired_bootstrap(better, time_s, values, time_s, draws=400, seed=3)
+    paired = paired_bootstrap((better, time_s), (values, time_s), draws=400, seed=3)
     assert paired.is_above_zero
     assert not block_bootstrap(better, time_s, draws=400, seed=3).is_above_zero
-    same = paired_bootstrap(values, time_s, values, time_s, Stat.PROFIT_FACTOR, draws=50, seed=3)
+    same = paired_bootstrap((values, time_s), (values, time_s), Stat.PROFIT_FACTOR, draws=50, seed=3)
     assert (same.low, same.point, same.high) == (0.0, 0.0, 0.0)
-    swapped = paired_bootstrap(values, time_s, better, time_s, draws=400, seed=3)
+    swapped = paired_bootstrap((values, time_s), (better, time_s), draws=400, seed=3)
     assert (swapped.low, swapped.high) == pytest.approx((-paired.high, -paired.low))
 
 
 def test_paired_difference_of_records_of_different_length(trades):
     values, time_s = trades
     some = np.arange(300) % 2 == 0
-    made = paired_bootstrap(values[some], time_s[some], values, time_s, Stat.WIN_RATE, draws=100, seed=3)
+    made = paired_bootstrap((values[some], time_s[some]), (values, time_s), Stat.WIN_RATE, draws=100, seed=3)
     assert made.n == 150
     assert made.low < made.point < made.high
-    assert paired_bootstrap([], [], values, time_s, draws=50, seed=3).reason == "0 values"
+    assert paired_bootstrap(([], []), (values, time_s), draws=50, seed=3).reason == "0 values"
     with pytest.raises(UsageError, match="mean, win_rate, profit_factor"):
-        paired_bootstrap(values, time_s, values, time_s, np.mean, seed=3)
+        paired_bootstrap((values, time_s), (values, time_s), np.mean, seed=3)
 
 
 def test_log_loss_difference_is_weighted_and_signed(forecasts):

@@ -613,7 +613,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                 'trademl/market/barriers.py'),
                                          'trademl.market.barriers.walk_brackets': ( 'market_barriers.html#walk_brackets',
                                                                                     'trademl/market/barriers.py')},
-            'trademl.market.context': { 'trademl.market.context.Context': ('market_context.html#context', 'trademl/market/context.py'),
+            'trademl.market.context': { 'trademl.market.context.Bars': ('market_context.html#bars', 'trademl/market/context.py'),
+                                        'trademl.market.context.Context': ('market_context.html#context', 'trademl/market/context.py'),
                                         'trademl.market.context.Context.atr': ( 'market_context.html#context.atr',
                                                                                 'trademl/market/context.py'),
                                         'trademl.market.context.Context.band': ( 'market_context.html#context.band',
@@ -1161,6 +1162,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                      'trademl/validate/bootstrap.py'),
                                             'trademl.validate.bootstrap._drawn': ( 'validate_bootstrap.html#_drawn',
                                                                                    'trademl/validate/bootstrap.py'),
+                                            'trademl.validate.bootstrap._drawn_difference': ( 'validate_bootstrap.html#_drawn_difference',
+                                                                                              'trademl/validate/bootstrap.py'),
                                             'trademl.validate.bootstrap._interval': ( 'validate_bootstrap.html#_interval',
                                                                                       'trademl/validate/bootstrap.py'),
                                             'trademl.validate.bootstrap._parts': ( 'validate_bootstrap.html#_parts',
@@ -1358,4 +1361,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                             'trademl.validate.splitters._TimedSplitter._bind': ( 'validate_splitters.html#_timedsplitter._bind',
                                                                                                  'trademl/validate/splitters.py'),
                                             'trademl.validate.splitters._TimedSplitter._check_length': ( 'validate_splitters.html#_timedsplitter._check_length',
-                                                                                                         'trademl/validate/splitters.py')}}}
+                                                                                                         'trademl/validate/splitters.py'),
+                                            'trademl.validate.splitters._check_blocks': ( 'validate_splitters.html#_check_blocks',
+                                                                                          'trademl/validate/splitters.py')}}}

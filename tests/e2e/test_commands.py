@@ -195,8 +195,8 @@ class TestRetrain:
             tmp_path,
             "import trademl.pipeline.market.proof as stage",
             "true = stage.ensemble_graph",
-            "stage.ensemble_graph = lambda mean, scale, tables, weights, slope, shift, **rest: "
-            "true(mean, scale, tables, weights, slope * 1.05, shift, **rest)",
+            "stage.ensemble_graph = lambda scaler, tables, weights, calibration, **rest: "
+            "true(scaler, tables, weights, ([1.05 * a for a in calibration[0]], calibration[1]), **rest)",
         )
         done = script("retrain", "--json", cwd=tmp_path, PYTHONPATH=path_with(tmp_path))
         assert done.code == 1, done.out

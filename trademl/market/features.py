@@ -13,7 +13,7 @@ import math
 import numpy as np
 
 from ..errors import BadDataError, UsageError
-from .context import BAR_SECONDS, COLUMNS, Context
+from .context import BAR_SECONDS, COLUMNS, Bars, Context
 from .definitions import DEFINITIONS_VERSION, FEATURE_NAMES, FEATURES
 
 _all_ = ["FEATURES"]  # scripts take it from here
@@ -52,7 +52,7 @@ def feature_matrix(time, open, high, low, close, volume, news_times, *, all_day_
     names = [f.name for f in features]
     if len(set(names)) != len(names):
         raise UsageError(f"features repeat {', '.join(sorted({x for x in names if names.count(x) > 1}))}; each column needs its own name")
-    context = Context(time, open, high, low, close, volume, news_times, all_day_times, _positive(round_step))
+    context = Context(Bars(time, open, high, low, close, volume), news_times, all_day_times, _positive(round_step))
     out = np.empty((len(context), len(features)))
     for column, feature in enumerate(features):
         values = np.asarray(feature.compute(context))

@@ -37,21 +37,19 @@ class Parity:
 
 
 def ensemble_graph(
-    scaler_mean: np.ndarray,  # (n_in,) float64
-    scaler_scale: np.ndarray,  # (n_in,) float64, no zero
+    scaler: tuple[np.ndarray, np.ndarray],  # mean and scale, each (n_in,) float64; every scale > 0
     tables: Sequence[TreeTable],  # m ensembles on the same n_in features, each answering k probabilities
     weights: np.ndarray,  # (m,) >= 0, sum 1
-    calibration_scale: np.ndarray,  # (k,)
-    calibration_shift: np.ndarray,  # (k,)
+    calibration: tuple[np.ndarray, np.ndarray],  # scale and shift, each (k,)
     *,
     names: Sequence[str],  # (m,) short names of the ensembles, such as rf, xgb, lgb
     classes: Sequence[str],  # (k,) in the order of the columns
     metadata: Mapping[str, str],  # becomes metadata_props, beside `models` and `classes` which are written here
 ) -> bytes:
     """One fused ONNX graph. Raises UsageError when the parts do not fit together."""
-    mean, scale, share, slope, shift = (
-        np.asarray(a, np.float64) for a in (scaler_mean, scaler_scale, weights, calibration_scale, calibration_shift)
-    )
+    mean, scale = _two_arrays("scaler", scaler, "mean, scale")
+    slope, shift = _two_arrays("calibration", calibration, "scale, shift")
+    share = np.asarray(weights, np.float64)
     _check_parts(mean, scale, tables, share, slope, shift, names, classes)
     graph = _Graph()
     graph.constant("mean", mean)
@@ -149,6 +147,12 @@ def _label_differences(served, native) -> tuple[int, int]:
     top = np.sort(expected[differs], axis=1)
     tie = top[:, -1] - top[:, -2] <= TIE
     return int((~tie).sum()), int(tie.sum())
+
+
+def _two_arrays(name, pair, parts):
+    if len(pair) != 2:
+        raise UsageError(f"{name} has {len(pair)} parts; pass it as ({parts})")
+    return [np.asarray(part, np.float64) for part in pair]
 
 
 def _check_parts(mean, scale, tables, share, slope, shift, names, classes):

@@ -78,12 +78,12 @@ def confusion(y, predicted, classes: int = 3) -> np.ndarray:
     return np.bincount(cells, minlength=classes**2).reshape(classes, classes)
 
 # %% ../../nbs/24_validate_metrics.ipynb #7f9f8bad
-def log_loss_difference(p, y, time_s, baseline, w=None, *, draws=2000, level=0.95, seed, block="1d") -> Interval:
+def log_loss_difference(p, y, time_s, baseline, w=None, *, draws=2000, level=0.95, seed) -> Interval:
     """Log loss of `p` (n, k) minus that of `baseline` (a prior (k,) or probabilities (n, k)), over days; below zero is skill."""
     p, y, w = check_probabilities(p, y, w)
     baseline, y, _ = check_probabilities(np.broadcast_to(np.asarray(baseline, dtype=np.float64), p.shape), y)
     difference = row_losses(p, y) - row_losses(baseline, y)
-    return block_bootstrap(difference, time_s, Stat.MEAN, draws=draws, level=level, seed=seed, block=block, weights=w)
+    return block_bootstrap(difference, time_s, Stat.MEAN, draws=draws, level=level, seed=seed, weights=w)
 
 # %% ../../nbs/24_validate_metrics.ipynb #ba67dd71
 @dataclass(frozen=True)

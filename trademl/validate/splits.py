@@ -39,7 +39,7 @@ def check_times(time_s, end_s):
         )
     return time_s, end_s
 
-
+# %% ../../nbs/20_validate_splits.ipynb #20cc0002
 def at_least(name, value, low):
     """Refuse a number below `low`."""
     if not value >= low:
@@ -82,7 +82,7 @@ def window_name(name) -> Window:
     """`name` as a Window; UsageError lists the right ones."""
     return choose(Window, name, "window")
 
-
+# %% ../../nbs/20_validate_splits.ipynb #20cc0005
 @dataclass(frozen=True)
 class Span:
     """Half-open stretch of decision times, [start_s, end_s) in epoch seconds."""
@@ -142,6 +142,20 @@ class Windows:
         made = cls(*(Span(*map(int, record[name])) for name in Window), int(record["embargo_s"]))
         return made if time_s is None else made.bind(time_s, end_s)
 
+# %% ../../nbs/20_validate_splits.ipynb #20cc0009
+def _refuse_thin(windows, name, share, min_rows):
+    usable, held = windows.rows(name).size, windows.bars(name).size
+    if usable < min_rows:
+        edge, end_s = windows.span(name).end_s, windows.end_s
+        late = (end_s >= 0) & (windows.time_s < edge) & (end_s + windows.embargo_s > edge)  # may begin before a very short window
+        tail = np.flatnonzero(end_s[::-1] >= 0)[:1].sum()  # rows at the end that have no label yet
+        lost = tail if name is Window.FINAL else late.sum()
+        needed = math.ceil((min_rows + max(lost, held - usable)) / share)
+        raise BadDataError(
+            f"window {name.value} {windows.span(name)} holds {usable} usable labels in {held} rows after purge and embargo "
+            f"({windows.embargo_s} s); {min_rows} are needed: give about {needed:,} rows, not {windows.time_s.size:,}, or a larger share"
+        )
+
 # %% ../../nbs/20_validate_splits.ipynb #0bf0f28a
 def four_windows(
     time_s,  # decision times, epoch seconds, shape (n,)
@@ -174,20 +188,6 @@ def four_windows(
         _refuse_thin(windows, name, shares[name], min_rows)
     return windows
 
-
-def _refuse_thin(windows, name, share, min_rows):
-    usable, held = windows.rows(name).size, windows.bars(name).size
-    if usable < min_rows:
-        edge, end_s = windows.span(name).end_s, windows.end_s
-        late = (end_s >= 0) & (windows.time_s < edge) & (end_s + windows.embargo_s > edge)  # may begin before a very short window
-        tail = np.flatnonzero(end_s[::-1] >= 0)[:1].sum()  # rows at the end that have no label yet
-        lost = tail if name is Window.FINAL else late.sum()
-        needed = math.ceil((min_rows + max(lost, held - usable)) / share)
-        raise BadDataError(
-            f"window {name.value} {windows.span(name)} holds {usable} usable labels in {held} rows after purge and embargo "
-            f"({windows.embargo_s} s); {min_rows} are needed: give about {needed:,} rows, not {windows.time_s.size:,}, or a larger share"
-        )
-
 # %% ../../nbs/20_validate_splits.ipynb #90a0076e
 @dataclass(frozen=True)
 class Fold:
@@ -198,7 +198,7 @@ class Fold:
     start_s: int  # decision time at which the block starts
     stop_s: int  # and before which it ends
 
-
+# %% ../../nbs/20_validate_splits.ipynb #20cc0013
 def refit_times(start_s: int, end_s: int, every_s: int) -> np.ndarray:
     """Moments at which a walk-forward refits: start, start + every, ... below end (int64 epoch seconds)."""
     at_least("every_s", every_s, 1)
@@ -206,7 +206,7 @@ def refit_times(start_s: int, end_s: int, every_s: int) -> np.ndarray:
         raise UsageError(f"walk-forward span [{start_s}, {end_s}) is empty")
     return np.arange(start_s, end_s, every_s, dtype=np.int64)
 
-
+# %% ../../nbs/20_validate_splits.ipynb #20cc0015
 def walk_forward(
     time_s,  # decision times, epoch seconds, shape (n,)
     end_s,  # label ends, epoch seconds, shape (n,); -1 without a label

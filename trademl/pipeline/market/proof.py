@@ -84,12 +84,10 @@ class Candidate:
     def graph(self, run_id: str) -> bytes:
         """The candidate as one ONNX graph."""
         return ensemble_graph(
-            self.scaler.mean,
-            self.scaler.scale,
+            (self.scaler.mean, self.scaler.scale),
             self.fitted.tables,
             self.blend.weights,
-            np.array(self.blend.calibration.scale),
-            np.array(self.blend.calibration.shift),
+            (self.blend.calibration.scale, self.blend.calibration.shift),
             names=MODELS,
             classes=self.classes,
             metadata={"role": self.role, "training_run_id": run_id, "features": json.dumps(self.features)},
