@@ -23,6 +23,11 @@ def with_decision(revision, **changes):
     return replace(revision, manifest=revision.manifest | {"market": section | {"decision": section["decision"] | changes}})
 
 
+@pytest.fixture(scope="module")
+def policy(small_run):
+    return Policy.of(with_decision(small_run.stored.revision, exits_on=True), profile=5)
+
+
 class TestRecords:
     def test_a_manifest_gives_back_what_the_run_decided_by(self, small_run):
         revision, case, frozen = small_run.stored.revision, small_run.case, small_run.judged.frozen
@@ -66,10 +71,6 @@ class TestRecords:
 
 
 class TestPolicy:
-    @pytest.fixture(scope="class")
-    def policy(self, small_run):
-        return Policy.of(with_decision(small_run.stored.revision, exits_on=True), profile=5)
-
     def test_probabilities_are_those_of_the_native_models(self, small_run, policy):
         x, frozen = small_run.case.rows.x, small_run.judged.frozen
         blended, members = policy.probabilities(x)
