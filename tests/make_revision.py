@@ -12,7 +12,10 @@ from trademl.ship.runtime import predict_onnx
 RUN = "0123456789abcdef"
 FEATURES = ("alpha", "beta", "gamma")
 CLASSES = {"signal": ["SELL", "BUY", "HOLD"], "position": ["HOLD", "EXIT"]}
-WIDTH = {"signal": len(FEATURES), "position": len(FEATURES) + 4}
+STATES = {"signal": (), "position": ("held", "pnl", "r", "direction")}
+COLUMNS = {role: (*FEATURES, *states) for role, states in STATES.items()}
+WIDTH = {role: len(columns) for role, columns in COLUMNS.items()}
+ACCOUNT = ("ratio", "drawdown", "wr10", "wr20", "pf10", "losses", "atr")
 
 
 def stump(width, columns, cut=0.5, link="softmax"):
@@ -43,75 +46,88 @@ def graph(role, run=RUN, cut=0.5, classes=None, width=None, columns=None):
 
 
 def golden(graphs):
-    """Rows and answers of both roles."""
+    """Rows and answers of every graph."""
     arrays = {}
-    for role in CLASSES:
-        x = np.random.default_rng(1).normal(size=(8, WIDTH[role]))
-        arrays |= {f"{role}_x": x, f"{role}_probabilities": predict_onnx(graphs[role], x)["probabilities"]}
+    for name, data in graphs.items():
+        answer = "value" if name.startswith("risk") else "probabilities"
+        x = np.random.default_rng(1).normal(size=(8, WIDTH.get(name, len(ACCOUNT))))
+        arrays |= {f"{name}_x": x, f"{name}_{answer}": predict_onnx(data, x)[answer]}
     return npz_bytes(arrays)
 
 
 def make_files(run=RUN, cut=0.5, **changes):
     """name -> bytes."""
     graphs = {role: graph(role, run, cut) for role in CLASSES}
-    files = {f"{role}.onnx": data for role, data in graphs.items()}
-    risk = regressor_graph(stump(7, 1, link="identity"), clip=(0.1, 1.25), metadata={"training_run_id": run, "role": "risk"})
-    files |= {
-        "risk_p1.onnx": risk,
-        "golden.npz": golden(graphs),
-        "metrics.json": b"{}",
-        "native/signal_rf.npz": npz_bytes({"x": np.arange(3.0)}),
-    }
+    table = stump(len(ACCOUNT), 1, link="identity")
+    graphs["risk_p1"] = regressor_graph(table, clip=(0.1, 1.25), metadata={"training_run_id": run, "role": "risk"})
+    files = {f"{name}.onnx": data for name, data in graphs.items()}
+    files |= {"golden.npz": golden(graphs), "metrics.json": b"{}", "native/signal_rf.npz": npz_bytes({"x": np.arange(3.0)})}
     return files | changes
 
 
-def model(name, role, classes, width):
+def tensor(name, width, dtype="float32"):
+    """An input or output of a graph."""
+    return {"name": name, "dtype": dtype, "shape": ["N", width]}
+
+
+def model(name, role, classes, columns):
     """A `models` entry."""
+    answer = tensor("value", 1) if classes is None else tensor("probabilities", len(classes))
     return {
         "name": name,
         "role": role,
         "file": f"{name}.onnx",
         "format": "onnx",
         "opset": 17,
-        "input": {"name": "features", "dtype": "float64", "shape": ["N", width]},
+        "input": tensor("features", len(columns), "float64"),
+        "outputs": [answer],
+        "features": [{"name": column, "dtype": "float64", "lookback": 14} for column in columns],
+        "feature_hash": "a" * 64,
         "classes": classes,
         "members": ["rf"] if classes else [],
     }
 
 
 def make_manifest(run=RUN, trained_at="2026-01-02T03:04:05Z", passed=True, symbol="BTCUSD", timeframe="15min", **changes):
-    """Complete but for what `Store.write` fills in."""
-    record = {
-        "schema": 1,
-        "line": f"market-{symbol.lower()}-{timeframe}",
-        "trained_at": trained_at,
-        "git_commit": None,
-        "dirty": None,
-        "trademl_version": "0.1.0",
-        "python": "3.11.7",
-        "libraries": {"xgboost": "3.2.0"},
-        "models": [*(model(role, role, CLASSES[role], WIDTH[role]) for role in CLASSES), model("risk_p1", "risk", None, 7)],
+    """Complete but for what `Store.write` fills in; a change of the market section is given by its key alone."""
+    section = {
         "position_model": True,
-        "trained_together": run,
-        "features": [{"name": name, "dtype": "float64", "lookback": 14} for name in FEATURES],
-        "feature_count": len(FEATURES),
-        "feature_hash": "a" * 64,
+        "exchange": None,
         "scaler": {"sha256": "b" * 64, "n_features": len(FEATURES)},
         "label_spec": {"hash": "c" * 64, "dynamic_sltp_required": True, "tp_atr": 1.5},
         "news_covers_until": None,
-        "lineage": [{"kind": "trees", "name": "rf", "revision": None, "label_end_s": 1_767_225_600, "rows": 5}],
-        "decision": {"rule": "expected_r", "margins": {"1": {"margin_r": 0.1}}, "exits_on": False, "exit_probability": 0.5},
-        "symbol": symbol,
+        "decision": {
+            "rule": "expected_r",
+            "margins": {"1": {"margin_r": 0.1}},
+            "exits_on": False,
+            "exit_probability": 0.5,
+            "min_bars_held": 1,
+        },
+        "profiles": [{"profile": 1, "max_total_drawdown_pct": 20, "verdict": "unpublished"}],
+        "risk": {"multiplier_min": 0.1, "multiplier_max": 1.25},
+    }
+    record = {
+        "schema": 2,
+        "pipeline": "market",
+        "line": f"market-{symbol.lower()}-{timeframe}",
+        "symbols": [symbol],
         "timeframe": timeframe,
-        "exchange": None,
+        "trained_at": trained_at,
+        "git_commit": None,
+        "dirty": None,
+        "trademl_version": "0.2.0",
+        "min_runtime_version": "0.2.0",
+        "python": "3.11.7",
+        "libraries": {"xgboost": "3.2.0"},
+        "models": [*(model(role, role, CLASSES[role], COLUMNS[role]) for role in CLASSES), model("risk_p1", "risk", None, ACCOUNT)],
+        "trained_together": run,
+        "lineage": [{"kind": "trees", "name": "rf", "revision": None, "label_end_s": 1_767_225_600, "rows": 5}],
         "data": {"rows": 5, "first": "2025-01-01T00:00:00Z", "last": "2026-01-01T00:00:00Z", "sha256": "d" * 64},
         "split": {"scheme": "walk-forward", "purge": "true exits", "embargo": 48},
-        "profiles": [{"profile": 1, "max_total_drawdown_pct": 20, "verdict": "unpublished"}],
-        "risk": {"multiplier_min": 0.1, "multiplier_max": 1.25, "features": ["equity_ratio"]},
         "metrics": {"log_loss": 1.08},
         "gate": {"passed": passed, "reasons": [] if passed else ["lower bound below zero"]},
         "golden": {"file": "golden.npz", "rows": 8, "tolerance": 1e-5},
-        "min_runtime_version": "0.1.0",
         "expires_at": None,
     }
-    return record | changes
+    inside = {key: value for key, value in changes.items() if key in section}
+    return record | {"market": section | inside} | {key: value for key, value in changes.items() if key not in section}

@@ -155,20 +155,26 @@ def family(small_run, tmp_path_factory):
 
 class TestChild:
     def test_the_first_of_a_line_is_cold_and_says_so(self, family):
-        record = family.parent.stored.revision.manifest["warmstart"]
+        record = family.parent.stored.revision.manifest["market"]["warmstart"]
         assert record["start"] == "cold"
         assert "no approved revision is active" in record["why"]
         assert family.parent.stored.revision.manifest["parent"] is None
 
     def test_a_warm_child_names_its_parent_and_what_was_decided(self, family):
         name, manifest = family.parent.stored.revision.name, family.child.stored.revision.manifest
-        assert manifest["parent"] == manifest["warmstart"]["candidate"] == name
-        assert manifest["warmstart"]["start"] == "warm"
-        assert manifest["warmstart"]["generation"] == 1
-        assert manifest["warmstart"]["rounds_added"] == 0
-        assert {w: set(both) for w, both in manifest["warmstart"]["log_loss"].items()} == {w: {"cold", "warm"} for w in ("select", "final")}
+        assert manifest["parent"] == manifest["market"]["warmstart"]["candidate"] == name
+        assert manifest["market"]["warmstart"]["start"] == "warm"
+        assert manifest["market"]["warmstart"]["generation"] == 1
+        assert manifest["market"]["warmstart"]["rounds_added"] == 0
+        assert {w: set(both) for w, both in manifest["market"]["warmstart"]["log_loss"].items()} == {
+            w: {"cold", "warm"} for w in ("select", "final")
+        }
         assert manifest["trained_together"] != family.parent.proven.run_id
-        assert manifest["devices"]["signal"]["xgb"] == {"requested": "auto", "resolved": "cpu", "reason": "a warm start works on the CPU"}
+        assert manifest["market"]["devices"]["signal"]["xgb"] == {
+            "requested": "auto",
+            "resolved": "cpu",
+            "reason": "a warm start works on the CPU",
+        }
 
     def test_newest_rows_without_a_class_make_the_run_cold_not_failed(self, family):
         child, start = family.child, Start(read_parent(family.parent.stored), "may be continued")
@@ -203,7 +209,7 @@ class TestChild:
         found = {
             key: values for key, *values in differences(*(getattr(family, who).stored.revision.manifest for who in ("parent", "child")))
         }
-        assert found["warmstart.start"] == ["cold", "warm"]
+        assert found["market.warmstart.start"] == ["cold", "warm"]
         assert found["parent"] == [None, family.parent.stored.revision.name]
         assert "models.signal.content_hash.xgb" in found
         name, own = family.parent.stored.revision.name, family.child.judged.windows
@@ -265,39 +271,50 @@ class TestAncestry:
             pipeline.shipped_evidence(inherited, run.inputs, family.settings, Conditions.of(inherited, family.settings))
 
 
-def with_models(manifest, **changes):
-    """The manifest with its signal's entry changed."""
-    return [model | changes if model["role"] == "signal" else model for model in manifest["models"]]
+def signal(manifest, **changes):
+    """The manifest's models, the signal's entry changed."""
+    return {"models": [model | changes if model["role"] == "signal" else model for model in manifest["models"]]}
 
 
-def renamed(manifest, order):
-    """The manifest's features in another order."""
-    return [manifest["features"][at] for at in order]
+def section(manifest, **changes):
+    """The manifest's market section, changed."""
+    return {"market": manifest["market"] | changes}
+
+
+def ordered(manifest, order):
+    """The signal's features in another order."""
+    return [manifest["models"][0]["features"][at] for at in order]
 
 
 SWAPPED = [1, 0, *range(2, 55)]
 DOCTORED = {
     "54 features": (
-        lambda m: {"features": m["features"][:54], "feature_count": 54, "scaler": None},
+        lambda m: signal(m, features=ordered(m, range(54)), input=m["models"][0]["input"] | {"shape": ["N", 54]}) | section(m, scaler=None),
         "it has 54 features, this code makes 55",
     ),
-    "columns in another order": (lambda m: {"features": renamed(m, SWAPPED)}, "its column 0 is atr_expansion, this code's is atr_pct"),
-    "other definitions": (lambda m: {"feature_hash": "0" * 64}, "other definitions or another price grid"),
+    "columns in another order": (
+        lambda m: signal(m, features=ordered(m, SWAPPED)),
+        "its column 0 is atr_expansion, this code's is atr_pct",
+    ),
+    "other definitions": (lambda m: signal(m, feature_hash="0" * 64), "other definitions or another price grid"),
     "another class list": (
-        lambda m: {"models": with_models(m, classes=["BUY", "SELL", "HOLD"])},
+        lambda m: signal(m, classes=["BUY", "SELL", "HOLD"]),
         "its classes are BUY, SELL, HOLD, this run's SELL, BUY, HOLD",
     ),
     "another label spec": (
-        lambda m: {"label_spec": m["label_spec"] | {"tp_atr": 2.0, "hash": "1" * 64}},
+        lambda m: section(m, label_spec=m["market"]["label_spec"] | {"tp_atr": 2.0, "hash": "1" * 64}),
         r"another label spec \(tp_atr 2.0 there, 1.5 here\): it answers another question",
     ),
     "a label spec that is not its hash": (
-        lambda m: {"label_spec": m["label_spec"] | {"tp_atr": 2.0}},
+        lambda m: section(m, label_spec=m["market"]["label_spec"] | {"tp_atr": 2.0}),
         "rules that this code does not know",
     ),
-    "no ensemble": (lambda m: {"ensemble": [1]}, "does not say with which parameters"),
-    "no generation": (lambda m: {"warmstart": None}, "generation = None is not a number"),
-    "generation in words": (lambda m: {"warmstart": m["warmstart"] | {"generation": "two"}}, "generation = 'two' is not a number"),
+    "no ensemble": (lambda m: section(m, ensemble=[1]), "does not say with which parameters"),
+    "no generation": (lambda m: section(m, warmstart=None), "generation = None is not a number"),
+    "generation in words": (
+        lambda m: section(m, warmstart=m["market"]["warmstart"] | {"generation": "two"}),
+        "generation = 'two' is not a number",
+    ),
     "a fit of an unknown kind": (lambda m: {"lineage": [m["lineage"][0] | {"kind": "guess"}]}, "lineage cannot be read"),
 }
 # A scaler of another width, or another one than the manifest binds, and a manifest without lineage cannot be stored at all:
@@ -343,8 +360,7 @@ class TestDoctored:
     )
     def test_a_file_that_cannot_be_read(self, family, tmp_path, name, data, says):
         files = {name: data(family.parent.stored.revision.read(name))}
-        models = with_models(family.parent.stored.revision.manifest)
-        revision, found = self.start(family, tmp_path, files, {"models": models})
+        revision, found = self.start(family, tmp_path, files, {})
         assert found.parent is None
         assert re.match(f"revision {revision.name} cannot be continued: .*{says}", found.reason)
 
@@ -357,8 +373,10 @@ class TestDoctored:
 
     @pytest.mark.parametrize("what", ["another label spec", "a label spec that is not its hash"])
     def test_nor_are_its_trades_replayed_under_a_contract_that_was_not_its_own(self, family, tmp_path, what):
-        change = (lambda m: {"label_spec": m["label_spec"] | {"hash": "1" * 64}}) if what == "another label spec" else DOCTORED[what][0]
-        stored, _ = self.start(family, tmp_path, {}, change(family.parent.stored.revision.manifest))
+        manifest = family.parent.stored.revision.manifest
+        other = section(manifest, label_spec=manifest["market"]["label_spec"] | {"hash": "1" * 64})
+        changes = other if what == "another label spec" else DOCTORED[what][0](manifest)
+        stored, _ = self.start(family, tmp_path, {}, changes)
         with pytest.raises(RevisionError, match=r"its label spec is .* and its fields make .* here.*retrain"):
             pipeline.reread_evidence(stored, family.settings)
 
@@ -501,7 +519,8 @@ class TestRefusals:
 
     def test_a_revision_of_an_older_trademl(self, family):
         revision = family.parent.stored.revision
-        older = replace(revision, manifest={k: v for k, v in revision.manifest.items() if k != "ensemble"})
+        kept = {key: value for key, value in revision.manifest["market"].items() if key != "ensemble"}
+        older = replace(revision, manifest=revision.manifest | {"market": kept})
         with pytest.raises(RevisionError, match="older trademl"):
             terms_of(Stored(older))
 

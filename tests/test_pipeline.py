@@ -8,6 +8,7 @@ import pytest
 from small_run import SMALL, retrain
 
 from trademl.errors import BadDataError, LeakageError, UsageError
+from trademl.files import npz_bytes
 from trademl.market.features import FEATURE_NAMES
 from trademl.market.out_of_sample import LEAD_BARS
 from trademl.pipeline import market as pipeline
@@ -94,8 +95,9 @@ class TestStored:
     """What a manifest does not say matters only to those who ask for it."""
 
     def stored(self, small_run, **changes):
-        manifest = {key: value for key, value in (small_run.stored.revision.manifest | changes).items() if value is not ...}
-        return Stored(replace(small_run.stored.revision, manifest=manifest))
+        manifest = small_run.stored.revision.manifest
+        section = {key: value for key, value in (manifest["market"] | changes).items() if value is not ...}
+        return Stored(replace(small_run.stored.revision, manifest=manifest | {"market": section}))
 
     def test_it_says_what_the_run_was_made_of(self, small_run):
         stored, case = small_run.stored, small_run.case
@@ -153,9 +155,9 @@ class TestRevision:
     def test_it_verifies_and_names_its_contract(self, small_run):
         revision, manifest = small_run.stored.revision, small_run.stored.revision.manifest
         assert all(check.ok for check in revision.verify())
-        assert manifest["label_spec"]["hash"] == small_run.case.rows.spec.hash
+        assert manifest["market"]["label_spec"]["hash"] == small_run.case.rows.spec.hash
         assert manifest["line"] == "market-synth-15min"
-        assert manifest["feature_count"] == 55
+        assert len(manifest["models"][0]["features"]) == 55
         assert manifest["data"]["sha256"] == small_run.inputs.bars_sha256
         assert small_run.stored.lineage == small_run.shipped.lineage.add(*small_run.heads.fits())
 
@@ -191,7 +193,7 @@ class TestRevision:
         proven = pipeline.prove(case, small_run.judged, pipeline.ship_models(case, small_run.judged))
         assert proven.run_id == small_run.proven.run_id
         assert proven.graphs == small_run.proven.graphs
-        assert proven.golden == small_run.proven.golden
+        assert npz_bytes(proven.golden) == npz_bytes(small_run.proven.golden)
 
     def test_new_risk_heads_stand_beside_the_same_signal_and_position(self, small_run, tmp_path):
         shutil.copytree(small_run.choice.models_dir, tmp_path / "models")
@@ -200,7 +202,7 @@ class TestRevision:
         assert (then.parent, then.run_id, then.lineage) == (first.name, first.run_id, first.lineage)
         assert all(check.ok for check in then.revision.verify())
         assert {file.name for file in then.files} == {file.name for file in first.files}
-        kept = [file.name for file in first.files if "risk" not in file.name]
+        kept = [file.name for file in first.files if "risk" not in file.name and file.name != "golden.npz"]
         assert all(then.read(name) == first.read(name) for name in kept)
         assert (
             pipeline.reread_evidence(then, small_run.settings).to_json() == small_run.evidence.to_json()
@@ -209,7 +211,9 @@ class TestRevision:
     def test_metrics_say_what_the_report_draws(self, small_run):
         metrics = small_run.stored.metrics
         assert sum(metrics["labels"]["shares"].values()) == pytest.approx(1)
-        assert {row["name"] for row in metrics["features"]} == {f["name"] for f in small_run.stored.revision.manifest["features"]}
+        assert {row["name"] for row in metrics["features"]} == {
+            f["name"] for f in small_run.stored.revision.manifest["models"][0]["features"]
+        }
         final = metrics["signal"]["final"]
         assert final["n"] == len(small_run.case.windows.rows("final"))
         assert final["log_loss"] < final["prior_log_loss"]  # the embedded market has an edge
@@ -239,7 +243,7 @@ class TestConstantColumns:
             "1 feature never changes in these bars (volume_ratio): nothing is learned from it"
         )
         assert pipeline.constant_sentence(pipeline.constant_features(small_run.case.rows)) == ""
-        assert small_run.stored.revision.manifest["constant_features"] == []
+        assert small_run.stored.revision.manifest["market"]["constant_features"] == []
 
     def test_nobody_asks_them_and_parity_holds_on_all_rows(self, bare):
         assert bare.proven.parity["signal"]["flips"] == 0

@@ -70,6 +70,7 @@ def test_model_compat_holds_the_originals_keys(store):
     revision = write(store)
     compat = json.loads((revision.folder / "model_compat.json").read_bytes())
     assert compat["feature_count"] == 3
+    assert compat["feature_hash"] == "a" * 64
     assert compat["features"] == ["alpha", "beta", "gamma"]
     assert compat["trained_at"] == "2026-01-02T03:04:05Z"
     assert compat["models"] == ["rf"]
@@ -150,33 +151,39 @@ def test_one_store_holds_one_line(store):
 def test_every_field_of_the_manifest_is_required():
     whole = json.loads(canonical_json(complete()))
     m.check_manifest(whole)
-    for key in m.SHAPE:
+    for key in (*m.COMMON, "market"):
         with pytest.raises(RevisionError, match=key):
             m.check_manifest({k: v for k, v in whole.items() if k != key})
-    m.check_manifest(whole | {"a_later_addition": 1})
-    for key in m.SHAPE:
+    for key in m.MARKET:
+        with pytest.raises(RevisionError, match=f"market.{key} is missing"):
+            m.check_manifest(whole | {"market": {k: v for k, v in whole["market"].items() if k != key}})
+    m.check_manifest(whole | {"a_later_addition": 1, "market": whole["market"] | {"another": 2}})
+    for key in (*m.COMMON, *(f"market.{key}" for key in m.MARKET)):
         assert f"`{key}`" in m.field_table()
 
 
 def complete(**changes):
     files = [{"name": n, "sha256": digest(d), "bytes": len(d)} for n, d in sorted(FILES.items())]
     record = make.make_manifest(**changes) | {"files": files}
-    return record | {"models": [entry | {"sha256": digest(FILES[entry["file"]])} for entry in record["models"]]} | changes
+    models = [entry | {"sha256": digest(FILES[entry["file"]])} for entry in record["models"]]
+    return record | {"models": models} | {key: value for key, value in changes.items() if key not in (record["market"] or ())}
 
 
 @pytest.mark.parametrize(
     "changes",
     [
-        {"feature_count": 54},
         {"scaler": {"sha256": "b" * 64, "n_features": 2}},
-        {"feature_count": True},
-        {"feature_count": "3"},
+        {"symbols": []},
+        {"symbols": ["BTCUSD", "ETHUSD"]},
+        {"pipeline": "dreams"},
+        {"pipeline": "trades"},
+        {"market": None},
+        {"min_runtime_version": "new"},
         {"trained_at": "2026-01-02 03:04:05"},
         {"line": "market-ethusd-15min"},
         {"line": "../x"},
         {"position_model": False},
         {"trained_together": "short"},
-        {"feature_hash": "A" * 64},
         {"models": []},
         {"golden": {"file": "other.npz", "rows": 8, "tolerance": 1e-5}},
         {"golden": {"file": "golden.npz", "rows": 8}},
@@ -208,7 +215,8 @@ def test_a_manifest_that_contradicts_itself_is_refused(changes):
         b'{"a":' + b"[" * 100_000 + b"]" * 100_000 + b"}",
         b'{"a":' + b"9" * 10_000 + b"}",
         b'{"a":"' + b"x" * (300 * 1024) + b'"}',
-        b'{"schema":2}',
+        b'{"schema":1}',
+        b'{"schema":3}',
         b'{"schema":1.0}',
         b'{"schema":true}',
         b"{}",
@@ -500,11 +508,12 @@ def test_a_graph_that_reaches_outside_itself_is_refused_before_it_is_opened(stor
     check_graph(FILES["signal.onnx"])
 
 
+RENAMED = make.model("risk_p1", "risk", None, make.ACCOUNT) | {"outputs": [make.tensor("multiplier", 1)]}
 STRANGE = {
     "another run's position": ({"position.onnx": make.graph("position", run="f" * 16)}, {}, "not trained together"),
     "classes permuted": ({"signal.onnx": make.graph("signal", classes=["BUY", "SELL", "HOLD"])}, {}, "orders classes"),
     "54 of 55 features": ({"signal.onnx": make.graph("signal", width=2)}, {}, "takes"),
-    "two classes": ({"signal.onnx": make.graph("signal", classes=["SELL", "BUY"])}, {}, "expected probabilities of 3"),
+    "two classes": ({"signal.onnx": make.graph("signal", classes=["SELL", "BUY"])}, {}, "gives .*the manifest says"),
     "another model than the golden rows": ({"signal.onnx": make.graph("signal", cut=-2.0)}, {}, "misses its golden rows"),
     "golden rows gone": ({"golden.npz": npz_bytes({"signal_x": np.zeros((1, 3))})}, {}, "no golden rows"),
     "golden rows of another shape": (
@@ -515,19 +524,30 @@ STRANGE = {
     "golden rows of another width": (
         {"golden.npz": npz_bytes(read_npz(FILES["golden.npz"]) | {"signal_x": np.zeros((8, 2))})},
         {},
-        r"golden rows of signal.onnx have shape \(8, 2\), it takes 3 columns",
+        r"the rows of signal.onnx have shape \(8, 2\), it takes 3 columns",
     ),
     "columns in another order": (
         {"signal.onnx": make.graph("signal", columns=["beta", "alpha", "gamma"])},
         {},
         "takes 'beta' in column 0, the manifest lists 'alpha' there",
     ),
+    "golden rows of the risk head gone": (
+        {"golden.npz": npz_bytes({k: v for k, v in read_npz(FILES["golden.npz"]).items() if not k.startswith("risk")})},
+        {},
+        "no golden rows for risk_p1",
+    ),
+    "an answer that the graph does not give": (
+        {},
+        {"models": [make.make_manifest()["models"][0], make.make_manifest()["models"][1], RENAMED]},
+        "gives .*the manifest says .*multiplier",
+    ),
     "one column fewer": ({"signal.onnx": make.graph("signal", columns=["alpha", "beta"])}, {}, "takes 'nothing' in column 2.*'gamma'"),
     "columns that are no list": ({"signal.onnx": make.graph("signal", columns="alpha")}, {}, "takes 'a' in column 0"),
     "golden rows unreadable": ({"golden.npz": b"PK\x03\x04 nonsense"}, {}, "not readable"),
     "manifest of another width": (
         {},
-        {"models": [*make.make_manifest()["models"][1:], make.model("signal", "signal", ["SELL", "BUY", "HOLD"], 4)]},
+        {"models": [*make.make_manifest()["models"][1:], make.model("signal", "signal", ["SELL", "BUY", "HOLD"], ("a", "b", "c", "d"))]}
+        | {"scaler": None},
         "takes",
     ),
     "not ONNX": ({"risk_p1.onnx": b""}, {}, "does not load"),

@@ -13,4 +13,4 @@ Modules:
 - `trademl.ship.revision`: One stored revision: its manifest, its files, and the eight checks that prove it.
 - `trademl.ship.store`: The local store: whole revisions that never change, and one pointer that moves last."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

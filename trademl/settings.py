@@ -205,6 +205,11 @@ class Gate:
 
 
 @dataclass(frozen=True)
+class Ship:
+    max_age_days: Annotated[int, Range(0, 36_500)]
+
+
+@dataclass(frozen=True)
 class Run:
     seed: Annotated[int, _SEED]
     device: Annotated[str, OneOf(("auto", "cpu", "cuda"))]
@@ -248,6 +253,7 @@ SECTIONS = {
     "account": Account,
     "backtest": Backtest,
     "gate": Gate,
+    "ship": Ship,
     "run": Run,
 }
 SYMBOL_PREFIX = "symbol."
@@ -272,6 +278,7 @@ class Settings:
     account: Account
     backtest: Backtest
     gate: Gate
+    ship: Ship
     run: Run
     symbols: Mapping[str, Symbol]
     origin: Mapping[str, str]

@@ -134,9 +134,9 @@ def test_the_next_retrain_reads_it_and_says_so(desk, resumed):
     assert "signal with parameters of the study of" in out
     (folder,) = (desk / "models" / "synthetic" / "revisions").iterdir()
     manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["tuning"]["signal"]["used"]
-    assert manifest["tuning"]["signal"]["study"]["values"] == section["values"]
-    assert section["values"].items() <= manifest["ensemble"].items()
+    assert manifest["market"]["tuning"]["signal"]["used"]
+    assert manifest["market"]["tuning"]["signal"]["study"]["values"] == section["values"]
+    assert section["values"].items() <= manifest["market"]["ensemble"].items()
     assert [fit["name"] for fit in manifest["lineage"] if fit["kind"] == "study"][-1:] == ["signal study"]
     assert manifest["split"]["windows"]["select"]["start_s"] >= section["lineage"][0]["label_end_s"] + manifest["split"]["embargo"]
-    assert manifest["warmstart"]["start"] == "cold"
+    assert manifest["market"]["warmstart"]["start"] == "cold"

@@ -12,6 +12,7 @@ from trademl.market.decision import DecisionRule, cost_in_r, decide
 from trademl.market.open_trade import EXIT, ExitRule, position_input
 from trademl.market.specs import CostSpec, LabelSpec
 from trademl.risk.state import head_input
+from trademl.ship.manifest import model_of
 from trademl.ship.revision import Revision
 from trademl.ship.runtime import predict_onnx, session
 
@@ -36,7 +37,7 @@ class Policy:
 
     def probabilities(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Calibrated (n, classes) and each model's own (n, models, classes) for raw features (n, features); NaN where one is missing."""
-        signal = next(model for model in self.revision.manifest["models"] if model["role"] == "signal")
+        signal = model_of(self.revision.manifest, "signal")
         classes, members = len(signal["classes"]), len(signal["members"])
         complete = np.isfinite(x).all(axis=1)
         blended, own = np.full((len(x), classes), np.nan), np.full((len(x), members * classes), np.nan)
@@ -62,7 +63,7 @@ class Policy:
 
 def risk_head_of(revision: Revision, profile: int, *, is_enabled: bool = True) -> Head | None:
     """The published risk head of a profile; None where the multiplier is 1.0. A head that should be there and is not: RevisionError."""
-    verdicts = {entry["profile"]: entry for entry in revision.manifest["profiles"]}
+    verdicts = {entry["profile"]: entry for entry in revision.manifest["market"]["profiles"]}
     if not is_enabled or not verdicts.get(profile, {}).get("published", False):
         return None
     name = f"risk_p{profile}.onnx"

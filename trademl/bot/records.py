@@ -5,11 +5,12 @@ from collections.abc import Mapping
 import numpy as np
 
 from trademl.errors import RevisionError
-from trademl.market.decision import DecisionRule, Rule
+from trademl.market.decision import DecisionRule
 from trademl.market.features import FEATURE_NAMES, feature_hash
 from trademl.market.open_trade import ExitRule
 from trademl.market.specs import CLASSES, CostSpec, LabelSpec
 from trademl.risk.profiles import profile as profile_of
+from trademl.ship.manifest import model_of
 from trademl.ship.revision import Revision
 
 OWN_TRADEML = "use the trademl that trained it, or retrain"
@@ -17,7 +18,7 @@ OWN_TRADEML = "use the trademl that trained it, or retrain"
 
 def label_spec_of(revision: Revision) -> LabelSpec:
     """The contract that a revision was made under. RevisionError when this code reads another one out of it."""
-    record = revision.manifest["label_spec"]
+    record = revision.manifest["market"]["label_spec"]
     try:
         spec = LabelSpec(**{key: value for key, value in record.items() if key in LabelSpec.__dataclass_fields__})
     except (TypeError, ValueError) as refusal:
@@ -32,16 +33,16 @@ def label_spec_of(revision: Revision) -> LabelSpec:
 
 def costs_of(revision: Revision) -> CostSpec:
     """What a trade was assumed to cost when the revision was judged."""
-    return CostSpec(**revision.manifest["costs"])
+    return CostSpec(**revision.manifest["market"]["costs"])
 
 
 def decision_rule_of(revision: Revision, profile: int, *, is_shipped: bool, rule: str | None = None) -> DecisionRule:
     """A profile's rule: with the class worths of the shipped models, or of those that were judged. `rule` replaces the stored kind."""
-    decision: Mapping = revision.manifest["decision"]
+    decision: Mapping = revision.manifest["market"]["decision"]
     return DecisionRule(
         worth=np.array(decision["worth_shipped" if is_shipped else "worth"]),
         margin_r=decision["margins"][str(profile)]["margin_r"],
-        rule=Rule(rule or decision["rule"]),
+        rule=rule or decision["rule"],
         confidence=profile_of(profile).confidence,
         gap=decision["votes_gap"],
     )
@@ -49,24 +50,23 @@ def decision_rule_of(revision: Revision, profile: int, *, is_shipped: bool, rule
 
 def exit_rule_of(revision: Revision) -> ExitRule | None:
     """When the position model's answer closes a trade; None where its exits did not earn their cost and are off."""
-    decision = revision.manifest["decision"]
-    return ExitRule(decision["exit_probability"]) if decision["exits_on"] else None
+    decision = revision.manifest["market"]["decision"]
+    return ExitRule(decision["exit_probability"], decision["min_bars_held"]) if decision["exits_on"] else None
 
 
 def check_features(revision: Revision, round_step: float) -> None:
     """RevisionError unless the signal asks for this code's features in this order, and answers in this order of classes."""
-    manifest = revision.manifest
-    names = tuple(feature["name"] for feature in manifest["features"])
-    classes = next(model["classes"] for model in manifest["models"] if model["role"] == "signal")
+    signal = model_of(revision.manifest, "signal")
+    names, classes = tuple(feature["name"] for feature in signal["features"]), signal["classes"]
     where = f"revision {revision.name} was trained on"
     if len(names) != len(FEATURE_NAMES):
         raise RevisionError(f"{where} {len(names)} features, this code makes {len(FEATURE_NAMES)}; {OWN_TRADEML}")
     for column, (theirs, ours) in enumerate(zip(names, FEATURE_NAMES, strict=True)):
         if theirs != ours:
             raise RevisionError(f"{where} {theirs} in column {column}, where this code makes {ours}; {OWN_TRADEML}")
-    if feature_hash(round_step=round_step) != manifest["feature_hash"]:
+    if feature_hash(round_step=round_step) != signal["feature_hash"]:
         raise RevisionError(
-            f"{where} features {manifest['feature_hash'][:16]}, this code and round_step = {round_step:g} make "
+            f"{where} features {signal['feature_hash'][:16]}, this code and round_step = {round_step:g} make "
             f"{feature_hash(round_step=round_step)[:16]}; use the trademl and the settings that trained it, or retrain"
         )
     if classes != list(CLASSES):

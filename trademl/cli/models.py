@@ -26,14 +26,14 @@ def list_revisions(symbol: Symbol = None, models_dir: ModelsDir = None, json: Js
     record = {
         "models_dir": str(store.models_dir),
         "revisions": rows,
-        "broken": [{"folder": str(one.folder), "problem": one.problem} for one in broken],
+        "broken": [{"folder": str(one.folder), "problem": one.problem, "is_old": one.is_old} for one in broken],
     }
     if json:
         return common.emit(record)
     print(f"{store.models_dir}: {len(rows)} revisions" + ("; `trademl retrain` makes one" if not rows else ""))
     common.table([tuple(row.values()) for row in rows], header=tuple(rows[0]) if rows else ())
     for one in broken:
-        print(f"not readable: {one.problem}")
+        print(f"{'old' if one.is_old else 'not readable'}: {one.folder.name}: {one.problem}")
     return None
 
 
@@ -151,6 +151,7 @@ def _facts(store, stored) -> dict:
         "state": store.state(stored.revision),
         "line": stored.line,
         "trained at": stored.revision.trained_at,
+        "expires at": stored.expires_at or "never",
         "gate": "passed" if stored.gate.passed else "refused: " + "; ".join(stored.gate.reasons),
         "trained together": stored.run_id,
         "models": ", ".join(f"{model.name} ({'+'.join(model.members) or model.format})" for model in stored.models),

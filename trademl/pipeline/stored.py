@@ -10,6 +10,7 @@ from functools import cached_property
 
 from trademl.bot.records import costs_of, label_spec_of
 from trademl.market.specs import CostSpec, LabelSpec
+from trademl.ship.manifest import model_of
 from trademl.ship.revision import Revision
 from trademl.ship.store import Store
 from trademl.validate.lineage import Lineage
@@ -96,8 +97,8 @@ class Stored:
 
     @property
     def symbol(self) -> str:
-        """The symbol, as the settings name it."""
-        return self._manifest["symbol"]
+        """The symbol, as the settings name it; of a market revision, which has one."""
+        return self._manifest["symbols"][0]
 
     @property
     def run_id(self) -> str:
@@ -177,9 +178,22 @@ class Stored:
     @property
     def devices(self) -> Mapping:
         """Where each model was trained, by role and model; empty where the manifest does not say."""
-        return self._manifest.get("devices", {})
+        return self._manifest.get("market", {}).get("devices", {})
+
+    @property
+    def expires_at(self) -> str | None:
+        """From when on it is neither activated nor loaded; None: never."""
+        return self._manifest["expires_at"]
 
     # ---------------------------------------------------------------- market
+
+    @property
+    def _market(self) -> Mapping:
+        return self._manifest["market"]
+
+    @property
+    def _signal(self) -> Mapping:
+        return model_of(self._manifest, "signal")
 
     @cached_property
     def label_spec(self) -> LabelSpec:
@@ -189,12 +203,12 @@ class Stored:
     @property
     def label_spec_hash(self) -> str:
         """Hash of the contract, 64 hex."""
-        return self._manifest["label_spec"]["hash"]
+        return self._market["label_spec"]["hash"]
 
     @property
     def label_spec_fields(self) -> dict:
         """The contract's fields as they stand, for those who name what differs."""
-        return {key: value for key, value in self._manifest["label_spec"].items() if key not in _NOT_FIELDS}
+        return {key: value for key, value in self._market["label_spec"].items() if key not in _NOT_FIELDS}
 
     @property
     def costs(self) -> CostSpec:
@@ -221,34 +235,34 @@ class Stored:
     @property
     def feature_names(self) -> tuple[str, ...]:
         """The signal's features in the order of its columns."""
-        return tuple(feature["name"] for feature in self._manifest["features"])
+        return tuple(feature["name"] for feature in self._signal["features"])
 
     @property
     def feature_hash(self) -> str:
         """Hash of order, definitions and price grid of the features."""
-        return self._manifest["feature_hash"]
+        return self._signal["feature_hash"]
 
     @property
     def constant_features(self) -> tuple[str, ...]:
         """Features that never changed in its bars."""
-        return tuple(self._manifest.get("constant_features", ()))
+        return tuple(self._market.get("constant_features", ()))
 
     @property
     def classes(self) -> tuple[str, ...] | None:
         """The signal's classes in the order of its answer; None where the manifest does not say."""
-        found = next((model["classes"] for model in self._manifest["models"] if model["role"] == "signal"), None)
+        found = self._signal["classes"]
         return None if found is None else tuple(found)
 
     @property
     def parameters(self) -> Mapping | None:
         """The signal ensemble's parameters; None where the manifest does not say."""
-        found = self._manifest.get("ensemble")
+        found = self._market.get("ensemble")
         return found if isinstance(found, dict) else None
 
     @property
     def start(self) -> StoredStart:
         """How its signal's training began; an older trademl that knew no warm start trained from nothing."""
-        record = self._manifest.get("warmstart", {"generation": 0})
+        record = self._market.get("warmstart", {"generation": 0})
         if not isinstance(record, dict):
             return StoredStart()
         return StoredStart(record.get("start"), record.get("why"), record.get("generation"), record.get("log_loss") or {})
@@ -256,4 +270,4 @@ class Stored:
     @property
     def studies(self) -> dict[str, str]:
         """Role -> what became of its study, where there was one."""
-        return {role: part["why"] for role, part in self._manifest.get("tuning", {}).items() if "study" in part}
+        return {role: part["why"] for role, part in self._market.get("tuning", {}).items() if "study" in part}

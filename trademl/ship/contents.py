@@ -16,7 +16,7 @@ POINTER = "model_compat.json"
 SCALER = "native/scaler.npz"
 MAX_FILES = 64
 MAX_FILE_BYTES = 1 << 30
-SUFFIXES = (".onnx", ".json", ".npz", ".parquet", ".txt", ".ubj")  # none of them runs code when it is read
+SUFFIXES = (".onnx", ".json", ".npz", ".parquet", ".txt", ".ubj", ".md", ".html")  # none of them runs code when it is read
 OWN_FILES = ("manifest.json", "manifest.sig", POINTER)
 
 _PART = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")

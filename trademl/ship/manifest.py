@@ -1,20 +1,20 @@
 """The manifest: one canonical JSON file that says what a revision is, and whose hash is its name.
 
-Everything here takes and returns bytes and plain records.
-A manifest may carry keys beyond `SHAPE` (a later minor addition must not break an older reader);
-what `SHAPE` names must be there and be of that shape, and an unknown `schema` number is refused.
+Everything here takes and returns bytes and plain records. A manifest has a common part and one section, named by its pipeline.
+It may carry keys beyond `COMMON` and `SECTIONS` (a later minor addition must not break an older reader); what these name must
+be there and be of that shape, and an unknown `schema` number is refused.
 """
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
 from datetime import datetime
 
 from trademl.errors import RevisionError, UsageError
 from trademl.files import canonical_json, digest, strict_json
 from trademl.ship.contents import MAX_FILE_BYTES, MAX_FILES, check_file_name, entry_of
 
-SCHEMA = 1
+SCHEMA = 2
+MIN_RUNTIME = "0.2.0"  # the lowest trademl that reads this schema
 MAX_BYTES = 256 * 1024
 LAST_SECOND = 253_402_300_799  # of the year 9999
 TOLERANCE = 1e-5  # largest difference of a probability between the native models and the graph
@@ -24,70 +24,76 @@ _HEX16 = re.compile(r"[0-9a-f]{16}")
 _UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _LINE = re.compile(r"[a-z]+-[a-z0-9.]+-[a-z0-9]+")
 _NUMBER = (int, float)
+_VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}")
 
 # A shape is a type, a pattern for the whole text, None, a tuple of alternatives, [shape] for a list,
 # {"key": shape} for an object with at least these keys, or {str: shape} for an object with any keys.
-SHAPE = {
+_TENSOR = {"name": str, "dtype": re.compile("float64|float32|int64"), "shape": [(int, str)]}
+_MODEL = {
+    "name": str,
+    "role": re.compile("[a-z][a-z_]*"),
+    "file": str,
+    "format": re.compile("onnx"),
+    "opset": int,
+    "sha256": _HEX64,
+    "input": _TENSOR,
+    "outputs": [_TENSOR],
+    "features": [{"name": str, "dtype": str, "lookback": int}],
+    "feature_hash": _HEX64,
+    "classes": ([str], None),
+    "members": [str],
+}
+COMMON = {
     "schema": (int, "major version of this table"),
-    "line": (_LINE, "pipeline-symbol-timeframe; one store holds one"),
+    "pipeline": (re.compile("[a-z]+"), "market or trades; names the section"),
+    "line": (_LINE, "pipeline-symbol-timeframe, such as market-btcusd-15min or trades-all-records; one store holds one"),
+    "symbols": ([str], "as the settings name them"),
+    "timeframe": (str, "of the bars; records where there are none"),
     "trained_at": (_UTC, "when the run began to store, UTC"),
     "git_commit": ((str, None), "commit of the code; null outside a clone"),
     "dirty": ((bool, None), "whether the clone had uncommitted changes; null outside a clone"),
-    "trademl_version": (str, ""),
+    "trademl_version": (str, "what trained it"),
+    "min_runtime_version": (_VERSION, "oldest trademl that may load it: the first that reads this schema"),
     "python": (str, ""),
     "libraries": ({str: str}, "versions of what trained the models"),
     "models": (
-        [
-            {
-                "name": str,
-                "role": re.compile("signal|position|risk"),
-                "file": str,
-                "format": re.compile("onnx"),
-                "opset": int,
-                "sha256": _HEX64,
-                "input": {"name": str, "dtype": re.compile("float64|float32"), "shape": [(int, str)]},
-                "classes": ([str], None),
-                "members": [str],
-            }
-        ],
-        "one entry a graph: its input, and the short names of the ensembles inside; classes in the order of the columns, null for a value",
+        [_MODEL],
+        "one entry a graph: its input and outputs (the first is the answer), its features in the order of the columns with their look-back "
+        "in bars and a hash over them and their code, the ensembles inside; classes in the order of the columns, null for a value",
     ),
-    "position_model": (bool, "whether a position model was trained together with the signal"),
     "trained_together": (_HEX16, "training_run_id, repeated inside every graph's metadata"),
-    "features": ([{"name": str, "dtype": str, "lookback": int}], "in the order of the columns; lookback in bars"),
-    "feature_count": (int, "how many"),
-    "feature_hash": (_HEX64, "over that list and the version of the feature code"),
+    "lineage": (
+        [{"kind": re.compile("[a-z_]+"), "name": str, "revision": (_HEX16, None), "label_end_s": int, "rows": int}],
+        "every ancestor fit with its latest label end, epoch seconds; never empty",
+    ),
+    "data": ({"rows": int, "first": _UTC, "last": _UTC, "sha256": _HEX64}, "what it was trained on"),
+    "split": ({"scheme": str, "purge": (str, int, float), "embargo": (str, int, float)}, "how windows were cut"),
+    "metrics": ({str: object}, "what the report says"),
+    "gate": ({"passed": bool, "reasons": [str]}, "the verdict that makes the revision approved or a candidate"),
+    "golden": ({"file": str, "rows": int, "tolerance": _NUMBER}, "rows of every graph that a reader replays"),
+    "expires_at": ((_UTC, None), "from then on it is neither activated nor loaded; null: never"),
+    "files": (
+        [{"name": str, "sha256": _HEX64, "bytes": int}],
+        "every file beside manifest.json, manifest.sig and model_compat.json, by name",
+    ),
+}
+MARKET = {
+    "position_model": (bool, "whether a position model was trained together with the signal"),
+    "exchange": ((str, None), "exchange or broker of the bars"),
     "scaler": (({"sha256": _HEX64, "n_features": int}, None), "bound to the models; null when none"),
     "label_spec": (
         {"hash": _HEX64, "dynamic_sltp_required": bool},
         "the contract between labels and execution, all its fields and its hash",
     ),
     "news_covers_until": ((_UTC, None), "last moment of the calendar; null without one"),
-    "lineage": (
-        [{"kind": re.compile("[a-z_]+"), "name": str, "revision": (_HEX16, None), "label_end_s": int, "rows": int}],
-        "every ancestor fit with its latest label end, epoch seconds; never empty",
-    ),
     "decision": (
-        {"rule": str, "margins": {str: {str: object}}, "exits_on": bool, "exit_probability": _NUMBER},
+        {"rule": str, "margins": {str: {str: object}}, "exits_on": bool, "exit_probability": _NUMBER, "min_bars_held": int},
         "how probabilities become orders, a margin for each profile",
     ),
-    "symbol": (str, "as the settings name it"),
-    "timeframe": (str, ""),
-    "exchange": ((str, None), "exchange or broker of the bars"),
-    "data": ({"rows": int, "first": _UTC, "last": _UTC, "sha256": _HEX64}, "the bars"),
-    "split": ({"scheme": str, "purge": (str, int, float), "embargo": (str, int, float)}, "how windows were cut"),
     "profiles": ([{"profile": int, "max_total_drawdown_pct": _NUMBER, "verdict": str}], "risk heads with ceiling and verdict"),
-    "risk": ({"multiplier_min": _NUMBER, "multiplier_max": _NUMBER, "features": [str]}, "bounds and inputs of the risk multiplier"),
-    "metrics": ({str: object}, "what the report says"),
-    "gate": ({"passed": bool, "reasons": [str]}, "the verdict that makes the revision approved or a candidate"),
-    "golden": ({"file": str, "rows": int, "tolerance": _NUMBER}, "rows that a reader replays"),
-    "min_runtime_version": (str, "oldest trademl that may load it"),
-    "expires_at": ((_UTC, None), "after it the models count as stale"),
-    "files": (
-        [{"name": str, "sha256": _HEX64, "bytes": int}],
-        "every file beside manifest.json, manifest.sig and model_compat.json, by name",
-    ),
+    "risk": ({"multiplier_min": _NUMBER, "multiplier_max": _NUMBER}, "bounds of the risk multiplier"),
 }
+SECTIONS = {"market": MARKET, "trades": {}}  # the section of the record pipeline comes with that pipeline
 
 
 def manifest_bytes(record: Mapping) -> bytes:
@@ -120,9 +126,7 @@ def parse_manifest(data: bytes) -> dict:
     except ValueError as refusal:
         raise RevisionError(f"manifest.json: {refusal}") from refusal
     if record.get("schema") != SCHEMA or type(record["schema"]) is not int:
-        raise RevisionError(
-            f"manifest.json: schema {record.get('schema')!r}; this trademl reads schema {SCHEMA}, a newer one may be needed"
-        )
+        raise _other_schema(record.get("schema"))
     try:
         canonical = canonical_json(record)
     except ValueError as refusal:  # half a surrogate pair
@@ -133,13 +137,34 @@ def parse_manifest(data: bytes) -> dict:
     return record
 
 
+class OldSchemaError(RevisionError):
+    """A revision of an earlier trademl: kept, listed, and neither loaded nor continued."""
+
+
+def _other_schema(schema: object) -> RevisionError:
+    if type(schema) is int and 0 < schema < SCHEMA:
+        return OldSchemaError(
+            f"manifest.json: schema {schema}, written by an earlier trademl; this one reads schema {SCHEMA}. "
+            "`trademl retrain` makes a new revision; this one is kept as it is"
+        )
+    return RevisionError(f"manifest.json: schema {short(schema)}; this trademl reads schema {SCHEMA}, a newer one may be needed")
+
+
 def check_manifest(record: Mapping) -> None:
     """Raises RevisionError naming the first key that is missing, of another shape, or contradicts another."""
-    for key, (shape, _) in SHAPE.items():
-        if key not in record:
-            raise RevisionError(f"manifest.json: {key} is missing")
-        _check(record[key], shape, key)
+    _check_shapes(record, COMMON, "")
+    pipeline = record["pipeline"]
+    _expect(pipeline in SECTIONS, pipeline, "pipeline", f"one of {', '.join(SECTIONS)}")
+    _expect(isinstance(record.get(pipeline), dict), record.get(pipeline), pipeline, "an object: the section of its pipeline")
+    _check_shapes(record[pipeline], SECTIONS[pipeline], f"{pipeline}.")
     _check_sense(record)
+
+
+def _check_shapes(record: Mapping, shapes: Mapping, where: str) -> None:
+    for key, (shape, _) in shapes.items():
+        if key not in record:
+            raise RevisionError(f"manifest.json: {where}{key} is missing")
+        _check(record[key], shape, f"{where}{key}")
 
 
 def _check(value, shape, where: str) -> None:
@@ -196,19 +221,44 @@ def _check_sense(record: Mapping) -> None:
     """What the shapes cannot say: names are safe and unique, counts and dates agree, and models are among the files."""
     _check_files(record)
     _check_models(record)
-    names = [feature["name"] for feature in record["features"]]
-    width, scaler = record["feature_count"], record["scaler"]
-    _expect(width == len(names), width, "feature_count", "the number of features")
-    _expect(len(set(names)) == len(names), names, "features", "names without repeats")
-    if scaler is not None:
-        _expect(scaler["n_features"] == width, scaler["n_features"], "scaler.n_features", f"the feature_count {width}")
-    tail = f"-{record['symbol'].lower()}-{record['timeframe']}"
-    _expect(record["line"].endswith(tail), record["line"], "line", f"a line that ends in {tail}")
+    _check_line(record)
     _check_evidence(record)
-    data = record["data"]
+    data, expires = record["data"], record["expires_at"]
     _expect(data["first"] <= data["last"], data["last"], "data.last", f"not before data.first {data['first']}")
-    expires = record["expires_at"]
     _expect(expires is None or expires > record["trained_at"], expires, "expires_at", f"a moment after trained_at {record['trained_at']}")
+    if record["pipeline"] == "market":
+        _check_market(record)
+
+
+def _check_line(record: Mapping) -> None:
+    symbols = record["symbols"]
+    _expect(bool(symbols) and len(set(symbols)) == len(symbols), symbols, "symbols", "at least one, without repeats")
+    market = symbols[0].lower() if record["pipeline"] == "market" else "all"
+    line = f"{record['pipeline']}-{market}-{record['timeframe']}"
+    _expect(record["line"] == line, record["line"], "line", f"{line}, by pipeline, symbols and timeframe")
+
+
+def _check_market(record: Mapping) -> None:
+    section, roles = record["market"], [model["role"] for model in record["models"]]
+    _expect(set(roles) <= {"signal", "position", "risk"}, roles, "models", "roles signal, position and risk")
+    _expect(roles.count("signal") == 1 and roles.count("position") <= 1, roles, "models", "one signal, at most one position")
+    has_position = section["position_model"]
+    _expect(has_position == ("position" in roles), has_position, "market.position_model", "whether models name one")
+    _expect(len(record["symbols"]) == 1, record["symbols"], "symbols", "one: a market revision is of one symbol")
+    width = len(model_of(record, "signal")["features"])
+    scaled = width if section["scaler"] is None else section["scaler"]["n_features"]
+    _expect(scaled == width, scaled, "market.scaler.n_features", f"the signal's {width} features")
+    margins, held = section["decision"]["margins"], section["decision"]["min_bars_held"]
+    _expect(bool(margins), margins, "market.decision.margins", "at least one profile's margin")
+    _expect(held >= 1, held, "market.decision.min_bars_held", "1 or more")
+
+
+def model_of(record: Mapping, role: str) -> dict:
+    """The entry of the first model of a role. RevisionError when there is none."""
+    found = next((model for model in record["models"] if model["role"] == role), None)
+    if found is None:
+        raise RevisionError(f"manifest.json: models name no {role} model")
+    return found
 
 
 def _check_files(record: Mapping) -> None:
@@ -223,24 +273,38 @@ def _check_files(record: Mapping) -> None:
 def _check_models(record: Mapping) -> None:
     files = {entry["name"]: entry["sha256"] for entry in record["files"]}
     for model in record["models"]:
-        where, listed, shape = f"models {model['name']}", files.get(model["file"]), model["input"]["shape"]
+        where, listed, classes = f"models {model['name']}", files.get(model["file"]), model["classes"]
         _expect(listed == model["sha256"], model["sha256"], f"{where} sha256", f"that of {model['file']} in files")
-        is_table = len(shape) == 2 and type(shape[1]) is int and shape[1] > 0
-        _expect(is_table, shape, f"{where} input.shape", "[rows, columns] with columns above 0")
-        classes = model["classes"]
-        _expect(
-            classes is None or len(classes) == len(set(classes)) > 1, classes, f"{where} classes", "null, or two and more, without repeats"
-        )
+        unique = classes is None or len(classes) == len(set(classes)) > 1
+        _expect(unique, classes, f"{where} classes", "null, or two and more, without repeats")
+        _check_tensors(model, where)
     names = [model["name"] for model in record["models"]]
-    _expect(len(set(names)) == len(names), names, "models", "names without repeats")
-    roles = [model["role"] for model in record["models"]]
-    _expect(roles.count("signal") == 1 and roles.count("position") <= 1, roles, "models", "one signal, at most one position")
-    _expect(record["position_model"] == ("position" in roles), record["position_model"], "position_model", "whether models name one")
+    _expect(bool(names) and len(set(names)) == len(names), names, "models", "at least one, names without repeats")
+
+
+def _check_tensors(model: Mapping, where: str) -> None:
+    """A table of the model's features goes in; its answer comes first, and others have names of their own."""
+    asked, answers, names = model["input"], model["outputs"], [feature["name"] for feature in model["features"]]
+    _expect(asked["dtype"] != "int64", asked["dtype"], f"{where} input.dtype", "float64 or float32")
+    _expect(_width(asked) == len(names) > 0, asked["shape"], f"{where} input.shape", f"[rows, {len(names)}]: a column for each feature")
+    _expect(len(set(names)) == len(names), names, f"{where} features", "names without repeats")
+    given = [answer["name"] for answer in answers]
+    _expect(bool(given) and len(set(given)) == len(given), given, f"{where} outputs", "at least one, names without repeats")
+    columns, classes = _width(answers[0]), model["classes"]
+    _expect(columns > 0, answers[0]["shape"], f"{where} outputs[0].shape", "[rows, columns] with columns above 0")
+    fits = classes is None or columns == len(classes)
+    _expect(fits, columns, f"{where} outputs[0].shape", "a column for each class")
+
+
+def _width(tensor: Mapping) -> int:
+    """Columns of a table; 0 where the shape is not one of a table."""
+    shape = tensor["shape"]
+    return shape[1] if len(shape) == 2 and type(shape[1]) is int and shape[1] > 0 else 0
 
 
 def _check_evidence(record: Mapping) -> None:
-    """What a judgement rests on: golden rows as strict as the product's own, a lineage, a decision."""
-    golden, lineage, margins = record["golden"], record["lineage"], record["decision"]["margins"]
+    """What a judgement rests on: golden rows as strict as the product's own, and a lineage."""
+    golden, lineage = record["golden"], record["lineage"]
     files = [entry["name"] for entry in record["files"]]
     _expect(golden["file"] in files, golden["file"], "golden.file", "one of files")
     _expect(golden["rows"] > 0, golden["rows"], "golden.rows", "above 0")
@@ -250,7 +314,6 @@ def _check_evidence(record: Mapping) -> None:
         where = f"lineage[{number}]"
         _expect(0 <= fit["label_end_s"] <= LAST_SECOND, fit["label_end_s"], f"{where}.label_end_s", "epoch seconds")
         _expect(bool(fit["name"]) and fit["rows"] > 0, fit["rows"], f"{where}.rows", "above 0, with a name")
-    _expect(bool(margins), margins, "decision.margins", "at least one profile's margin")
 
 
 def complete_manifest(files: Mapping[str, bytes], manifest: Mapping) -> dict:
@@ -268,38 +331,28 @@ def complete_manifest(files: Mapping[str, bytes], manifest: Mapping) -> dict:
     return record
 
 
-@dataclass(frozen=True)
-class Interface:
-    """What a graph takes and what it must give, as the manifest promises it."""
-
-    name: str  # of the input
-    dtype: str  # float64 or float32
-    width: int  # columns of the input
-    output: str  # the output that is used
-    columns: int | None  # of that output; None: any number
-
-
-def interface_of(model: Mapping) -> Interface:
-    """The interface of one entry of `models`: a classifier gives one probability a class, any other graph a value."""
-    given = model["input"]
-    output = ("value", None) if model["classes"] is None else ("probabilities", len(model["classes"]))
-    return Interface(given["name"], given["dtype"], given["shape"][-1], *output)
-
-
 def compat_record(manifest: Mapping, manifest_sha256: str) -> dict:
-    """What `model_compat.json` says: the original's keys, and which revision it speaks of."""
-    signal = next(model for model in manifest["models"] if model["role"] == "signal")
-    return {
-        "feature_count": manifest["feature_count"],
-        "features": [feature["name"] for feature in manifest["features"]],
-        "trained_at": manifest["trained_at"],
-        "models": signal["members"],
-        "position_model": manifest["position_model"],
+    """What `model_compat.json` says: the original's keys where they have a meaning, and which revision it speaks of."""
+    of_pipeline = _market_compat(manifest) if manifest["pipeline"] == "market" else {"models": [m["name"] for m in manifest["models"]]}
+    return of_pipeline | {
+        "pipeline": manifest["pipeline"],
         "line": manifest["line"],
-        "label_spec_hash": manifest["label_spec"]["hash"],
+        "trained_at": manifest["trained_at"],
         "trained_together": manifest["trained_together"],
         "revision": manifest_sha256[:16],
         "manifest_sha256": manifest_sha256,
+    }
+
+
+def _market_compat(manifest: Mapping) -> dict:
+    signal, section = model_of(manifest, "signal"), manifest["market"]
+    return {
+        "feature_count": len(signal["features"]),
+        "features": [feature["name"] for feature in signal["features"]],
+        "feature_hash": signal["feature_hash"],
+        "models": signal["members"],
+        "position_model": section["position_model"],
+        "label_spec_hash": section["label_spec"]["hash"],
     }
 
 
@@ -332,8 +385,9 @@ def _name_of(item) -> str:
 
 
 def field_table() -> str:
-    """The manifest's fields as a markdown table."""
-    rows = [f"| `{key}` | {_kind(shape)} | {meaning} |" for key, (shape, meaning) in SHAPE.items()]
+    """The manifest's fields as a markdown table; those of a section behind its name."""
+    fields = COMMON | {f"{name}.{key}": of for name, section in SECTIONS.items() for key, of in section.items()}
+    rows = [f"| `{key}` | {_kind(shape)} | {meaning} |" for key, (shape, meaning) in fields.items()]
     return "\n".join(["| field | shape | meaning |", "|---|---|---|", *rows])
 
 
@@ -345,5 +399,6 @@ def _kind(shape) -> str:
     if isinstance(shape, dict):
         return "{" + ", ".join("…" if key is str else f"{key}: {_kind(one)}" for key, one in shape.items()) + "}"
     if isinstance(shape, re.Pattern):
-        return {_HEX64: "64 hex", _HEX16: "16 hex", _UTC: "UTC with Z", _LINE: "line"}.get(shape, shape.pattern.replace("|", ", "))
+        named = {_HEX64: "64 hex", _HEX16: "16 hex", _UTC: "UTC with Z", _LINE: "line", _VERSION: "version"}
+        return named.get(shape, shape.pattern.replace("|", ", "))
     return "null" if shape is None else shape.__name__

@@ -15,19 +15,20 @@ Reading needs numpy, and onnxruntime for the graphs.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import numpy as np
 
+from trademl import __version__
 from trademl.clock import iso_z, utc_now
 from trademl.errors import MissingExtraError, RevisionError
 from trademl.files import canonical_json, digest, read_npz
 from trademl.ship.contents import POINTER, SCALER, advice, read_file, read_listed, walk
-from trademl.ship.manifest import MAX_BYTES, compat_record, interface_of, parse_manifest
+from trademl.ship.manifest import MAX_BYTES, compat_record, model_of, parse_manifest
 from trademl.ship.runtime import check_graph, predict_onnx, session
 
-_ONNX_TYPES = {"float64": "tensor(double)", "float32": "tensor(float)"}
+_ONNX_TYPES = {"float64": "tensor(double)", "float32": "tensor(float)", "int64": "tensor(int64)"}
 
 
 @dataclass(frozen=True)
@@ -109,11 +110,27 @@ class Revision:
             raise RevisionError(f"{done[-1].detail} (check: {done[-1].name})")
         return done
 
+    def check_current(self, now: datetime) -> None:
+        """RevisionError when this trademl is too old for the revision, or the revision is too old at `now`."""
+        needed, expires = self.manifest["min_runtime_version"], self.manifest["expires_at"]
+        if version_key(needed) > version_key(__version__):
+            raise RevisionError(f"revision {self.name} needs trademl {needed} or newer, this is {__version__}; install a newer one")
+        if expires is not None and iso_z(now) >= expires:
+            raise RevisionError(
+                f"revision {self.name} expired at {expires} ([ship] max_age_days when it was trained, {self.trained_at}); "
+                "`trademl retrain` makes a new one"
+            )
+
     def moved_to(self, folder: Path) -> "Revision":
         """The same revision after its folder was renamed: what was proven stays proven."""
         moved = Revision(folder, self.manifest, self.manifest_sha256)
         moved._passed.update(self._passed)
         return moved
+
+
+def version_key(version: str) -> tuple[int, ...]:
+    """A version's numbers, comparable: "0.10.0" is newer than "0.9.9"."""
+    return tuple(int(part) for part in version.split(".")[:3])
 
 
 def read_revision(folder: Path) -> Revision:
@@ -187,9 +204,10 @@ def _check_hashes(look: _Inspection) -> str:
 
 def _check_scaler(look: _Inspection) -> str:
     revision = look.revision
-    bound, width = revision.manifest["scaler"], revision.manifest["feature_count"]
+    bound = revision.manifest.get("market", {}).get("scaler")
     if bound is None or SCALER not in revision.files():
         return "none kept"
+    width = len(model_of(revision.manifest, "signal")["features"])
     where = look.where(SCALER)
     try:
         arrays = read_npz(look.read(SCALER))
@@ -234,16 +252,15 @@ def _open_graph(look: _Inspection, model: Mapping):
 
 
 def _check_interface(revision: Revision, model: Mapping, runner) -> None:
-    """The graph's one input and the output in use are those of the manifest."""
-    where, wanted = f"revision {revision.name}: {model['file']}", interface_of(model)
+    """The graph takes the one input and gives the outputs that the manifest promises."""
+    where, asked = f"revision {revision.name}: {model['file']}", model["input"]
     inputs = [(one.name, one.type, one.shape) for one in runner.get_inputs()]
-    if [(name, kind, shape[-1:]) for name, kind, shape in inputs] != [(wanted.name, _ONNX_TYPES[wanted.dtype], [wanted.width])]:
-        raise RevisionError(f"{where}: takes {inputs}, the manifest says {model['input']}")
-    if model["role"] == "signal" and wanted.width != revision.manifest["feature_count"]:
-        raise RevisionError(f"{where}: takes {wanted.width} columns, the manifest lists {revision.manifest['feature_count']} features")
-    outputs = {one.name: one.shape[-1] if one.shape else None for one in runner.get_outputs()}
-    if wanted.output not in outputs or wanted.columns not in (None, outputs[wanted.output]):
-        raise RevisionError(f"{where}: gives {outputs}, expected {wanted.output} of {wanted.columns or 'any'} columns")
+    if [(name, kind, shape[-1:]) for name, kind, shape in inputs] != [(asked["name"], _ONNX_TYPES[asked["dtype"]], asked["shape"][-1:])]:
+        raise RevisionError(f"{where}: takes {inputs}, the manifest says {asked}")
+    outputs = {one.name: (one.type, one.shape[1:]) for one in runner.get_outputs()}
+    for answer in model["outputs"]:
+        if outputs.get(answer["name"]) != (_ONNX_TYPES[answer["dtype"]], answer["shape"][1:]):
+            raise RevisionError(f"{where}: gives {outputs}, the manifest says {answer}")
 
 
 def _check_run(look: _Inspection) -> str:
@@ -258,21 +275,22 @@ def _check_run(look: _Inspection) -> str:
             )
         if model["classes"] is not None and inside.get("classes") != ",".join(model["classes"]):
             raise RevisionError(f"{where} orders classes {inside.get('classes')!r}, the manifest {model['classes']}")
-        _check_columns(look.revision, where, inside.get("features"))
+        _check_columns(model, where, inside.get("features"))
     return f"every graph is of training run {wanted}"
 
 
-def _check_columns(revision: Revision, where: str, metadata: str | None) -> None:
-    """A graph that names its columns must name those of the manifest first, in their order."""
-    if metadata is None:
+def _check_columns(model: Mapping, where: str, stated: str | None) -> None:
+    """A graph that names its columns must name the features of the manifest, in their order."""
+    if stated is None:
         return
-    names = [feature["name"] for feature in revision.manifest["features"]]
+    names = [feature["name"] for feature in model["features"]]
     try:
-        columns = [str(name) for name in json.loads(metadata)][: len(names)]
+        columns = [str(name) for name in json.loads(stated)]
     except (TypeError, ValueError) as refusal:
-        raise RevisionError(f"{where} names its columns in a form that cannot be read ({refusal})") from refusal
+        raise RevisionError(f"{where} names its columns illegibly ({refusal})") from refusal
     if columns != names:
-        at = next((n for n, (one, other) in enumerate(zip(columns, names)) if one != other), len(columns))
+        shared = min(len(columns), len(names))
+        at = next((n for n, (one, other) in enumerate(zip(columns, names)) if one != other), shared)
         asked, listed = ((*part[at : at + 1], "nothing")[0] for part in (columns, names))
         raise RevisionError(f"{where} takes {asked!r} in column {at}, the manifest lists {listed!r} there")
 
@@ -283,20 +301,19 @@ def _check_golden(look: _Inspection) -> str:
         arrays = read_npz(look.read(golden["file"]))
     except ValueError as refusal:
         raise RevisionError(f"{look.where(golden['file'])} is not readable: {refusal}") from refusal
-    judged = [model for model in look.revision.manifest["models"] if model["role"] != "risk"]
-    worst = max((_replay(look, model, arrays) for model in judged), default=0.0)
-    return f"golden rows replayed, off by at most {worst:.1e}"
+    worst = max(_replay(look, model, arrays) for model in look.revision.manifest["models"])
+    return f"golden rows of {len(look.sessions)} graphs replayed, off by at most {worst:.1e}"
 
 
 def _replay(look: _Inspection, model: Mapping, arrays: Mapping[str, np.ndarray]) -> float:
     """Largest difference of a graph's answers to its golden rows. Raises RevisionError above the manifest's tolerance."""
-    golden, wanted, name = look.revision.manifest["golden"], interface_of(model), look.revision.name
-    x, expected = arrays.get(f"{model['role']}_x"), arrays.get(f"{model['role']}_{wanted.output}")
-    if x is None or expected is None or x.dtype.kind != "f" or expected.dtype.kind != "f" or x.size == 0:
-        raise RevisionError(f"{look.where(golden['file'])} holds no golden rows for the {model['role']} model")
-    if x.ndim != 2 or x.shape[1] != wanted.width:
-        raise RevisionError(f"revision {name}: the golden rows of {model['file']} have shape {x.shape}, it takes {wanted.width} columns")
-    served = predict_onnx(look.sessions[model["name"]], x)[wanted.output]
+    golden, answer, width = look.revision.manifest["golden"], model["outputs"][0]["name"], len(model["features"])
+    x, expected = arrays.get(f"{model['name']}_x"), arrays.get(f"{model['name']}_{answer}")
+    if x is None or expected is None or x.ndim == 0 or len(x) == 0:
+        raise RevisionError(f"{look.where(golden['file'])} holds no golden rows for {model['name']}")
+    if x.ndim != 2 or x.shape[1] != width:
+        raise RevisionError(f"{look.where(golden['file'])}: the rows of {model['file']} have shape {x.shape}, it takes {width} columns")
+    served = predict_onnx(look.sessions[model["name"]], x)[answer]
     off = float(np.abs(served - expected).max()) if served.shape == expected.shape else float("inf")
     if not off <= golden["tolerance"]:
         raise RevisionError(

@@ -33,7 +33,16 @@ from trademl.errors import RevisionError, UsageError
 from trademl.files import canonical_json, digest, strict_json
 from trademl.ship.contents import POINTER, inner_folders, read_file
 from trademl.ship.lock import StoreLock
-from trademl.ship.manifest import MAX_BYTES, compat_record, complete_manifest, manifest_bytes, parse_manifest, revision_name, short
+from trademl.ship.manifest import (
+    MAX_BYTES,
+    OldSchemaError,
+    compat_record,
+    complete_manifest,
+    manifest_bytes,
+    parse_manifest,
+    revision_name,
+    short,
+)
 from trademl.ship.revision import Revision, read_revision
 
 STATE_FILE = "state.json"
@@ -54,6 +63,7 @@ class Broken:
 
     folder: Path
     problem: str
+    is_old: bool = False  # of an earlier trademl: kept, and in nobody's way
 
 
 @dataclass(frozen=True)
@@ -90,7 +100,7 @@ class Store:
             try:
                 good.append(read_revision(folder))
             except RevisionError as refusal:
-                broken.append(Broken(folder, str(refusal)))
+                broken.append(Broken(folder, str(refusal), isinstance(refusal, OldSchemaError)))
         return sorted(good, key=lambda r: (r.trained_at, r.name), reverse=True), broken
 
     def revisions(self) -> list[Revision]:
@@ -106,6 +116,7 @@ class Store:
             raise RevisionError(f"revision {rev!r}: a name is up to 16 hex digits; `trademl models list` shows them")
         if rev is None:
             readable, broken = self.scan()
+            broken = [folder for folder in broken if not folder.is_old]
             if broken:  # it might be the newest: nothing older is taken in its place unasked
                 raise RevisionError(
                     f"the newest revision cannot be determined: {broken[0].problem}. Name one, or move {broken[0].folder} away"
@@ -136,12 +147,13 @@ class Store:
             raise RevisionError(f"{path}: does not name a revision; `trademl models activate REV` writes it anew")
         return record
 
-    def active(self) -> Revision | None:
-        """The revision that the pointer names, hashes checked; None when nothing is active. Raises RevisionError."""
+    def active(self, now: datetime | None = None) -> Revision | None:
+        """The revision that the pointer names, hashes checked; None when nothing is active. RevisionError also when it has expired."""
         record = self.pointer()
         if record is None:
             return None
         revision = self.open(record["revision"])
+        revision.check_current(now or utc_now())
         short = {key: value for key, value in record.items() if key != "activation"}
         if revision.manifest_sha256 != record["manifest_sha256"] or short != revision.compat:
             raise RevisionError(f"{self.models_dir / POINTER} does not say what revision {revision.name} says; activate it anew")
@@ -230,6 +242,7 @@ class Store:
         """
         revision = self.locate(rev)
         revision.verify()  # a new object: what is on the disk now, read once
+        revision.check_current(now or utc_now())
         self.check_line(revision.line)
         reason = (reason or "").strip() or None
         if by_gate and not revision.gate_passed:

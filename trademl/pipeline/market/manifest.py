@@ -4,8 +4,9 @@ import hashlib
 import json
 import platform
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
 from importlib import metadata
 from pathlib import Path
 
@@ -14,7 +15,7 @@ import numpy as np
 from trademl import __version__
 from trademl.clock import epoch_seconds, iso_z
 from trademl.evidence.gate import GateVerdict
-from trademl.files import digest, jsonable
+from trademl.files import canonical_json, digest, jsonable
 from trademl.learn.ensemble import MODELS, FittedEnsemble
 from trademl.learn.fits import Scaler
 from trademl.market.features import FEATURES
@@ -24,15 +25,17 @@ from trademl.market.walkforward import Judged, Shipped
 from trademl.market.warmstart import parameters_of
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import Finding
+from trademl.pipeline.market.golden import GOLDEN_FILE, GOLDEN_ROWS
 from trademl.pipeline.market.inputs import Inputs, constant_features
-from trademl.pipeline.market.proof import GOLDEN_ROWS, Proven
+from trademl.pipeline.market.proof import Proven
 from trademl.pipeline.market.risk import METADATA_FILE, RiskHeads, risk_verdicts
 from trademl.pipeline.stored import Stored
 from trademl.risk.profiles import PROFILES
 from trademl.risk.state import MULTIPLIER_CLAMP
 from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
+from trademl.settings import Settings
 from trademl.ship.export import INPUT, OPSET
-from trademl.ship.manifest import TOLERANCE
+from trademl.ship.manifest import MIN_RUNTIME, SCHEMA, TOLERANCE
 from trademl.validate.lineage import FitKind, Lineage
 from trademl.validate.splits import Window
 
@@ -57,71 +60,101 @@ class Trained:
 
 def build_manifest(case: Case, trained: Trained, files: Mapping[str, bytes], metrics: Mapping, trained_at: str) -> dict:
     """The full record of a revision that holds these files; `metrics` is the record behind metrics.json."""
-    judged, shipped, proven = trained.judged, trained.shipped, trained.proven
+    judged, shipped = trained.judged, trained.shipped
     record = {
-        "schema": 1,
+        "schema": SCHEMA,
+        "pipeline": "market",
         "line": case.choice.line,
-        "symbol": case.symbol,
+        "symbols": [case.symbol],
         "timeframe": case.choice.timeframe,
-        "exchange": None,
         "trained_at": trained_at,
+        "expires_at": expiry_of(trained_at, case.settings),
         **_code(),
-        "position_model": True,
-        "trained_together": proven.run_id,
+        "models": [*_models(case, shipped, files), *risk_models(files)],
+        "trained_together": trained.proven.run_id,
         "parent": judged.parent,
-        "models": [*_models(shipped, files), *risk_models(files)],
-        "devices": {role: _devices(fitted) for role, fitted in (("signal", shipped.signal), ("position", shipped.position))},
-        "warmstart": judged.choice.record(),
-        "ensemble": parameters_of(case.recipe.ensemble),
-        **_features(case, judged),
-        "label_spec": asdict(case.rows.spec) | {"hash": case.rows.spec.hash, "dynamic_sltp_required": True},
-        "costs": asdict(case.rows.costs),
-        "news_covers_until": case.inputs.news_covers_until,
+        "seed": case.recipe.seed,
         "lineage": _fits(trained.lineage),
         "data": _data(case.inputs),
         "split": _split(judged, trained.lineage),
-        "decision": _decision(case, judged, shipped),
-        **risk_record(files),
-        "seed": case.recipe.seed,
-        "metrics": {key: metrics[key] for key in ("headline", "signal_summary", "trades_summary")} | {"parity": proven.parity},
+        "metrics": {key: metrics[key] for key in ("headline", "signal_summary", "trades_summary")} | {"parity": trained.proven.parity},
         "gate": _gate(trained.finding.verdict),
-        "golden": {"file": "golden.npz", "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
-        "expires_at": None,
+        "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
+        "market": _section(case, judged, shipped) | risk_record(files),
     }
-    return jsonable(record | ({} if case.tuned is None else {"tuning": case.tuned.record()}))
+    return jsonable(record)
 
 
-def rebuild_manifest(stored: Stored, heads: RiskHeads, files: Mapping[str, bytes], trained_at: str) -> dict:
+def _section(case: Case, judged: Judged, shipped: Shipped) -> dict:
+    """The market section, but for the risk heads."""
+    spec = case.rows.spec
+    section = {
+        "position_model": True,
+        "exchange": None,
+        "round_step": case.round_step,
+        "constant_features": list(constant_features(case.rows)),
+        "scaler": {"sha256": _scaler_hash(judged.frozen.scaler), "n_features": len(FEATURES)},
+        "label_spec": asdict(spec) | {"hash": spec.hash, "dynamic_sltp_required": True},
+        "costs": asdict(case.rows.costs),
+        "news_covers_until": case.inputs.news_covers_until,
+        "decision": _decision(case, judged, shipped),
+        "ensemble": parameters_of(case.recipe.ensemble),
+        "devices": {role: _devices(fitted) for role, fitted in (("signal", shipped.signal), ("position", shipped.position))},
+        "warmstart": judged.choice.record(),
+    }
+    return section | ({} if case.tuned is None else {"tuning": case.tuned.record()})
+
+
+def expiry_of(trained_at: str, settings: Settings) -> str | None:
+    """When a revision of this moment expires under `[ship] max_age_days`; None: never."""
+    days = settings.ship.max_age_days
+    return iso_z(datetime.fromisoformat(trained_at) + timedelta(days=days)) if days else None
+
+
+def rebuild_manifest(stored: Stored, heads: RiskHeads, files: Mapping[str, bytes], settings: Settings, trained_at: str) -> dict:
     """The manifest of a revision that keeps a stored one's signal and position beside new risk heads."""
     before = {key: value for key, value in stored.revision.manifest.items() if key != "files"}
     return before | {
         "trained_at": trained_at,
+        "expires_at": expiry_of(trained_at, settings),
         "parent": stored.name,
         "lineage": [*(fit for fit in before["lineage"] if fit["kind"] != FitKind.RISK_LABELS), *_fits(Lineage(heads.fits()))],
         "models": [*(model for model in before["models"] if model["role"] != "risk"), *risk_models(files)],
-        **risk_record(files),
+        "market": before["market"] | risk_record(files),
     }
 
 
 # ---------------------------------------------------------------- graphs
 
 
-def _models(shipped: Shipped, files: Mapping[str, bytes]) -> list[dict]:
+def _models(case: Case, shipped: Shipped, files: Mapping[str, bytes]) -> list[dict]:
+    signal = [_feature(feature.name, feature.lookback) for feature in FEATURES]
+    position = [*signal, *(_feature(name) for name in STATE_FEATURES)]
     return [
-        _model("signal", files, len(FEATURES), CLASSES) | _content(shipped.signal),
-        _model("position", files, len(FEATURES) + len(STATE_FEATURES), POSITION_CLASSES) | _content(shipped.position),
+        _model("signal", "signal", files, signal, case.feature_hash) | _votes(CLASSES) | _content(shipped.signal),
+        _model("position", "position", files, position, hash_of(case.feature_hash, STATE_FEATURES))
+        | _votes(POSITION_CLASSES)
+        | _content(shipped.position),
     ]
+
+
+def _votes(classes: Sequence[str]) -> dict:
+    """What an ensemble's graph answers: calibrated probabilities, each member's own, and the most probable class."""
+    own = _tensor("model_probabilities", len(MODELS) * len(classes))
+    label = {"name": "label", "dtype": "int64", "shape": ["N"]}
+    return {"outputs": [_tensor("probabilities", len(classes)), own, label], "classes": list(classes), "members": list(MODELS)}
 
 
 def risk_models(files: Mapping[str, bytes]) -> list[dict]:
     """The entries of the risk graphs among `files`."""
     heads = sorted(name.removesuffix(".onnx") for name in files if name.startswith("risk_p") and name.endswith(".onnx"))
-    return [_model("risk", files, len(RISK_FEATURES), None, name=name, members=("lgb",)) for name in heads]
+    features = [_feature(name) for name in RISK_FEATURES]
+    answer = {"outputs": [_tensor("value", 1)], "classes": None, "members": ["lgb"]}
+    return [_model(name, "risk", files, features, hash_of("", RISK_FEATURES)) | answer for name in heads]
 
 
-def _model(role: str, files: Mapping[str, bytes], width: int, classes, *, name: str | None = None, members=MODELS) -> dict:
-    """A graph's entry; `classes` is None for a graph that answers with a value."""
-    name = name or role
+def _model(name: str, role: str, files: Mapping[str, bytes], features: list[dict], feature_hash: str) -> dict:
+    """A graph's entry, but for what it answers."""
     file = f"{name}.onnx"
     return {
         "name": name,
@@ -130,10 +163,24 @@ def _model(role: str, files: Mapping[str, bytes], width: int, classes, *, name: 
         "format": "onnx",
         "opset": OPSET,
         "sha256": digest(files[file]),
-        "input": {"name": INPUT, "dtype": "float64", "shape": ["N", width]},
-        "classes": None if classes is None else list(classes),
-        "members": list(members),
+        "input": _tensor(INPUT, len(features), "float64"),
+        "features": features,
+        "feature_hash": feature_hash,
     }
+
+
+def _feature(name: str, lookback: int = 0) -> dict:
+    """A column of a graph's input; a state of a trade or of an account looks back at no bar."""
+    return {"name": name, "dtype": "float64", "lookback": lookback}
+
+
+def _tensor(name: str, width: int, dtype: str = "float32") -> dict:
+    return {"name": name, "dtype": dtype, "shape": ["N", width]}
+
+
+def hash_of(first: str, names: Sequence[str]) -> str:
+    """sha256 over the hash of the features that come first and the names behind them."""
+    return digest(canonical_json({"first": first, "names": list(names)}))
 
 
 def _content(fitted: FittedEnsemble) -> dict:
@@ -153,21 +200,10 @@ def risk_record(files: Mapping[str, bytes]) -> dict:
         none = {"published": False, "verdict": "no risk head was trained: 1.0"}
         profiles = [{"profile": p.number, "max_total_drawdown_pct": p.max_total_drawdown_pct, **none} for p in PROFILES]
     low, high = MULTIPLIER_CLAMP
-    return {"profiles": profiles, "risk": {"multiplier_min": low, "multiplier_max": high, "features": list(RISK_FEATURES)}}
+    return {"profiles": profiles, "risk": {"multiplier_min": low, "multiplier_max": high}}
 
 
 # ---------------------------------------------------------------- how they were made and judged
-
-
-def _features(case: Case, judged: Judged) -> dict:
-    return {
-        "features": [{"name": f.name, "dtype": "float64", "lookback": f.lookback} for f in FEATURES],
-        "feature_count": len(FEATURES),
-        "feature_hash": case.feature_hash,
-        "constant_features": list(constant_features(case.rows)),
-        "round_step": case.round_step,
-        "scaler": {"sha256": _scaler_hash(judged.frozen.scaler), "n_features": len(FEATURES)},
-    }
 
 
 def _scaler_hash(scaler: Scaler) -> str:
@@ -212,6 +248,7 @@ def _decision(case: Case, judged: Judged, shipped: Shipped) -> dict:
         "votes_gap": recipe.votes_gap,
         "exits_on": frozen.exits_on,
         "exit_probability": recipe.position.exit_probability,
+        "min_bars_held": recipe.position.min_bars_held,
         "exit_gain": asdict(frozen.exit_gain),
     }
 
@@ -224,7 +261,7 @@ def _code() -> dict:
     return {
         **_commit(),
         "trademl_version": __version__,
-        "min_runtime_version": __version__,
+        "min_runtime_version": MIN_RUNTIME,
         "python": platform.python_version(),
         "libraries": {name: metadata.version(name) for name in LIBRARIES},
     }

@@ -10,7 +10,6 @@ import pandas as pd
 
 from trademl import __version__
 from trademl.errors import ParityError
-from trademl.files import npz_bytes
 from trademl.learn.ensemble import MODELS, Blend, FittedEnsemble, native_probabilities
 from trademl.learn.fits import Scaler
 from trademl.market.features import FEATURE_NAMES
@@ -19,10 +18,9 @@ from trademl.market.recipe import Recipe
 from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged, Shipped
 from trademl.pipeline.market.case import Case
+from trademl.pipeline.market.golden import golden_rows
 from trademl.ship.export import Parity, check_parity, ensemble_graph
 from trademl.ship.manifest import training_run_id
-
-GOLDEN_ROWS = 64
 
 
 @dataclass(frozen=True)
@@ -32,7 +30,7 @@ class Proven:
     run_id: str  # `training_run_id`, written into each graph
     graphs: Mapping[str, bytes]  # "signal.onnx", "position.onnx"
     parity: Mapping[str, dict]  # rows, max_abs, flips of each role
-    golden: bytes  # a few rows with their answers, replayed wherever the revision is loaded
+    golden: Mapping[str, np.ndarray]  # a few rows of each with their answers
 
     def table(self) -> pd.DataFrame:
         """Rows compared, largest difference and flipped classes of each graph."""
@@ -103,9 +101,9 @@ def prove(case: Case, judged: Judged, shipped: Shipped) -> Proven:
         answer = candidate.blend.probabilities(native)
         graphs[f"{role}.onnx"] = candidate.graph(run_id)
         parity[role] = asdict(_compared(candidate, graphs[f"{role}.onnx"], answer, native))
-        few = np.linspace(0, len(candidate.x) - 1, min(GOLDEN_ROWS, len(candidate.x))).astype(int)
+        few = golden_rows(len(candidate.x))
         golden |= {f"{role}_x": candidate.x[few], f"{role}_probabilities": answer[few]}
-    return Proven(run_id, graphs, parity, npz_bytes(golden))
+    return Proven(run_id, graphs, parity, golden)
 
 
 def _candidates(case: Case, judged: Judged, shipped: Shipped) -> tuple[Candidate, Candidate]:

@@ -125,7 +125,8 @@ def shipped_decisions(policy: Policy, inputs: Inputs, settings: Settings) -> Dec
     if policy.exits is None:
         return Decisions(side)
     entry = np.flatnonzero((side != 0) & (labels.label >= 0))
-    held = held_rows(bars["open"].to_numpy(), bars["close"].to_numpy(), labels, entry, side[entry])
+    prices = bars["open"].to_numpy(), bars["close"].to_numpy()
+    held = held_rows(*prices, labels, entry, side[entry], min_bars_held=policy.exits.min_bars_held)
     exit_bar = np.full(len(bars), -1, np.int64)
     exit_bar[entry] = first_exit(held, policy.exit_probability(x[held.bar], held.state), len(entry), policy.exits)
     return Decisions(side, exit_bar)

@@ -11,12 +11,13 @@ import pandas as pd
 from trademl.clock import iso_z, utc_now
 from trademl.errors import Exit, UsageError
 from trademl.evidence.page import Evidence
-from trademl.files import jsonable, npz_bytes
+from trademl.files import jsonable, npz_bytes, read_npz
 from trademl.learn.ensemble import native_files
 from trademl.learn.refresh import Spread
 from trademl.market.out_of_sample import out_of_sample_frame, parquet_bytes
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import score_signal
+from trademl.pipeline.market.golden import GOLDEN_FILE
 from trademl.pipeline.market.inputs import constant_sentence, describe_features, describe_labels
 from trademl.pipeline.market.manifest import Trained, build_manifest, rebuild_manifest
 from trademl.pipeline.market.parameters import account_spec
@@ -29,14 +30,14 @@ from trademl.ship.store import Store
 def store_revision(case: Case, trained: Trained) -> Stored:
     """Write the revision whole. The pointer moves last, when the run has its report (`commands`), never from a notebook by hand."""
     metrics, trained_at = describe(case, trained), iso_z(utc_now())
-    heads = {} if trained.heads is None else risk_files(trained.heads, trained.proven.run_id, trained_at)
-    files = revision_files(case, trained, metrics) | heads
+    heads, golden = ({}, {}) if trained.heads is None else risk_files(trained.heads, trained.proven.run_id, trained_at)
+    files = revision_files(case, trained, metrics) | heads | {GOLDEN_FILE: npz_bytes({**trained.proven.golden, **golden})}
     manifest = build_manifest(case, trained, files, metrics, trained_at)
     return Stored(Store(case.choice.models_dir).write(files, manifest, graphs=True))
 
 
 def revision_files(case: Case, trained: Trained, metrics: Mapping) -> dict[str, bytes]:
-    """Every file of the revision but the manifest and the risk heads, by name."""
+    """Every file of the revision but the manifest, the golden rows and the risk heads, by name."""
     judged, shipped, scaler = trained.judged, trained.shipped, trained.judged.frozen.scaler
     return {
         **trained.proven.graphs,
@@ -45,7 +46,6 @@ def revision_files(case: Case, trained: Trained, metrics: Mapping) -> dict[str, 
         "native/scaler.npz": npz_bytes({"mean": scaler.mean, "scale": scaler.scale}),
         "native/spread.npz": Spread.of(case.rows.x[shipped.signal_rows]).to_bytes(),
         "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged)),
-        "golden.npz": trained.proven.golden,
         "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
     }
 
@@ -109,5 +109,7 @@ def store_risk(stored: Stored, settings: Settings) -> Stored:
     heads = fit_heads(trades, stored.costs, account_spec(settings, stored.symbol, settings.account.profile), settings)
     trained_at = iso_z(utc_now())
     files = {file.name: stored.read(file.name) for file in stored.files if "risk_" not in file.name}
-    files |= risk_files(heads, stored.run_id, trained_at)
-    return Stored(stored.store.write(files, rebuild_manifest(stored, heads, files, trained_at), graphs=True))
+    fresh, golden = risk_files(heads, stored.run_id, trained_at)
+    kept = {name: rows for name, rows in read_npz(stored.read(GOLDEN_FILE)).items() if not name.startswith("risk_")}
+    files |= fresh | {GOLDEN_FILE: npz_bytes(kept | golden)}
+    return Stored(stored.store.write(files, rebuild_manifest(stored, heads, files, settings, trained_at), graphs=True))

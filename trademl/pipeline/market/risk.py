@@ -18,6 +18,7 @@ from trademl.market.recipe import rule_of, trades_in
 from trademl.market.specs import AccountSpec, CostSpec
 from trademl.market.walkforward import Judged
 from trademl.pipeline.market.case import Case
+from trademl.pipeline.market.golden import golden_rows
 from trademl.risk.multiplier import RiskModel, TrainingSpec, train_heads
 from trademl.risk.profiles import PROFILES
 from trademl.risk.profiles import profile as profile_of
@@ -73,21 +74,24 @@ def fit_heads(trades: pd.DataFrame, costs: CostSpec, account: AccountSpec, setti
     return RiskHeads(model, trades, lots)
 
 
-def risk_files(heads: RiskHeads, run_id: str, trained_at: str) -> dict[str, bytes]:
-    """Graphs, native texts, metadata and trades of the heads. Raises ParityError when a graph is not its booster."""
+def risk_files(heads: RiskHeads, run_id: str, trained_at: str) -> tuple[dict[str, bytes], dict[str, np.ndarray]]:
+    """(files, golden rows) of the heads: graphs, native texts, metadata, trades. Raises ParityError when a graph is not its booster."""
     buffer = io.BytesIO()
     heads.trades.to_parquet(buffer)
     metadata = json.dumps(heads.model.metadata(trained_at), indent=1, sort_keys=True, allow_nan=False)
-    files = {TRADES_FILE: buffer.getvalue(), METADATA_FILE: metadata.encode()}
+    files, golden = {TRADES_FILE: buffer.getvalue(), METADATA_FILE: metadata.encode()}, {}
     train = TradeSequence.from_backtest(heads.trades[heads.trades["part"] == "train"])
     for number, booster in heads.model.boosters.items():
         graph = regressor_graph(
             from_lightgbm(booster), clip=MULTIPLIER_CLAMP, metadata={"role": "risk", "profile": str(number), "training_run_id": run_id}
         )
         states = head_input(replay(train, profile_of(number), objective=Objective.WR_PF_SQRT_DD, lots=heads.lots, seed=0).states)
-        check_parity(graph, states, clamp_multiplier(booster.predict(states, num_threads=1))[:, None])
+        answer = clamp_multiplier(booster.predict(states, num_threads=1))[:, None]
+        check_parity(graph, states, answer)
+        few = golden_rows(len(states))
+        golden |= {f"risk_p{number}_x": states[few], f"risk_p{number}_value": answer[few]}
         files |= {f"risk_p{number}.onnx": graph, f"native/risk_p{number}.txt": lightgbm_text(booster).encode()}
-    return files
+    return files, golden
 
 
 def risk_verdicts(metadata: Mapping) -> list[dict]:
