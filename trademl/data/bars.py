@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['PRICES', 'COLUMNS', 'META', 'bars_frame', 'bars_hash', 'BarsReport', 'spread_factor', 'Numbers', 'read_numbers',
-           'culprit', 'leave_out', 'settle_order', 'settle_repeats', 'drop_forming', 'report_form', 'in_file',
-           'report_bars', 'check_stored', 'settle_rows', 'read_bars', 'refuse_doubts', 'inspect_bars', 'write_bars']
+           'culprit', 'leave_out', 'settle_order', 'settle_repeats', 'drop_forming', 'drop_flat', 'report_form',
+           'in_file', 'report_bars', 'check_stored', 'settle_rows', 'read_bars', 'refuse_doubts', 'inspect_bars',
+           'write_bars']
 
 # %% ../../nbs/15a_data_bars.ipynb #f438afd4
 import hashlib
@@ -21,7 +22,21 @@ import pyarrow as pa
 
 from ..clock import utc_now
 from .bar_times import check_timeframe, find_rows, read_bar_times, read_clock
-from .checks import BAR, FAULTS, IN_FRAME, RULE, Where, impossible, report_gaps, report_odd_bars, report_synthetic, when
+from trademl.data.checks import (
+    BAR,
+    FAULTS,
+    FLAT_RUN,
+    IN_FRAME,
+    RULE,
+    Gap,
+    Where,
+    flat_runs,
+    impossible,
+    report_gaps,
+    report_odd_bars,
+    report_synthetic,
+    when,
+)
 from .clocks import SECOND, distinct
 from .findings import Findings, Issue, Severity, Source, refuse
 from .layout import Layout, choose_volume, find_layout
@@ -61,6 +76,7 @@ class BarsReport:
     bars: pd.DataFrame  # UTC DatetimeIndex `time` (bar open), float64 open high low close volume, optional spread (price units)
     issues: tuple[Issue, ...]  # errors first
     source: Source
+    gaps: tuple[Gap, ...] = ()  # every jump between neighbouring bars, closures too
 
     @property
     def sha256(self) -> str:
@@ -230,6 +246,22 @@ def drop_forming(table: Table, rows, time, off, now: datetime, findings: Finding
         findings.add("future", text, count=future.sum(), row=table.line_of(row), value=when(time[future].min()), remedy="check --tz")
     return keep & ~off
 
+# %% ../../nbs/15a_data_bars.ipynb #cc645adc
+def drop_flat(table: Table, rows: np.ndarray, time: np.ndarray, numbers: Numbers, findings: Findings) -> np.ndarray:
+    """Mask of rows to keep: without long runs of flat bars. Reports `flat`. `rows` and `time` are in order."""
+    flat = flat_runs(numbers.prices[:, rows], numbers.others[0, rows])
+    if flat.any():
+        at = int(np.flatnonzero(flat)[0])
+        text = (
+            f"{table.place(int(rows[at]))}: {flat.sum():,} bars in runs of {FLAT_RUN} or more have no volume and no range, the first at"
+            f" {when(time[at])}; an exporter seems to have filled them in"
+        )
+        remedy = (
+            "export without filled bars; `trademl data repair` leaves them out, --allow-flat keeps them if the market really stood still"
+        )
+        findings.add("flat", text, count=flat.sum(), row=table.line_of(int(rows[at])), value=when(time[at]), remedy=remedy)
+    return ~flat
+
 # %% ../../nbs/15a_data_bars.ipynb #60bbe58e
 def report_form(table: Table, findings: Findings) -> None:
     """How the file was written."""
@@ -246,17 +278,21 @@ def in_file(table: Table, rows: np.ndarray) -> Where:
     return Where(lambda i: table.line_of(int(rows[i])), lambda i: table.place(int(rows[i])))
 
 # %% ../../nbs/15a_data_bars.ipynb #c211ba3e
-def report_bars(present, time, prices, volume, where: Where, findings: Findings) -> None:
-    """Everything that is odd about good bars. `present`: all open times of the file, bad rows' too, so that nothing is counted twice."""
+def report_bars(present, time, prices, volume, where: Where, findings: Findings) -> tuple[Gap, ...]:
+    """Everything that is odd about good bars; every gap.
+
+    `present`: all open times of the file, bad rows' too, so that nothing is counted twice.
+    """
     if not len(time):
-        return
+        return ()
     places = Where(
         lambda i: where.line(min(int(np.searchsorted(time, present[i])), len(time) - 1)),
         lambda i: where.place(min(int(np.searchsorted(time, present[i])), len(time) - 1)),
     )
-    report_gaps(present, places, findings)
+    gaps = report_gaps(present, places, findings)
     report_odd_bars(time, prices, volume, where, findings)
     report_synthetic(prices, volume, findings)
+    return gaps
 
 # %% ../../nbs/15a_data_bars.ipynb #c3b1cbbb
 def check_stored(table: Table, report: BarsReport) -> None:
@@ -290,6 +326,7 @@ def read_bars(
     now: datetime | None = None,  # a bar that ends after it is still forming; None asks the clock
     symbol: str | None = None,  # goes into the report
     point: float | None = None,  # price units of one point, for a spread in points
+    allow_flat: bool = False,  # keep long runs of bars without volume and range
 ) -> BarsReport:
     """Read a file of 15-minute bars (CSV, CSV.gz, Parquet, Feather; exchanges, MetaTrader 4 and 5, generic).
 
@@ -315,11 +352,14 @@ def read_bars(
     present = distinct(time)
     keep = settle_rows(table, rows, time, numbers, findings)
     rows, time = rows[keep], time[keep]
+    if not allow_flat:
+        keep = drop_flat(table, rows, time, numbers, findings)
+        rows, time = rows[keep], time[keep]
     prices, others = numbers.prices[:, rows], numbers.others[:, rows]
-    report_bars(present, time, prices, others[0], in_file(table, rows), findings)
+    gaps = report_bars(present, time, prices, others[0], in_file(table, rows), findings)
     bars = bars_frame(time, prices, *others)
     source = Source(str(path), table.format, table.sha256, table.rows, len(rows), clock, used_stamp, symbol or "", numbers.point)
-    report = BarsReport(bars, findings.frozen(), source)
+    report = BarsReport(bars, findings.frozen(), source, gaps)
     check_stored(table, report)
     return refuse_doubts(report) if strict else report
 

@@ -40,8 +40,8 @@ INFOS = (
     ("volume_column", "which of several volumes is meant", "one column taken, named in the report"),
     ("spread_points", "the spread is written in points", "multiplied by the point"),
     ("unused_columns", "columns that a bar does not have", "not read"),
-    ("closure", "weekends, daily breaks, Christmas and New Year", "kept"),
-    ("last_bar", "the last bar has much less volume than its neighbours", "kept"),
+    ("closure", "weekends, daily breaks, holidays and early closes", "kept"),
+    ("last_bar", "the last bar has much less volume than is usual at its hour", "kept"),
     ("coverage", "the first and the last event of the calendar", "kept"),
     ("unscheduled", "all-day and tentative events", "kept; they count in news_count_today only"),
 )
@@ -79,6 +79,7 @@ ERRORS = (
     ("not_positive", "a zero or negative price", "row left out"),
     ("negative_volume", "a negative volume or spread", "row left out"),
     ("ohlc", "high below low, or open or close outside of them", "row left out"),
+    ("flat", "eight or more bars in a row without volume and range: filled in by the exporter", "rows left out; --allow-flat keeps them"),
     ("off_grid", "a stamp that is not on the 15-minute grid", "row left out"),
     ("duplicate_differs", "rows with one time and different values", "last one kept"),
     ("wrong_year", "January rows that carry the year before: the future, seen a year early", "rows left out"),
@@ -148,5 +149,7 @@ def refuse(path, issues, *severities: Severity, because: str, remedy: str) -> No
     """BadDataError that lists the issues of the given severities; nothing happens when there are none."""
     found = [issue for issue in issues if issue.severity in severities]
     if found:
-        listed = "\n".join(f"  {issue.severity} {issue.kind}: {issue.message}" for issue in found)
+        listed = "\n".join(
+            f"  {issue.severity} {issue.kind}: {issue.message}" + (f"\n    -> {issue.remedy}" if issue.remedy else "") for issue in found
+        )
         raise BadDataError(f"{Path(path).name}: {because}\n{listed}\n{remedy}")

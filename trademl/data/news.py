@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'news_hash', 'news_covers_until', 'NewsReport', 'high_impact_usd', 'read_rows', 'report_junk',
-           'report_words', 'noted', 'once_each', 'settle_events', 'read_news', 'check_coverage', 'write_news']
+           'report_words', 'report_scale', 'noted', 'once_each', 'settle_events', 'read_news', 'check_coverage',
+           'write_news']
 
 # %% ../../nbs/16a_data_news.ipynb #1911971a
 import hashlib
@@ -21,6 +22,7 @@ import pyarrow as pa
 
 from ..clock import epoch_seconds, iso_z
 from trademl.data.calendar import (
+    FED,
     IMPACTS,
     PAYROLL,
     NewsLayout,
@@ -31,6 +33,7 @@ from trademl.data.calendar import (
     prove_clock,
     read_times,
     report_years,
+    scale_mapping,
 )
 from .checks import when
 from .clocks import NAT
@@ -142,22 +145,34 @@ def report_junk(table: Table, findings: Findings) -> None:
             findings.add(kind, text, count=len(found), row=found[0].line, value=found[0].text[:60])
 
 # %% ../../nbs/16a_data_news.ipynb #a70c1396
-def report_words(table: Table, rows, currency, impact, payroll, kinds, findings: Findings) -> None:
-    """`currency_unknown`, `impact_shifted` and `unscheduled` issues."""
+def report_words(table: Table, rows, currency, kinds, findings: Findings) -> None:
+    """`currency_unknown` and `unscheduled` issues."""
     odd = [r for r in rows if not re.fullmatch(r"[A-Z]{3}", currency[r])]
     if odd:
         text = f"{table.place(int(odd[0]))}: currency {currency[odd[0]]!r} is not a known currency code ({len(odd):,} such rows)"
         findings.add("currency_unknown", text, count=len(odd), row=table.line_of(int(odd[0])), value=currency[odd[0]])
-    ours = rows[payroll[rows]]
-    low = ours[impact[ours] != "high"]
-    if len(low) * 2 > len(ours):
-        row = int(low[0])
-        text = f"{table.place(row)}: US payrolls are {impact[row]!r} ({len(low)} of {len(ours)} rows) and must be high: a shifted scale"
-        remedy = "check how the source numbers impacts"
-        findings.add("impact_shifted", text, count=len(low), row=table.line_of(row), value=impact[row], remedy=remedy)
     loose = rows[kinds[rows] != "scheduled"]
     if len(loose):
         findings.add("unscheduled", f"{len(loose):,} all-day or tentative events", count=len(loose), row=table.line_of(int(loose[0])))
+
+# %% ../../nbs/16a_data_news.ipynb #d7b3c322
+def report_scale(table: Table, layout: NewsLayout, rows, impact, major, findings: Findings) -> None:
+    """An `impact_shifted` issue with the mapping that would mend it. `major`: mask of rows that must be of high impact."""
+    certain = rows[major[rows]]
+    low = certain[impact[certain] != "high"]
+    if len(low) * 2 > len(certain):
+        row, cells = int(low[0]), cells_of(layout.impact)
+        words, counts = np.unique(impact[low].astype(str), return_counts=True)
+        top = str(words[counts.argmax()])
+        event = layout.event.cell(row)
+        text = (
+            f"{table.place(row)}: {event} is of {impact[row]} impact ({len(low)} of {len(certain)} such rows) and must be high:"
+            " the scale of impacts is shifted"
+        )
+        mapping = (
+            "" if top == "holiday" else f"change {scale_mapping(impact, cells, top)} in {layout.impact.name!r}; holidays stay holidays"
+        )
+        findings.add("impact_shifted", text, count=len(low), row=table.line_of(row), value=impact[row], remedy=mapping)
 
 # %% ../../nbs/16a_data_news.ipynb #0d08e515
 def noted(table: Table, findings: Findings, kind: str, row: int, text: str, count: int, remedy: str = "") -> None:
@@ -223,7 +238,9 @@ def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = 
     report_junk(table, findings)
     rows = np.flatnonzero(keep & (utc != NAT))
     rows = rows[~report_years(table, utc[rows], rows, payroll[rows], findings)]
-    report_words(table, rows, currency, impact, payroll, kinds, findings)
+    report_words(table, rows, currency, kinds, findings)
+    fed = (currency == "USD") & np.array([bool(FED.search(name)) for name in event])
+    report_scale(table, layout, rows, impact, payroll if payroll[rows].any() else fed, findings)
     data = {"time": utc.view("M8[ns]"), "currency": currency, "impact": impact, "event": event, "time_kind": kinds}
     events = settle_events(table, pd.DataFrame({name: values[rows] for name, values in data.items()}).assign(row=rows), findings)
     if not len(events):

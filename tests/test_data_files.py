@@ -1,0 +1,334 @@
+"""Files that are not what they seem: each ends right or is refused, with the sentence that a user reads."""
+
+import contextlib
+import gzip
+import io
+import json
+import zipfile
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.feather
+import pyarrow.parquet
+import pytest
+from bars_files import COLUMNS, kinds, lines, market, weekly, write
+
+from trademl.data.bars import bars_hash, inspect_bars, read_bars, write_bars
+from trademl.data.news import read_news
+from trademl.data.tables import read_names
+from trademl.errors import BadDataError
+
+DAY = pd.Timedelta("1D")
+
+
+# --- files that are something else
+
+
+def xlsx() -> bytes:
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w") as archive:
+        archive.writestr("[Content_Types].xml", "")
+        archive.writestr("xl/workbook.xml", "")
+    return packed.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a\nsize 1543956\n", "Git LFS pointer.*run `git lfs pull`"),
+        (b"/annex/objects/SHA256E-s1543956--4d7a.csv\n", "git-annex pointer.*run `git annex get`"),
+        (b"<!DOCTYPE html><html><title>Sign in</title>", "web page"),
+        (b"\xef\xbb\xbf<html>", "web page"),
+        (xlsx(), "Excel workbook; save the sheet as CSV"),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1", "Excel workbook"),
+        (b"BZh91AY&SY", "packed with bzip2"),
+        (b"SQLite format 3\0", "SQLite"),
+        (b"FEA1" + bytes(40), "Feather file of version 1"),
+        (b"PK\x03\x04" + bytes(30), "damaged or cut short"),
+    ],
+)
+@pytest.mark.parametrize("packed", [False, True])
+def test_strangers_are_named_with_the_remedy(tmp_path, content, says, packed):
+    if packed and content.startswith((b"PK", b"\xd0")):
+        pytest.skip("a packed packed file")
+    file = tmp_path / "bars.csv"
+    file.write_bytes(gzip.compress(content) if packed else content)
+    for reader in (read_bars, read_names, read_news):
+        with pytest.raises(BadDataError, match=says):
+            reader(file)
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "a.feather", "a.csv.gz"])
+@pytest.mark.parametrize("share", [0.02, 0.3, 0.5, 0.9, 0.999])
+def test_cut_files(tmp_path, name, share):
+    whole = tmp_path / name
+    write_bars(market(3000), whole)
+    data = whole.read_bytes()
+    cut = tmp_path / f"cut-{name}"
+    cut.write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(BadDataError, match=r"is not a whole (parquet|feather) file|damaged or cut short"):
+        read_bars(cut)
+    with contextlib.suppress(BadDataError):
+        read_names(cut)  # what `--kind auto` asks first: an answer or a refusal
+
+
+@pytest.mark.parametrize("at", [0.3, 0.6, 0.95])
+def test_parquet_with_damaged_bytes_inside(tmp_path, at):
+    file = tmp_path / "a.parquet"
+    write_bars(market(3000), file)
+    data = bytearray(file.read_bytes())
+    start = int(len(data) * at)
+    data[start : start + 64] = bytes(64)
+    file.write_bytes(data)
+    with pytest.raises(BadDataError):
+        read_bars(file)
+
+
+# --- one mark for two things
+
+
+def comma_rows(frame, decimals=2):
+    """Fields by comma, decimals by comma too."""
+    return [line.replace(".", ",") if i else line for i, line in enumerate(lines(frame, stamps="%Y-%m-%d %H:%M", decimals=decimals))]
+
+
+@pytest.mark.parametrize("price", [42_000.0, 1.08])
+def test_a_separator_that_is_the_decimal_mark_too(tmp_path, price):
+    frame = market(price=price, decimals=5 if price < 2 else 2)
+    frame["volume"] = frame["volume"].round() + 1
+    rows = comma_rows(frame, decimals=5 if price < 2 else 2)
+    with pytest.raises(BadDataError, match=r"line 1: the header names 6 columns and the rows have 10 fields\. Numbers seem to be written"):
+        read_bars(write(tmp_path / "a.csv", rows), tz="UTC")
+    with pytest.raises(BadDataError, match=r"commas separate the fields and seem to be the decimal mark too.* is one price"):
+        read_bars(write(tmp_path / "b.csv", rows[1:]), tz="UTC")
+    bare = [row.replace("-", ".").replace(" ", ",", 1) for row in rows[1:]]  # MetaTrader 4: date and time apart
+    with pytest.raises(BadDataError, match="export with a decimal point, or with semicolons"):
+        read_bars(write(tmp_path / "c.csv", bare), tz="UTC")
+
+
+def test_thousands_marks_beside_decimal_points(tmp_path):
+    frame = market(60)
+    frame["volume"] = np.arange(60) + 1000.0
+    rows = [line if i == 0 else f"{line.rsplit(';', 1)[0]};{1000 + i - 1:,}" for i, line in enumerate(lines(frame, sep=";"))]
+    report = read_bars(write(tmp_path / "a.csv", rows))
+    assert report.bars["volume"].tolist() == frame["volume"].tolist()
+
+
+# --- numbers as text
+
+
+@pytest.mark.parametrize("style", ["{:.2f}", "{:,.2f}", "comma"])
+def test_numbers_as_text_in_parquet_are_converted(tmp_path, style):
+    frame = market()
+    write_ = (lambda v: f"{v:.2f}".replace(".", ",")) if style == "comma" else style.format
+    data = {"time": pa.array(frame.index.asi8, pa.timestamp("ns", tz="UTC"))}
+    data |= {name: [write_(v) for v in frame[name]] for name in COLUMNS[:4]} | {"volume": frame["volume"].astype(str).tolist()}
+    pa.parquet.write_table(pa.table(data), tmp_path / "a.parquet")
+    pd.testing.assert_frame_equal(read_bars(tmp_path / "a.parquet").bars, frame, check_freq=False, check_exact=True)
+
+
+@pytest.mark.parametrize("style", ["${:.2f}", "{:.2f} USD", "{:,.0f}"])
+def test_numbers_as_text_that_cannot_be_read_in_one_way_are_refused(tmp_path, style):
+    frame = market()
+    data = {"time": pa.array(frame.index.asi8, pa.timestamp("ns", tz="UTC"))}
+    data |= {name: [style.format(v) for v in frame[name]] for name in COLUMNS[:4]} | {"volume": frame["volume"].tolist()}
+    pa.parquet.write_table(pa.table(data), tmp_path / "a.parquet")
+    with pytest.raises(BadDataError, match=r"open .* is not a number, like most of the column; export prices and volumes as plain numbers"):
+        read_bars(tmp_path / "a.parquet")
+
+
+# --- JSON
+
+
+def json_events():
+    fridays = (pd.date_range("2023-01-01", periods=24, freq="WOM-1FRI") + pd.Timedelta("8h30min")).tz_localize("America/New_York")
+    return [
+        {"title": "Non-Farm Employment Change", "country": "USD", "date": t.isoformat(), "impact": "High", "actual": None} for t in fridays
+    ]
+
+
+@pytest.mark.parametrize("shape", ["records", "columns", "pandas", "wrapped", "lines"])
+@pytest.mark.parametrize("packed", [False, True])
+def test_json_calendars(tmp_path, shape, packed):
+    events = json_events()
+    columns = {key: [event[key] for event in events] for key in events[0]}
+    text = {
+        "records": json.dumps(events, indent=1),
+        "columns": json.dumps(columns),
+        "pandas": pd.DataFrame(events).to_json(),
+        "wrapped": json.dumps({"status": "ok", "count": 24, "events": events}),
+        "lines": "\n".join(json.dumps(event) for event in events),
+    }[shape]
+    file = tmp_path / "calendar.json"
+    file.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    report = read_news(file)
+    assert len(report.events) == 24
+    assert "24 of 24 payroll rows" in kinds(report)["clock"].message
+    assert read_names(file)[:2] == ("title", "country")
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('[{"date": "2024-01-05", "imp', "line 1: is not whole JSON"),
+        ('{"a": [1, 2], "b": [1]}', "must be a list of records"),
+        ("[1, 2, 3]", "must be a list of records"),
+        ("[]", "must be a list of records"),
+        ("[" * 100_000, "nested too deep|not whole JSON"),
+    ],
+)
+def test_json_that_is_not_a_table(tmp_path, text, says):
+    file = tmp_path / "calendar.json"
+    file.write_text(text)
+    for reader in (read_news, read_bars, read_names):
+        with pytest.raises(BadDataError, match=says):
+            reader(file)
+
+
+def test_bars_as_json(tmp_path):
+    frame = market(50)
+    rows = [[int(t.timestamp() * 1000), *(f"{v:.2f}" for v in row[:4]), str(row[4])] for t, *row in frame.itertuples()]
+    file = tmp_path / "klines.json"
+    file.write_text(json.dumps(rows))
+    assert read_bars(file).sha256 == bars_hash(frame)
+    file.write_text(json.dumps([dict(zip(("time", *COLUMNS), row, strict=True)) for row in rows]))
+    assert read_bars(file).sha256 == bars_hash(frame)
+
+
+# --- closures and gaps
+
+
+def test_holidays_and_early_closes_are_closures_and_every_gap_is_listed(tmp_path):
+    frame = weekly(weeks=10, start="2024-02-12")
+    ny = frame.index.tz_convert("America/New_York")
+    good_friday = (ny >= "2024-03-28 17:00") & (ny < "2024-03-31 17:00")
+    early_close = (ny >= "2024-02-19 13:00") & (ny < "2024-02-19 17:00")
+    holed = frame[~(good_friday | early_close)]
+    report = read_bars(write(tmp_path / "a.csv", lines(holed, decimals=5)), strict=True)
+    assert "gap" not in kinds(report)
+    assert kinds(report)["closure"].count == 11  # ten weekends, one of them long, and the early close
+    assert len(report.gaps) == 11
+    assert all(gap.is_closure for gap in report.gaps)
+    assert ("2024-02-19T17:45:00Z", "2024-02-19T22:00:00Z", 16) in [(gap.last, gap.first, gap.missing) for gap in report.gaps]
+    lost = holed.drop(holed.index[200:203])
+    report = read_bars(write(tmp_path / "b.csv", lines(lost, decimals=5)))
+    assert kinds(report)["gap"].count == 3
+    assert [gap.missing for gap in report.gaps if not gap.is_closure] == [3]
+
+
+def test_a_week_without_bars_is_a_gap_and_not_a_closure():
+    frame = weekly(weeks=10, start="2024-02-12")
+    ny = frame.index.tz_convert("America/New_York")
+    lost = frame[~((ny >= "2024-03-18 17:00") & (ny < "2024-03-25 17:00"))]
+    assert "gap" in {issue.kind for issue in inspect_bars(lost)}
+
+
+def test_nights_of_a_market_with_short_days_are_closures():
+    frame = weekly(weeks=8)
+    ny = frame.index.tz_convert("America/New_York")
+    clock = ny.hour * 60 + ny.minute
+    issues = {issue.kind: issue for issue in inspect_bars(frame[(clock >= 570) & (clock < 960) & (ny.day_of_week < 5)])}
+    assert "gap" not in issues
+    assert issues["closure"].count == 39
+
+
+# --- bars that somebody filled in
+
+
+def filled(frame, start, bars):
+    frame = frame.copy()
+    price = frame["close"].iloc[start - 1]
+    frame.iloc[start : start + bars] = [price, price, price, price, 0.0]
+    return frame
+
+
+def test_long_flat_runs_are_refused_and_short_halts_are_kept(tmp_path):
+    halt = filled(market(), 100, 7)
+    report = read_bars(write(tmp_path / "a.csv", lines(halt)))
+    assert report.sha256 == bars_hash(halt)
+    assert report.is_clean
+    dead = filled(market(), 100, 8)
+    file = write(tmp_path / "b.csv", lines(dead))
+    report = read_bars(file)
+    assert (kinds(report)["flat"].count, kinds(report)["flat"].first_row) == (8, 102)
+    assert "gap" not in kinds(report)
+    with pytest.raises(BadDataError, match=r"8 bars in runs of 8 or more have no volume and no range.*\n.*--allow-flat"):
+        report.require_clean()
+    assert report.sha256 == bars_hash(dead.drop(dead.index[100:108]))
+    assert read_bars(file, allow_flat=True).require_clean().sha256 == bars_hash(dead)
+
+
+def test_weekends_filled_by_the_exporter_are_refused(tmp_path):
+    frame = market(96 * 14)
+    for day in (4, 11):
+        frame = filled(frame, 96 * day + 88, 192)
+    with pytest.raises(BadDataError, match="384 bars in runs of 8 or more"):
+        read_bars(write(tmp_path / "a.csv", lines(frame))).require_clean()
+
+
+# --- the last bar
+
+
+def test_the_last_bar_is_compared_with_its_own_hour(tmp_path):
+    frame = market(96 * 10 + 12)  # ends at 02:45
+    night = frame.index.hour < 4
+    frame.loc[night, "volume"] = (frame.loc[night, "volume"] / 500).round(3) + 0.001
+    assert "last_bar" not in kinds(read_bars(write(tmp_path / "a.csv", lines(frame))))  # quiet, as every night
+    frame.iloc[-1, 4] = 0.001
+    report = read_bars(write(tmp_path / "b.csv", lines(frame)))
+    assert "is usual at its hour; it may not be whole" in kinds(report)["last_bar"].message
+
+
+# --- calendars
+
+
+def calendar(tmp_path, rows, header="time,currency,impact,event"):
+    return write(tmp_path / "calendar.csv", [header, *rows])
+
+
+def payrolls(impact="high", months=24):
+    fridays = (pd.date_range("2023-01-01", periods=months, freq="WOM-1FRI") + pd.Timedelta("8h30min")).tz_localize("America/New_York")
+    return [f"{t:%Y-%m-%dT%H:%M:%SZ},USD,{impact},Non-Farm Employment Change" for t in fridays.tz_convert("UTC")]
+
+
+@pytest.mark.parametrize("stamp", ["2023-02-20T23:59:59Z", "2023-02-20T23:59:00Z", "2023-02-21T04:59:59Z", "2023-02-20T22:59:59.999Z"])
+def test_ends_of_days_are_all_day(tmp_path, stamp):
+    others = [f"2023-0{month}-03T{stamp[11:]},USD,low,Day {month}" for month in (4, 6)]  # 23:59 alone can be a real release
+    report = read_news(calendar(tmp_path, [*payrolls(), *others, f"{stamp},USD,high,Election"]))
+    election = report.events[report.events["event"] == "Election"].iloc[0]
+    assert election["time_kind"] == "all_day"
+    assert election["time"] == pd.Timestamp("2023-02-20", tz="UTC")
+
+
+@pytest.mark.parametrize(
+    ("words", "mapping"),
+    [
+        ({"high": "2", "medium": "1", "low": "0"}, "change '2' to high, '1' to medium, '0' to low in 'impact'"),
+        ({"high": "Medium", "medium": "Low", "low": "None"}, "change 'Medium' to high, 'Low' to medium, 'None' to low in 'impact'"),
+        ({"high": "1", "medium": "0", "low": "0"}, "change '1' to high, '0' to medium in 'impact'"),
+    ],
+)
+def test_a_shifted_scale_is_refused_with_the_mapping(tmp_path, words, mapping):
+    others = [f"2023-03-0{i}T10:00:00Z,USD,{words[name]},Event {i}" for i, name in enumerate(("medium", "low"), 1)]
+    holiday = "2023-02-20T00:00:00Z,USD,Bank Holiday,Presidents Day"
+    report = read_news(calendar(tmp_path, [*payrolls(words["high"]), *others, holiday]))
+    with pytest.raises(BadDataError, match=r"must be high: the scale of impacts is shifted") as refusal:
+        report.require_clean()
+    assert mapping in str(refusal.value)
+    assert "holidays stay holidays" in str(refusal.value)
+
+
+def test_a_shifted_scale_without_payrolls_shows_at_the_fed(tmp_path):
+    fed = [f"2023-0{month}-01T18:00:00Z,USD,medium,Federal Funds Rate" for month in range(2, 9, 2)]
+    report = read_news(calendar(tmp_path, fed), tz="UTC")
+    assert "Federal Funds Rate is of medium impact (4 of 4 such rows)" in kinds(report)["impact_shifted"].message
+
+
+def test_a_release_a_minute_before_midnight_is_a_release(tmp_path):
+    rows = [
+        *payrolls(),
+        "2023-02-20T23:59:00Z,AUD,low,MI Inflation Expectations",
+        "2023-03-20T14:59:00Z,USD,low,Richmond Manufacturing Index",
+    ]
+    assert set(read_news(calendar(tmp_path, rows)).events["time_kind"]) == {"scheduled"}
