@@ -332,3 +332,47 @@ def test_a_release_a_minute_before_midnight_is_a_release(tmp_path):
         "2023-03-20T14:59:00Z,USD,low,Richmond Manufacturing Index",
     ]
     assert set(read_news(calendar(tmp_path, rows)).events["time_kind"]) == {"scheduled"}
+
+
+# --- timeframes
+
+
+def glued(*parts):
+    """Frames one after the other, without repeated times."""
+    frame = pd.concat(parts)
+    return frame[~frame.index.duplicated()]
+
+
+@pytest.mark.parametrize("step", ["1min", "5min", "30min", "1h", "4h"])
+@pytest.mark.parametrize("first", [True, False])
+def test_a_stretch_of_another_timeframe_is_refused_with_counts_and_dates(tmp_path, step, first):
+    other = market(300, start="2024-01-01", step=step)
+    later = market(96 * 30, start=other.index[-1].ceil("1D") + DAY)
+    if not first:
+        later = market(96 * 30, start="2023-11-01")
+    file = write(tmp_path / "a.csv", lines(glued(*((other, later) if first else (later, other)))))
+    minutes = int(pd.Timedelta(step).total_seconds() // 60)
+    date = f"{other.index[0]:%Y-%m-%dT%H:%M:%S}"
+    with pytest.raises(BadDataError, match=rf"not all of the 3,180 bars are 15 minutes apart: 300 bars {minutes} minutes apart.*{date}"):
+        read_bars(file)
+
+
+def test_a_year_of_hours_before_quarters_is_not_a_file_of_quarters_with_closures(tmp_path):
+    hours = weekly(weeks=52, start="2023-01-02")
+    hours = hours[hours.index.minute == 0]
+    quarters = weekly(weeks=8, start="2024-01-01")
+    with pytest.raises(BadDataError, match=r"60 minutes apart \(H1\), from 2023-01-02T00:00:00 to 2023-12-31T23:00:00"):
+        read_bars(write(tmp_path / "a.csv", lines(glued(hours, quarters), decimals=5)))
+
+
+def test_many_missing_bars_are_not_another_timeframe(tmp_path):
+    frame = market(4000)
+    kept = frame[np.random.default_rng(0).random(4000) < 0.35]  # an illiquid market
+    assert len(read_bars(write(tmp_path / "a.csv", lines(kept))).bars) == len(kept)
+
+
+@pytest.mark.parametrize("step", ["5min", "1h"])
+def test_one_other_timeframe_is_counted_and_dated_too(tmp_path, step):
+    frame = market(400, step=step)
+    with pytest.raises(BadDataError, match=r"400 bars are .* apart \((M5|H1)\), from 2024-01-08T00:00:00 to .*only 15-minute bars"):
+        read_bars(write(tmp_path / "a.csv", lines(frame)))
