@@ -4,6 +4,8 @@ import contextlib
 import gzip
 import io
 import json
+import subprocess
+import sys
 import zipfile
 
 import numpy as np
@@ -376,3 +378,104 @@ def test_one_other_timeframe_is_counted_and_dated_too(tmp_path, step):
     frame = market(400, step=step)
     with pytest.raises(BadDataError, match=r"400 bars are .* apart \((M5|H1)\), from 2024-01-08T00:00:00 to .*only 15-minute bars"):
         read_bars(write(tmp_path / "a.csv", lines(frame)))
+
+
+# --- symbols
+
+
+def with_symbols(frame, symbols, header="time,open,high,low,close,volume"):
+    rows = lines(frame, header=header)
+    return [f"{rows[0]},symbol", *(f"{row},{symbol}" for row, symbol in zip(rows[1:], symbols, strict=True))]
+
+
+def test_the_symbol_is_taken_from_the_column_or_the_flag_or_is_unknown(tmp_path):
+    frame = market()
+    file = write(tmp_path / "a.csv", with_symbols(frame, ["ETH/USD"] * 300))
+    assert read_bars(file).symbol == "ETH/USD"
+    assert read_bars(file, symbol="ETHUSD").symbol == "ETHUSD"
+    with pytest.raises(BadDataError, match=r"the column 'symbol' says ETH/USD, and BTCUSD is asked for; .*--symbol ETH/USD"):
+        read_bars(file, symbol="BTCUSD")
+    plain = write(tmp_path / "b.csv", lines(frame))
+    report = read_bars(plain)
+    assert report.symbol == ""
+    assert "symbol unknown: no column says whose bars these are; give --symbol" in kinds(report)["symbol"].message
+    assert read_bars(plain, symbol="BTCUSD").symbol == "BTCUSD"
+    assert report.sha256 == read_bars(file).sha256  # the hash is of the bars
+
+
+@pytest.mark.parametrize("how", ["after", "woven"])
+def test_two_symbols_are_refused_with_the_way_to_split(tmp_path, how):
+    rows = lines(market(), header="")
+    other = lines(market(seed=9, price=2300.0), header="")
+    if how == "after":
+        body = [f"{row},BTCUSD" for row in rows] + [f"{row},ETHUSD" for row in other]
+    else:
+        body = [line for pair in zip(rows, other, strict=True) for line in (f"{pair[0]},BTCUSD", f"{pair[1]},ETHUSD")]
+    file = write(tmp_path / "both.csv", ["time,open,high,low,close,volume,symbol", *body])
+    line = 302 if how == "after" else 3
+    with pytest.raises(
+        BadDataError, match=rf"line {line} .*'ETHUSD' after 'BTCUSD'.*2 symbols, BTCUSD \(300 rows\), ETHUSD \(300 rows\)"
+    ) as refusal:
+        read_bars(file)
+    command = str(refusal.value).partition("such as: ")[2]
+    done = subprocess.run(command, shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    split = read_bars(tmp_path / "btcusd.csv")
+    assert (split.symbol, split.sha256) == ("BTCUSD", bars_hash(market()))
+
+
+def test_the_way_to_split_a_parquet_file(tmp_path):
+    frame = pd.concat([market().assign(ticker="BTCUSD"), market(seed=9).assign(ticker="ETHUSD")]).reset_index()
+    frame.to_parquet(tmp_path / "both.parquet")
+    with pytest.raises(BadDataError, match="'ticker' is 'ETHUSD' after 'BTCUSD'") as refusal:
+        read_bars(tmp_path / "both.parquet")
+    command = str(refusal.value).partition("such as: python ")[2]
+    done = subprocess.run(f"{sys.executable} {command}", shell=True, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert read_bars(tmp_path / "btcusd.csv").sha256 == bars_hash(market())
+
+
+def test_two_symbols_without_a_header(tmp_path):
+    rows = [f"{name},{row}" for name, seed in (("EURUSD", 3), ("GBPUSD", 9)) for row in lines(market(seed=seed), header="")]
+    with pytest.raises(BadDataError, match="'GBPUSD' after 'EURUSD'"):
+        read_bars(write(tmp_path / "a.csv", rows))
+    assert read_bars(write(tmp_path / "b.csv", rows[:300])).symbol == "EURUSD"
+
+
+def test_imported_bars_carry_symbol_timeframe_clock_and_origin(tmp_path):
+    file = write(tmp_path / "gold.csv", lines(weekly(), stamps="%Y.%m.%d,%H:%M", header="", decimals=5))
+    report = read_bars(file, tz="UTC", symbol="XAUUSD")
+    write_bars(report.bars, tmp_path / "gold.parquet", report.source)
+    stored = read_bars(tmp_path / "gold.parquet")
+    assert (stored.symbol, stored.timeframe, stored.source.tz) == ("XAUUSD", "15min", "UTC")
+    assert (stored.source.origin.name, stored.source.origin.sha256) == ("gold.csv", report.source.sha256)
+    assert stored.origin_sha256 == report.source.sha256
+    with pytest.raises(BadDataError, match="the imported file says XAUUSD, and BTCUSD is asked for"):
+        read_bars(tmp_path / "gold.parquet", symbol="BTCUSD")
+    write_bars(stored.bars, tmp_path / "again.parquet", stored.source)
+    assert (tmp_path / "again.parquet").read_bytes() == (tmp_path / "gold.parquet").read_bytes()
+
+
+@pytest.mark.parametrize("about", ["no json", "[]", "{}", '{"sha256": 7}', '{"sha256": "x", "kind": "news"}'])
+def test_metadata_that_cannot_be_read(tmp_path, about):
+    write_bars(market(), tmp_path / "a.parquet")
+    data = pa.parquet.read_table(tmp_path / "a.parquet").replace_schema_metadata({"trademl": about})
+    pa.parquet.write_table(data, tmp_path / "a.parquet")
+    with pytest.raises(BadDataError, match=r"import the source again|name another file"):
+        read_bars(tmp_path / "a.parquet")
+
+
+@pytest.mark.parametrize("price", [2300.0, 2_000_000.0])
+def test_a_price_level_that_jumps_is_named(tmp_path, price):
+    frame = pd.concat([market(300), market(300, start="2024-01-11 03:00", price=price, seed=9)])
+    report = read_bars(write(tmp_path / "a.csv", lines(frame)))
+    assert (kinds(report)["level"].count, kinds(report)["level"].first_row) == (1, 302)
+    with pytest.raises(BadDataError, match=r"line 302 .*the price goes from .* and stays there \(1 such jump\): two symbols, a split"):
+        report.require_clean()
+
+
+def test_a_crash_and_a_wild_bar_are_not_levels():
+    frame = market(600)
+    frame.iloc[300, :4] /= 10
+    frame.iloc[400:, :4] *= 0.35
+    assert "level" not in {issue.kind for issue in inspect_bars(frame)}

@@ -12,7 +12,7 @@ import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -37,8 +37,9 @@ from trademl.data.calendar import (
 )
 from .checks import when
 from .clocks import NAT
-from .findings import Findings, Issue, Severity, Source, refuse
+from .findings import Findings, Issue, Origin, Severity, Source, refuse
 from .stamps import Stamps
+from .symbols import META, stored_about, stored_origin
 from .tables import Table, read_table, write_table
 from ..errors import BadDataError
 
@@ -245,8 +246,11 @@ def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = 
     events = settle_events(table, pd.DataFrame({name: values[rows] for name, values in data.items()}).assign(row=rows), findings)
     if not len(events):
         refuse(path, findings.frozen(), Severity.ERROR, because="no event is left", remedy="export it again")
-    source = Source(str(path), table.format, table.sha256, table.rows, len(events), clock, "")
+    about = stored_about(table, "news")
+    source = Source(str(path), table.format, table.sha256, table.rows, len(events), clock, "", origin=stored_origin(about))
     report = NewsReport(events, findings.frozen(), source)
+    if about and about["sha256"] != report.sha256:
+        raise BadDataError(f"{table.path.name}: holds other events than were imported; import the source again")
     if strict:
         because, remedy = "strict reading refuses what follows", "mend it, or read without --strict"
         refuse(path, report.issues, Severity.WARNING, Severity.ERROR, because=because, remedy=remedy)
@@ -277,12 +281,12 @@ def write_news(events: pd.DataFrame, path: str | os.PathLike, source: Source | N
     sha256 = news_hash(events)
     about = {"kind": "news", "schema": 1, "sha256": sha256, "tz": "UTC", **more}
     if source is not None:
-        about["source"] = {"name": Path(source.path).name, "sha256": source.sha256, "tz": source.tz}
+        about["source"] = asdict(source.origin or Origin(Path(source.path).name, source.sha256, source.tz))
     ticks = pd.DatetimeIndex(events["time"]).as_unit("ns").asi8
     if Path(path).name.lower().endswith((".csv", ".csv.gz")):
         time = pa.array(np.datetime_as_string(ticks.view("M8[ns]"), unit="s", timezone="UTC"))
     else:
         time = pa.array(ticks, pa.timestamp("ns", tz="UTC"))
     columns = {"time": time} | {name: pa.array(events[name].astype(str).tolist(), pa.string()) for name in FIELDS}
-    write_table(pa.table(columns).replace_schema_metadata({"trademl": json.dumps(about, sort_keys=True)}), path)
+    write_table(pa.table(columns).replace_schema_metadata({META: json.dumps(about, sort_keys=True)}), path)
     return sha256
