@@ -343,6 +343,7 @@ def read_bars(
     now: datetime | None = None,  # a bar that ends after it is still forming; None asks the clock
     symbol: str | None = None,  # whose bars; None = what the file says, else unknown
     point: float | None = None,  # price units of one point, for a spread in points
+    trust_clock: bool = False,  # keep a clock that the market's closes disprove
     allow_flat: bool = False,  # keep long runs of bars without volume and range
 ) -> BarsReport:
     """Read a file of 15-minute bars (CSV, CSV.gz, Parquet, Feather; exchanges, MetaTrader 4 and 5, generic).
@@ -363,7 +364,7 @@ def read_bars(
     stamps = parse_stamps(table, layout.time, layout.clock)
     rows = find_rows(table, layout, stamps, findings)
     check_timeframe(stamps.wall[rows] if stamps.offset is None else stamps.utc[rows], table, findings)
-    utc, clock = read_clock(table, layout, stamps, rows, tz, findings)
+    utc, clock, has_zone = read_clock(table, layout, stamps, rows, tz, findings, trust_clock)
     time, off, used_stamp = read_bar_times(table, layout, utc, rows, stamp, findings)
     keep = drop_forming(table, rows, time, off, now or utc_now(), findings)
     rows, time = rows[keep], time[keep]
@@ -377,7 +378,7 @@ def read_bars(
     gaps = report_bars(present, time, prices, others[0], in_file(table, rows), findings)
     bars = bars_frame(time, prices, *others)
     read = (table.format, table.sha256, table.rows, len(rows), clock, used_stamp, symbol, numbers.point)
-    report = BarsReport(bars, findings.frozen(), Source(str(path), *read, "15min", stored_origin(about)), gaps)
+    report = BarsReport(bars, findings.frozen(), Source(str(path), *read, "15min", stored_origin(about), has_zone), gaps)
     check_stored(table, about, report.sha256)
     return refuse_doubts(report) if strict else report
 
@@ -423,7 +424,7 @@ def write_bars(bars: pd.DataFrame, path: str | os.PathLike, source: Source | Non
     sha256 = bars_hash(bars)
     about = {"kind": "bars", "schema": 1, "timeframe": "15min", "sha256": sha256, "tz": "UTC", "stamp": "open", **more}
     if source is not None:
-        first = source.origin or Origin(Path(source.path).name, source.sha256, source.tz, source.stamp, source.point)
+        first = source.origin or Origin(Path(source.path).name, source.sha256, source.tz, source.stamp, source.point, source.has_zone)
         about |= {"source": asdict(first), "symbol": source.symbol}
     ticks = bars.index.as_unit("ns").asi8
     if Path(path).name.lower().endswith((".csv", ".csv.gz")):

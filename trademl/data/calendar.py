@@ -18,10 +18,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from .checks import when
-from .clocks import COMMON, DAY, FIXED, HOUR, MINUTE, NAT, SECOND, localise, new_york_time_of_day, zone
+from .clocks import COMMON, DAY, ENOUGH, FIXED, HOUR, MINUTE, NAT, SECOND, localise, new_york_time_of_day, zone
 from .findings import Findings
 from .layout import find_time, has_time_of_day, tidy_name
-from .stamps import Stamps, parse_stamps
+from .stamps import Stamps, parse_stamps, swapped_from
 from .tables import Column, Table
 from ..errors import BadDataError
 
@@ -199,6 +199,13 @@ def read_times(table: Table, layout: NewsLayout) -> tuple[Stamps, np.ndarray]:
             )
         kinds[blank] = "tentative"
     stamps = parse_stamps(table, time, clock)
+    known = np.flatnonzero(stamps.wall != NAT)
+    at = swapped_from(stamps.wall[known])
+    if at is not None:
+        raise BadDataError(
+            f"{table.place(int(known[at]))}: the dates are half swapped: {when(stamps.wall[known[at]])[:10]} does not follow the row"
+            " before, and with day and month exchanged where both are at most 12 all rows run on. Export the calendar again"
+        )
     if layout.time_kind is None:
         stamps, late = end_of_day(stamps)
         kinds[late & (kinds == "scheduled")] = "all_day"
@@ -223,7 +230,7 @@ def clock_that_fits(wall: np.ndarray) -> str:
     best = max(hits.values())
     if best >= PROVEN * len(wall):
         names = [name for name, n in hits.items() if n == best][:2]
-        return f"with {' or '.join(f'--tz {name}' for name in names)} {best} of {len(wall)} do"
+        return f"with {' or '.join(f'--news-tz {name}' for name in names)} {best} of {len(wall)} do"
     name = max(hits, key=hits.get)
     return f"no clock brings them there (the best, {name}, {best} of {len(wall)}): the file mixes clocks; take another one"
 
@@ -235,32 +242,40 @@ def failed(table: Table, utc: np.ndarray, rows: np.ndarray, wall: np.ndarray, na
     local = int(new_york_time_of_day(utc[wrong[:1]])[0]) // MINUTE
     return BadDataError(
         f"{table.place(first)}: US payrolls at {local // 60:02}:{local % 60:02} New York under {name}, but they are released at 08:30;"
-        f" {len(rows) - len(wrong)} of {len(rows)} rows do: {clock_that_fits(wall[rows])}"
+        f" {len(rows) - len(wrong)} of {len(rows)} rows do{'' if len(rows) >= ENOUGH else f' ({ENOUGH} would settle it)'}:"
+        f" {clock_that_fits(wall[rows])}. --trust-clock insists on {name}"
     )
 
 # %% ../../nbs/16_data_calendar.ipynb #32dd7ecf
 def not_verified(table: Table, tz: str | None, labelled: bool, findings: Findings) -> None:
-    """A calendar without payroll rows: refused without --tz, a warning with it. An imported one was proven when it was imported."""
+    """A calendar without payroll rows: refused without --news-tz, a warning with it. An imported one was proven when it was imported."""
     if "trademl" in table.metadata:
         return
     if tz is None:
         raise BadDataError(
             f"{table.path.name}: clock not verified: no US payroll row (such as 'Non-Farm Employment Change') to check it with;"
-            " say which clock it keeps, such as --tz UTC or --tz America/New_York"
+            " say which clock it keeps, such as --news-tz UTC or --news-tz America/New_York"
         )
     findings.add("not_verified", f"clock not verified: no payroll row; read as {'the zone of its stamps' if labelled else tz}")
 
 # %% ../../nbs/16_data_calendar.ipynb #28e1a3b6
 def prove_clock(
-    table: Table, layout: NewsLayout, stamps: Stamps, payroll: np.ndarray, timed: np.ndarray, tz: str | None, findings: Findings
+    table: Table,
+    layout: NewsLayout,
+    stamps: Stamps,
+    payroll: np.ndarray,  # bool (n,)
+    timed: np.ndarray,  # bool (n,): rows with a time of day
+    tz: str | None,  # --news-tz
+    findings: Findings,
+    trust: bool = False,  # --trust-clock: keep a clock that payrolls contradict
 ):
-    """UTC (int64 ns) of all rows and the name of their clock. BadDataError when the clock is not proven."""
+    """UTC (int64 ns) of all rows and the name of their clock. BadDataError when payrolls contradict the clock, or none is known."""
     forced, tz = (tz.startswith("wall:"), tz.removeprefix("wall:")) if tz else (False, None)
     labelled = (stamps.offset is not None or layout.is_utc) and not forced
     wall, name = stamps.wall, table.path.name
     label = (stamps.label if stamps.offset is not None else "UTC") if labelled else ""
     written = None if not labelled else wall if stamps.offset is None else stamps.utc  # UTC by the file's zone
-    given = None if tz is None else localise(wall, zone(tz)).utc  # UTC by --tz
+    given = None if tz is None else localise(wall, zone(tz)).utc  # UTC by --news-tz
     rows = np.flatnonzero(payroll & timed)
 
     def proven(utc):
@@ -274,16 +289,20 @@ def prove_clock(
             f" payrolls must fall at 08:30 New York: {clock_that_fits(wall[rows])}"
         )
     elif not proven(written) and not proven(given):
-        raise failed(table, written if labelled else given, rows, wall, label or tz)
+        problem = failed(table, written if labelled else given, rows, wall, label or tz)
+        if not trust:
+            raise problem
+        findings.add("clock_doubtful", str(problem), count=len(rows), value=label or tz)
     elif labelled and not proven(written):
         text = f"under the zone of the stamps {payroll_hits(written[rows])} of {len(rows)} payroll rows fall at 08:30 New York"
-        findings.add("relabelled", f"{text}; under --tz {tz} {payroll_hits(given[rows])} do, and it was used", value=tz)
+        findings.add("relabelled", f"{text}; under --news-tz {tz} {payroll_hits(given[rows])} do, and it was used", value=tz)
         labelled = False
     if labelled and given is not None and not np.array_equal(written, given):
-        findings.add("tz_ignored", f"the stamps carry their own zone, and payrolls prove it; --tz {tz} is not used", value=tz)
+        findings.add("tz_ignored", f"the stamps carry their own zone, and payrolls agree with it; --news-tz {tz} is not used", value=tz)
     utc = written if labelled else given
     label = label if labelled else zone(tz).name
     proof = f"; {payroll_hits(utc[rows])} of {len(rows)} payroll rows fall at 08:30 New York" if len(rows) else ""
+    proof += f" ({ENOUGH} would prove it)" if 0 < len(rows) < ENOUGH else ""
     findings.add("clock", f"{stamps.form} stamps, zone {label}{proof}", value=label)
     return (utc if labelled else np.where(timed, utc, wall)), label
 

@@ -35,6 +35,7 @@ class Rule:
 INFOS = (
     ("form", "encoding, separator, decimal mark, packing", "read as found"),
     ("clock", "which clock the stamps keep, and how that is known", "converted to UTC"),
+    ("releases", "whether prices move most at scheduled releases, as they do under the right clock", "kept"),
     ("stamp", "whether a stamp is the open or the close of its bar", "close stamps become open stamps"),
     ("symbol", "whose bars these are, and how that is known", "recorded; unknown where nothing says it"),
     ("newest_first", "the file runs from the newest row to the oldest", "turned round"),
@@ -56,7 +57,11 @@ WARNINGS = (
     ("gap", "bars missing while the market was open", "kept, nothing is filled in"),
     ("ambiguous_hour", "the hour that autumn repeats appears only once", "read as summer time"),
     ("tz_ignored", "--tz contradicts the zone that the stamps carry", "the stamps' zone is used"),
-    ("clock_doubtful", "the market closes fit another clock better", "--tz is used"),
+    (
+        "clock_doubtful",
+        "market closes or releases fit another clock better",
+        "the clock is used as given; from 12 closes or releases on only with --trust-clock",
+    ),
     ("stamp_doubtful", "the week's edges fit the other stamp convention", "kept as given"),
     ("future", "bars that open after now", "kept"),
     ("timeframe", "too few rows to verify 15 minutes", "kept"),
@@ -126,6 +131,7 @@ class Origin:
     tz: str
     stamp: str = ""
     point: float = 0.0
+    has_zone: bool = False  # it wrote the zone of its stamps itself
 
 
 @dataclass(frozen=True)
@@ -143,6 +149,7 @@ class Source:
     point: float = 0.0  # price units of one point; 0 = nothing was in points
     timeframe: str = ""  # "15min"; "" for a calendar
     origin: Origin | None = None  # of a file that `trademl data import` wrote
+    has_zone: bool = False  # the file itself writes the zone of its stamps
 
 # %% ../../nbs/10_data_findings.ipynb #2aca332e
 @dataclass

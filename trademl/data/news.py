@@ -220,11 +220,12 @@ def settle_events(table: Table, events: pd.DataFrame, findings: Findings) -> pd.
     return events.drop(columns="row").reset_index(drop=True)
 
 # %% ../../nbs/16a_data_news.ipynb #884c4048
-def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = False) -> NewsReport:
+def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = False, trust_clock: bool = False) -> NewsReport:
     """Read an economic calendar (CSV, CSV.gz, Parquet, Feather).
 
     `tz`: clock of stamps without a zone, or of stamps whose zone fails the payroll check. Returns the events frame and a
-    report. Raises BadDataError where the clock is not proven, naming the clock that would fit; with `strict` for every warning.
+    report. Raises BadDataError where payrolls contradict the clock, naming the one that fits (`trust_clock` keeps it all the
+    same), and with `strict` for every warning.
     """
     table, findings = read_table(path), Findings()
     layout = find_news_layout(table)
@@ -235,7 +236,7 @@ def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = 
     event = cells_of(layout.event)
     payroll = (currency == "USD") & np.array([bool(PAYROLL.match(name)) for name in event])
     keep = read_rows(table, layout, stamps, impact, findings)
-    utc, clock = prove_clock(table, layout, stamps, payroll & keep, (kinds == "scheduled") & keep, tz, findings)
+    utc, clock = prove_clock(table, layout, stamps, payroll & keep, (kinds == "scheduled") & keep, tz, findings, trust_clock)
     report_junk(table, findings)
     rows = np.flatnonzero(keep & (utc != NAT))
     rows = rows[~report_years(table, utc[rows], rows, payroll[rows], findings)]

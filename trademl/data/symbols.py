@@ -100,7 +100,7 @@ def stored_origin(about: dict) -> Origin | None:
     if not isinstance(source, dict):
         return None
     texts = {name: str(source.get(name, "")) for name in ("name", "sha256", "tz", "stamp")}
-    return Origin(**texts, point=float(source.get("point") or 0.0))
+    return Origin(**texts, point=float(source.get("point") or 0.0), has_zone=bool(source.get("has_zone")))
 
 # %% ../../nbs/13a_data_symbols.ipynb #ff333ba7
 def read_symbol(table: Table, layout: Layout, given: str | None, findings: Findings) -> str:
