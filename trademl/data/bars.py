@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['PRICES', 'COLUMNS', 'bars_frame', 'bars_hash', 'BarsReport', 'spread_factor', 'Numbers', 'read_numbers', 'culprit',
            'leave_out', 'settle_order', 'settle_repeats', 'drop_forming', 'drop_flat', 'report_form', 'in_file',
-           'report_bars', 'check_stored', 'settle_rows', 'read_bars', 'refuse_doubts', 'inspect_bars', 'write_bars']
+           'report_bars', 'check_stored', 'refuse_exchanged', 'settle_rows', 'read_bars', 'refuse_doubts',
+           'inspect_bars', 'write_bars']
 
 # %% ../../nbs/15a_data_bars.ipynb #f438afd4
 import hashlib
@@ -320,6 +321,28 @@ def check_stored(table: Table, about: dict, sha256: str) -> None:
         )
 
 # %% ../../nbs/15a_data_bars.ipynb #21a38c1d
+def refuse_exchanged(table: Table, prices: np.ndarray) -> None:
+    """BadDataError when columns stand in each other's place, as far as the numbers show it. prices (4, n).
+
+    A bar opens where the one before closed, and high and low are never three times or a third of the close in most bars.
+    """
+    open_, high, low, close = prices
+    if len(open_) < 100:
+        return
+    for name, column in (("high", high), ("low", low)):
+        if (np.abs(np.log(column / close)) > np.log(3)).mean() > 0.5:
+            raise BadDataError(
+                f"{table.path.name}: {name} is {np.median(column):g} where close is {np.median(close):g}, so the column holds something"
+                " else; name the columns rightly and read again"
+            )
+    right, exchanged = np.median(np.abs(open_[1:] - close[:-1])), np.median(np.abs(close[1:] - open_[:-1]))
+    if exchanged < 0.2 * right:
+        raise BadDataError(
+            f"{table.path.name}: open and close are exchanged: bars would open {right:g} from where the one before closed, and"
+            f" {exchanged:g} the other way round; name the columns rightly and read again"
+        )
+
+# %% ../../nbs/15a_data_bars.ipynb #2267adc5
 def settle_rows(table: Table, rows: np.ndarray, time: np.ndarray, numbers: Numbers, findings: Findings) -> np.ndarray:
     """Positions (into rows and time) of the good bars, in order and once each."""
     order = settle_order(table, rows, time, findings)
@@ -360,6 +383,7 @@ def read_bars(
         raise BadDataError(f"{table.path.name}: a header and no rows; export it again")
     report_form(table, findings)
     about, symbol = stored_about(table, "bars"), read_symbol(table, layout, symbol, findings)
+    trust_clock, allow_flat = trust_clock or about.get("trust_clock") is True, allow_flat or about.get("allow_flat") is True
     numbers = read_numbers(table, layout, point, findings)
     stamps = parse_stamps(table, layout.time, layout.clock)
     rows = find_rows(table, layout, stamps, findings)
@@ -376,9 +400,12 @@ def read_bars(
         rows, time = rows[keep], time[keep]
     prices, others = numbers.prices[:, rows], numbers.others[:, rows]
     gaps = report_bars(present, time, prices, others[0], in_file(table, rows), findings)
+    refuse_exchanged(table, prices)
     bars = bars_frame(time, prices, *others)
     read = (table.format, table.sha256, table.rows, len(rows), clock, used_stamp, symbol, numbers.point)
-    report = BarsReport(bars, findings.frozen(), Source(str(path), *read, "15min", stored_origin(about), has_zone), gaps)
+    report = BarsReport(
+        bars, findings.frozen(), Source(str(path), *read, "15min", stored_origin(about), has_zone, trust_clock, allow_flat), gaps
+    )
     check_stored(table, about, report.sha256)
     return refuse_doubts(report) if strict else report
 
@@ -426,6 +453,7 @@ def write_bars(bars: pd.DataFrame, path: str | os.PathLike, source: Source | Non
     if source is not None:
         first = source.origin or Origin(Path(source.path).name, source.sha256, source.tz, source.stamp, source.point, source.has_zone)
         about |= {"source": asdict(first), "symbol": source.symbol}
+        about |= {flag: True for flag in ("trust_clock", "allow_flat") if getattr(source, flag)}
     ticks = bars.index.as_unit("ns").asi8
     if Path(path).name.lower().endswith((".csv", ".csv.gz")):
         unit = "s" if not (ticks % SECOND).any() else "ns"

@@ -230,12 +230,12 @@ def report_odd_bars(time, prices, volume, where: Where, findings: Findings) -> N
         findings.add("last_bar", text, row=where.line(row), value=f"{volume[-1]:g}", remedy="drop it if it was exported before its close")
 
 # %% ../../nbs/14_data_checks.ipynb #cf9f070a
-LEVEL = 5.0  # times the level before
+LEVEL = 3.0  # times the level before
 LEVEL_BARS = 24
 
 
 def level_jumps(close: np.ndarray) -> np.ndarray:
-    """Positions of bars at which the median of 24 closes becomes five times, or a fifth of, that of the 24 before."""
+    """Positions of bars at which the median of 24 closes becomes three times, or a third of, that of the 24 before."""
     wild = np.flatnonzero(np.abs(np.diff(np.log(close))) > np.log(LEVEL)) + 1
     after = np.array([np.median(close[i : i + LEVEL_BARS]) for i in wild])
     before = np.array([np.median(close[max(i - LEVEL_BARS, 0) : i]) for i in wild])

@@ -86,7 +86,7 @@ ERRORS = (
     ("negative_volume", "a negative volume or spread", "row left out"),
     ("ohlc", "high below low, or open or close outside of them", "row left out"),
     ("flat", "eight or more bars in a row without volume and range: filled in by the exporter", "rows left out; --allow-flat keeps them"),
-    ("level", "a price level that is five times another from one bar to the next, and stays", "kept; split the file there"),
+    ("level", "a price level that is three times another, or a third, from one bar to the next, and stays", "kept; split the file there"),
     ("off_grid", "a stamp that is not on the 15-minute grid", "row left out"),
     ("duplicate_differs", "rows with one time and different values", "last one kept"),
     ("wrong_year", "January rows that carry the year before: the future, seen a year early", "rows left out"),
@@ -150,6 +150,8 @@ class Source:
     timeframe: str = ""  # "15min"; "" for a calendar
     origin: Origin | None = None  # of a file that `trademl data import` wrote
     has_zone: bool = False  # the file itself writes the zone of its stamps
+    trust_clock: bool = False  # read with --trust-clock, now or when it was imported
+    allow_flat: bool = False  # read with --allow-flat, now or when it was imported
 
 # %% ../../nbs/10_data_findings.ipynb #2aca332e
 @dataclass
