@@ -87,6 +87,20 @@ def test_parquet_with_damaged_bytes_inside(tmp_path, at):
         read_bars(file)
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_text_that_ends_in_the_middle_of_a_row_is_refused(tmp_path, packed):
+    text = "\n".join(lines(market()))
+    cut = text[: text.rindex(",") - 9]
+    file = tmp_path / "a.csv"
+    file.write_bytes(gzip.compress(cut.encode()) if packed else cut.encode())
+    with pytest.raises(
+        BadDataError, match=r"a.csv line 301: the file ends in the middle of a row: '2024-01-11.*\n.*download or export it again"
+    ):
+        read_bars(file).require_clean()
+    file.write_text(text)  # no line end, and whole
+    assert read_bars(file).sha256 == bars_hash(market())
+
+
 # --- one mark for two things
 
 
@@ -479,3 +493,12 @@ def test_a_crash_and_a_wild_bar_are_not_levels():
     frame.iloc[300, :4] /= 10
     frame.iloc[400:, :4] *= 0.35
     assert "level" not in {issue.kind for issue in inspect_bars(frame)}
+
+
+@pytest.mark.parametrize("at", ["head", "tail"])
+def test_rows_in_another_dialect_at_the_edges_are_not_junk(tmp_path, at):
+    rows = lines(market(1000))
+    part = slice(1, 200) if at == "head" else slice(800, None)
+    rows[part] = [row.replace(",", "|") for row in rows[part]]
+    with pytest.raises(BadDataError, match=r"lost_rows: a.csv line \d+: '2024-.*' is not a row"):
+        read_bars(write(tmp_path / "a.csv", rows)).require_clean()

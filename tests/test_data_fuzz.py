@@ -55,6 +55,11 @@ def cut_between_lines(rows, rng):
     return "\n".join(rows[: rng.randrange(2, len(rows))]).encode() + b"\n"
 
 
+def cut_anywhere(rows, rng):
+    data = "\n".join(rows).encode()
+    return data[: rng.randrange(len(data) // 20, len(data))]
+
+
 def cut_packed(rows, rng):
     data = gzip.compress("\n".join(rows).encode())
     return data[: rng.randrange(1, len(data))]
@@ -157,6 +162,7 @@ MUTATIONS = (
     untouched,
     other_encoding,
     cut_between_lines,
+    cut_anywhere,
     cut_packed,
     torn_line,
     columns_exchanged,
@@ -173,11 +179,6 @@ MUTATIONS = (
     merged_with_another_price,
 )
 RIGHT = (untouched, other_encoding, doubled_hour, rows_exchanged)  # must be read, not refused
-
-
-def frames_that_are_right(frame, report):
-    """The whole frame, or its beginning where the file was cut between lines."""
-    return (frame, frame.iloc[: len(report.bars)])
 
 
 def judge(seed, tmp_path):
@@ -200,7 +201,10 @@ def judge(seed, tmp_path):
         assert isinstance(refusal, BadDataError), f"{told}: {refusal!r}"
         assert mutate not in RIGHT, f"{told} was refused: {refusal}"
         return
-    assert report.sha256 in {bars_hash(f[list(COLUMNS)]) for f in frames_that_are_right(frame, report)}, f"{told}: accepted wrong"
+    bars = report.bars
+    if mutate is cut_anywhere:  # the last number of the last line may have lost digits without leaving a trace
+        bars = bars.iloc[:-1]
+    assert bars_hash(bars) in {bars_hash(f[list(COLUMNS)]) for f in (frame, frame.iloc[: len(bars)])}, f"{told}: accepted wrong"
 
 
 @pytest.mark.parametrize("seed", range(60))

@@ -31,7 +31,7 @@ from trademl.data.clocks import (
 from .findings import Findings
 from .layout import Layout
 from .stamps import Stamps, swapped_from
-from .tables import Table
+from .tables import Table, looks_like_row
 from ..errors import BadDataError
 
 # %% ../../nbs/15_data_bar_times.ipynb #c1411e48
@@ -41,14 +41,16 @@ def stamp_text(layout: Layout, row: int) -> str:
 
 
 def report_lines(table: Table, layout: Layout, rows: np.ndarray, untimed: np.ndarray, findings: Findings) -> None:
-    """`junk` and `junk_inside` issues. `rows`: rows with a time; `untimed`: rows without (both 0-based)."""
-    lines = [(j.line, j.text) for j in table.junk] + [(table.line_of(int(r)), stamp_text(layout, int(r))) for r in untimed]
+    """`cut`, `junk`, `lost_rows` and `junk_inside` issues. `rows`: rows with a time; `untimed`: rows without (both 0-based)."""
+    if cut := table.cut_line:
+        text = f"{table.path.name} line {cut.line:,}: the file ends in the middle of a row: {cut.text[:60]!r}"
+        findings.add("cut", text, row=cut.line, value=cut.text[:60], remedy="download or export it again")
+    lines = [(j.line, j.text) for j in table.junk if j is not cut] + [(table.line_of(int(r)), stamp_text(layout, int(r))) for r in untimed]
     first, last = table.line_of(int(rows[0])), table.line_of(int(rows[-1]))
-    for kind, inside, remedy in (
-        ("junk", False, ""),
-        ("junk_inside", True, "mend the lines, or leave them out with `trademl data repair`"),
-    ):
-        found = sorted((line, text) for line, text in lines if (first < line < last) == inside)
+    mend = "mend the lines, or leave them out with `trademl data repair`"
+    sorts = {line: "junk_inside" if first < line < last else "lost_rows" if looks_like_row(text) else "junk" for line, text in lines}
+    for kind, remedy in (("junk", ""), ("lost_rows", mend), ("junk_inside", mend)):
+        found = sorted((line, text) for line, text in lines if sorts[line] == kind)
         if found:
             line, text = found[0]
             count = f"{len(found):,} such {'lines' if len(found) > 1 else 'line'}"

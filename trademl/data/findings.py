@@ -79,6 +79,8 @@ WARNINGS = (
 # %% ../../nbs/10_data_findings.ipynb #eb416c68
 ERRORS = (
     ("junk_inside", "unreadable lines between the rows", "left out"),
+    ("lost_rows", "lines above or below the rows that look like rows of another dialect", "left out"),
+    ("cut", "the file ends in the middle of a row", "that row left out"),
     ("text", "a price, volume or spread that is not a number", "row left out"),
     ("nan", "an empty or NaN price, volume or spread", "row left out"),
     ("inf", "an infinite price, volume or spread", "row left out"),

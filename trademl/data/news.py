@@ -40,7 +40,7 @@ from .clocks import NAT
 from .findings import Findings, Issue, Origin, Severity, Source, refuse
 from .stamps import Stamps
 from .symbols import META, stored_about, stored_origin
-from .tables import Table, read_table, write_table
+from .tables import Table, looks_like_row, read_table, write_table
 from ..errors import BadDataError
 
 # %% ../../nbs/16a_data_news.ipynb #d60dd8fb
@@ -136,9 +136,13 @@ def read_rows(table: Table, layout: NewsLayout, stamps: Stamps, impact: np.ndarr
 
 # %% ../../nbs/16a_data_news.ipynb #29157d9e
 def report_junk(table: Table, findings: Findings) -> None:
-    """`junk` and `junk_inside` issues: lines that are not rows."""
+    """`cut`, `junk` and `junk_inside` issues: lines that are not rows."""
+    if cut := table.cut_line:
+        text = f"{table.path.name} line {cut.line:,}: the file ends in the middle of a row: {cut.text[:60]!r}"
+        findings.add("cut", text, row=cut.line, value=cut.text[:60], remedy="download or export it again")
     for kind, found in (
-        ("junk", [j for j in table.junk if j.place != "inside"]),
+        ("junk", [j for j in table.junk if j.place != "inside" and j is not table.cut_line and not looks_like_row(j.text)]),
+        ("lost_rows", [j for j in table.junk if j.place != "inside" and j is not table.cut_line and looks_like_row(j.text)]),
         ("junk_inside", [j for j in table.junk if j.place == "inside"]),
     ):
         if found:
