@@ -502,3 +502,14 @@ def test_rows_in_another_dialect_at_the_edges_are_not_junk(tmp_path, at):
     rows[part] = [row.replace(",", "|") for row in rows[part]]
     with pytest.raises(BadDataError, match=r"lost_rows: a.csv line \d+: '2024-.*' is not a row"):
         read_bars(write(tmp_path / "a.csv", rows)).require_clean()
+
+
+def test_a_late_byte_that_is_not_utf8_in_an_unreadable_line(tmp_path):
+    rows = [row.encode() for row in lines(market(3000))]
+    rows[2500] = b"caf\xe9"
+    file = tmp_path / "a.csv"
+    file.write_bytes(b"\n".join(rows) + b"\n")
+    report = read_bars(file)
+    assert kinds(report)["junk_inside"].first_row == 2501
+    assert "café" in kinds(report)["junk_inside"].message
+    assert "cp1252" in kinds(report)["form"].message

@@ -170,6 +170,8 @@ def exchanged(days: np.ndarray) -> np.ndarray:
 
 def swapped_from(wall: np.ndarray) -> int | None:
     """Position of the first row out of order, if rows run on once day and month are exchanged; else None. wall: int64 ns, file order."""
+    if len(wall) < 2:
+        return None
     days = wall // DAY
     first = np.flatnonzero(np.r_[True, days[1:] != days[:-1]])
     steps, mended = np.diff(days[first]), np.diff(exchanged(days[first]))

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['STRANGERS', 'Column', 'looks_like_row', 'Table', 'existing', 'whole', 'refuse_strangers', 'file_format', 'open_bytes',
-           'Lines', 'refuse_open_quotes', 'Cells', 'Gather', 'LastByte', 'sniff_file', 'fill', 'read_text',
+           'Lines', 'refuse_open_quotes', 'Cells', 'Gather', 'Watched', 'sniff_file', 'fill', 'read_text',
            'text_column', 'float_decimals', 'typed_column', 'columnar', 'read_columnar', 'json_columns', 'parse_json',
            'read_json', 'read_table', 'read_names', 'replacing', 'write_table']
 
@@ -281,12 +281,13 @@ class Gather:
         return tuple(cells.column(name) for cells, name in zip(self.cells, names))
 
 # %% ../../nbs/11a_data_tables.ipynb #c1786a0c
-class LastByte(io.RawIOBase):
-    """Passes a binary file through and remembers its last byte."""
+class Watched(io.RawIOBase):
+    """Passes a binary file through, remembers its last byte, and raises ArrowInvalid at the first that is not UTF-8."""
 
     def __init__(self, file):
         super().__init__()
         self.file, self.last = file, b""
+        self.decoder = codecs.getincrementaldecoder("utf-8")()
 
     def readable(self) -> bool:
         return True
@@ -294,6 +295,10 @@ class LastByte(io.RawIOBase):
     def readinto(self, buffer) -> int:
         data = self.file.read(len(buffer))
         buffer[: len(data)] = data
+        try:
+            self.decoder.decode(data, final=not data)
+        except UnicodeDecodeError:
+            raise pa.ArrowInvalid("invalid UTF8 data") from None
         self.last = data[-1:] or self.last
         return len(data)
 
@@ -315,7 +320,7 @@ def fill(gather: Gather, path: Path, kind: str, encoding: str) -> None:
     with open_bytes(path, kind) as file:
         if encoding not in ("utf-8", "utf-8-sig"):
             file = io.BytesIO(file.read().decode(encoding, errors="replace").encode())
-        file = LastByte(file)
+        file = Watched(file)
         try:
             reader = pa.csv.open_csv(
                 file,
