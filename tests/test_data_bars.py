@@ -558,7 +558,7 @@ def test_a_market_with_weekends_tells_its_clock(tmp_path, clock):
     assert "clock_doubtful" not in kinds(report)
     with pytest.raises(BadDataError, match=f"the clock \\+09:00 is disproved: 0 of 12 .* Read it with --tz {clock}"):
         read_bars(file, tz="+09:00")
-    wrong = read_bars(file, tz="+09:00", trust_clock=True)
+    wrong = read_bars(file, tz="+09:00", accept=("clock",))
     assert clock in kinds(wrong)["clock_doubtful"].remedy
 
 
@@ -643,6 +643,8 @@ def test_unknown_choices(tmp_path):
         read_bars(file, tz="Mars/Base")
     with pytest.raises(UsageError, match="open, close"):
         read_bars(file, stamp="middle")
+    with pytest.raises(UsageError, match="clock, flat"):
+        read_bars(file, accept=["gaps"])
 
 
 # --- open or close
@@ -809,7 +811,7 @@ def test_the_real_mt4_file(shared_data):
     assert (friday.strftime("%a %H:%M") == "Fri 16:45").mean() > 0.95  # the week's last bar ends at 17:00 New York, all year
     with pytest.raises(BadDataError, match="the clock broker-us is disproved: 127 of 138"):
         read_bars(file, tz="broker-us")
-    other = read_bars(file, tz="broker-us", trust_clock=True)
+    other = read_bars(file, tz="broker-us", accept=("clock",))
     assert kinds(other)["clock_doubtful"].first_value == "broker-us"
 
 

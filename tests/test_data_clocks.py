@@ -33,7 +33,7 @@ def test_twelve_closes_disprove_a_clock_and_fewer_do_not(tmp_path, clock):
     assert "or insist on UTC with --trust-clock" in str(refusal.value)
     if clock != "Asia/Tokyo":
         assert f"Read it with --tz {fits}" in str(refusal.value)
-    insisted = read_bars(file, tz="UTC", trust_clock=True)
+    insisted = read_bars(file, tz="UTC", accept=("clock",))
     assert kinds(insisted)["clock_doubtful"].severity == "warning"
     few = frame[frame.index < frame.index[0] + pd.Timedelta("60D")]
     file = write(tmp_path / "b.csv", lines(few, stamps=digits(few, clock), decimals=5))
@@ -77,7 +77,7 @@ def stamped(made, clock):
 @pytest.mark.parametrize("clock", CLOCKS)
 def test_releases_disprove_the_clock_of_a_market_that_never_closes(tmp_path, made, clock):
     file = write(tmp_path / "a.csv", stamped(made, clock))
-    wrong = read_bars(file, tz="UTC", trust_clock=True)
+    wrong = read_bars(file, tz="UTC", accept=("clock",))
     with pytest.raises(
         BadDataError, match=r"the clock UTC is disproved: at \d+ dollar releases prices move x.* under UTC and x.* with --tz"
     ) as refusal:

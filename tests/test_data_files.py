@@ -272,7 +272,7 @@ def test_long_flat_runs_are_refused_and_short_halts_are_kept(tmp_path):
     with pytest.raises(BadDataError, match=r"8 bars in runs of 8 or more have no volume and no range.*\n.*--allow-flat"):
         report.require_clean()
     assert report.sha256 == bars_hash(dead.drop(dead.index[100:108]))
-    assert read_bars(file, allow_flat=True).require_clean().sha256 == bars_hash(dead)
+    assert read_bars(file, accept=("flat",)).require_clean().sha256 == bars_hash(dead)
 
 
 def test_weekends_filled_by_the_exporter_are_refused(tmp_path):

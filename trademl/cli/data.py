@@ -158,8 +158,8 @@ def _read(file: Path, how: Reading):
         return read_news(file, tz=how.news_tz, strict=how.strict, trust_clock=how.trust_clock)
     from trademl.data.bars import read_bars
 
-    flags = {"stamp": how.stamp, "symbol": how.symbol, "point": how.point, "allow_flat": how.allow_flat}
-    report = read_bars(file, tz=how.tz, strict=how.strict, trust_clock=how.trust_clock, **flags)
+    accept = [word for word, given in (("clock", how.trust_clock), ("flat", how.allow_flat)) if given]
+    report = read_bars(file, tz=how.tz, stamp=how.stamp, strict=how.strict, symbol=how.symbol, point=how.point, accept=accept)
     if how.news is None:
         return report
     from trademl.data.releases import prove_bars_clock

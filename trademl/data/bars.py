@@ -12,6 +12,7 @@ __all__ = ['PRICES', 'COLUMNS', 'bars_frame', 'bars_hash', 'BarsReport', 'spread
 import hashlib
 import json
 import os
+from collections.abc import Collection
 from dataclasses import asdict, dataclass
 from datetime import datetime
 from pathlib import Path
@@ -366,8 +367,7 @@ def read_bars(
     now: datetime | None = None,  # a bar that ends after it is still forming; None asks the clock
     symbol: str | None = None,  # whose bars; None = what the file says, else unknown
     point: float | None = None,  # price units of one point, for a spread in points
-    trust_clock: bool = False,  # keep a clock that the market's closes disprove
-    allow_flat: bool = False,  # keep long runs of bars without volume and range
+    accept: Collection[str] = (),  # "clock": one that the market's closes disprove; "flat": long runs without volume and range
 ) -> BarsReport:
     """Read a file of 15-minute bars (CSV, CSV.gz, Parquet, Feather; exchanges, MetaTrader 4 and 5, generic).
 
@@ -377,13 +377,16 @@ def read_bars(
     """
     if stamp is not None:
         choose(("open", "close"), stamp, "stamp")
+    for word in accept:
+        choose(("clock", "flat"), word, "accept")
     table, findings = read_table(path), Findings()
     layout = find_layout(table, stamp)
     if not table.rows:
         raise BadDataError(f"{table.path.name}: a header and no rows; export it again")
     report_form(table, findings)
     about, symbol = stored_about(table, "bars"), read_symbol(table, layout, symbol, findings)
-    trust_clock, allow_flat = trust_clock or about.get("trust_clock") is True, allow_flat or about.get("allow_flat") is True
+    trust_clock = "clock" in accept or about.get("trust_clock") is True
+    allow_flat = "flat" in accept or about.get("allow_flat") is True
     numbers = read_numbers(table, layout, point, findings)
     stamps = parse_stamps(table, layout.time, layout.clock)
     rows = find_rows(table, layout, stamps, findings)
