@@ -2,7 +2,9 @@
 
 import json
 import sys
+from pathlib import Path
 
+import pandas as pd
 import pytest
 from bars_files import lines, market, weekly, write
 
@@ -149,3 +151,71 @@ def test_the_real_mt4_file_is_imported_by_the_remedy_that_its_refusal_names(run,
     assert code == 0
     assert json.loads(out)["rows"] == 65_534
     assert read_bars("datasets/eurusd_m15.parquet").sha256 == json.loads(out)["sha256"]
+
+
+# --- clocks, symbols and gaps on the command line
+
+
+def test_the_calendar_has_a_clock_of_its_own(run):
+    assert run("sample", "--bars", "40000", "--output", "s.csv")[0] == 0
+    text = Path("s_news.csv").read_text().replace("Z", "")
+    Path("naive.csv").write_text(text)
+    code, _, err = run("check", "naive.csv")
+    assert (code, "--news-tz UTC" in err) == (4, True)
+    code, _, err = run("check", "naive.csv", "--tz", "UTC")
+    assert code == 2
+    assert "naive.csv is a calendar, and --tz is the clock of bars; give --news-tz UTC" in err
+    assert run("check", "naive.csv", "--news-tz", "UTC")[0] == 0
+    code, out, _ = run("check", "s.csv", "--news", "naive.csv", "--news-tz", "UTC")
+    assert code == 0
+    assert "which agrees with it" in out
+    bars = read_bars("s.csv").bars
+    moved = bars.set_axis(bars.index + pd.Timedelta("3h"))
+    write(Path("moved.csv"), lines(moved))
+    code, _, err = run("import", "moved.csv", "--news", "s_news.csv")
+    assert code == 4
+    assert "the clock UTC is disproved" in err
+    assert "Read it with --tz wall:+03:00, or insist on UTC with --trust-clock" in err
+    assert not Path("datasets").exists()
+    assert run("import", "moved.csv", "--news", "s_news.csv", "--trust-clock")[0] == 0
+    assert run("import", "moved.csv", "--news", "s_news.csv", "--tz", "wall:+03:00", "--output", "right.parquet")[0] == 0
+    assert read_bars("right.parquet").sha256 == bars_hash(bars)
+
+
+def test_the_symbol_and_every_gap_stand_in_the_object(run, tmp_path):
+    frame = market()
+    file = write(tmp_path / "gap.csv", lines(frame.drop(frame.index[40:43])))
+    record = json.loads(run("check", file, "--symbol", "BTCUSD", "--json")[1])
+    assert (record["symbol"], record["timeframe"]) == ("BTCUSD", "15min")
+    (gap,) = record["gaps"]
+    assert gap == {"last": "2024-01-08T09:45:00Z", "first": "2024-01-08T10:45:00Z", "missing": 3, "is_closure": False}
+    assert json.loads(run("check", file, "--json")[1])["symbol"] is None
+    assert "symbol unknown" in run("check", file)[1]
+    run("import", file, "--symbol", "BTCUSD")
+    code, _, err = run("check", "datasets/btcusd_m15.parquet", "--symbol", "XAUUSD")
+    assert code == 4
+    assert "says BTCUSD, and XAUUSD is asked for" in err
+
+
+def test_flat_bars_need_a_word(run, tmp_path):
+    frame = market()
+    frame.iloc[100:110] = [42_000.0, 42_000.0, 42_000.0, 42_000.0, 0.0]
+    file = write(tmp_path / "flat.csv", lines(frame))
+    code, _, err = run("import", file)
+    assert code == 4
+    assert "--allow-flat keeps them" in err
+    assert run("import", file, "--allow-flat")[0] == 0
+    assert read_bars("datasets/flat.parquet").sha256 == bars_hash(frame)
+
+
+@pytest.mark.parametrize(
+    "content", [b"PAR1", b"PAR1 and then the download broke off PAR1", b"ARROW1\0\0", b"version https://git-lfs.github.com/spec/v1\n"]
+)
+@pytest.mark.parametrize("command", ["check", "import", "repair"])
+def test_no_file_ends_in_a_traceback(run, tmp_path, content, command):
+    file = tmp_path / "bars.parquet"
+    file.write_bytes(content)
+    code, out, err = run(command, file)
+    assert (code, out) == (4, "")
+    assert "Traceback" not in err
+    assert "bars.parquet" in err

@@ -556,7 +556,9 @@ def test_a_market_with_weekends_tells_its_clock(tmp_path, clock):
     report = read_bars(file, tz=clock)
     same(report, frame)
     assert "clock_doubtful" not in kinds(report)
-    wrong = read_bars(file, tz="+09:00")
+    with pytest.raises(BadDataError, match=f"the clock \\+09:00 is disproved: 0 of 12 .* Read it with --tz {clock}"):
+        read_bars(file, tz="+09:00")
+    wrong = read_bars(file, tz="+09:00", accept=("clock",))
     assert clock in kinds(wrong)["clock_doubtful"].remedy
 
 
@@ -641,6 +643,8 @@ def test_unknown_choices(tmp_path):
         read_bars(file, tz="Mars/Base")
     with pytest.raises(UsageError, match="open, close"):
         read_bars(file, stamp="middle")
+    with pytest.raises(UsageError, match="clock, flat"):
+        read_bars(file, accept=["gaps"])
 
 
 # --- open or close
@@ -805,7 +809,9 @@ def test_the_real_mt4_file(shared_data):
     ny = report.bars.index.tz_convert("America/New_York")
     friday = ny[:-1][(ny[1:] - ny[:-1]) > pd.Timedelta("1D")]
     assert (friday.strftime("%a %H:%M") == "Fri 16:45").mean() > 0.95  # the week's last bar ends at 17:00 New York, all year
-    other = read_bars(file, tz="broker-us")
+    with pytest.raises(BadDataError, match="the clock broker-us is disproved: 127 of 138"):
+        read_bars(file, tz="broker-us")
+    other = read_bars(file, tz="broker-us", accept=("clock",))
     assert kinds(other)["clock_doubtful"].first_value == "broker-us"
 
 

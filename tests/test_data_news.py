@@ -72,11 +72,11 @@ def test_an_imported_calendar_without_payrolls_keeps_its_proof(tmp_path):
 def test_a_calendar_without_a_zone_names_the_clock_that_fits(tmp_path, zone):
     frame = events()
     file = calendar(tmp_path / "a.csv", frame, "%Y-%m-%d %H:%M", tz=zone)
-    with pytest.raises(BadDataError, match=f"carry no zone.*--tz {zone}.* 30 of 30 do"):
+    with pytest.raises(BadDataError, match=f"carry no zone.*--news-tz {zone}.* 30 of 30 do"):
         read_news(file)
     report = read_news(file, tz=zone)
     assert report.sha256 == read_news(calendar(tmp_path / "b.csv", frame)).sha256
-    with pytest.raises(BadDataError, match=f"08:30; .*--tz {zone}.* 30 of 30 do"):
+    with pytest.raises(BadDataError, match=f"08:30; .*--news-tz {zone}.* 30 of 30 do"):
         read_news(file, tz="Asia/Tokyo")
 
 
@@ -87,7 +87,7 @@ def test_a_zone_that_lies_is_refused_or_overruled(tmp_path, zone):
     file = calendar(tmp_path / "a.csv", frame, "%Y-%m-%dT%H:%M:%SZ", tz=key)  # local digits with a Z
     with pytest.raises(BadDataError, match=r"US payrolls at \d\d:30 New York under UTC") as refusal:
         read_news(file)
-    assert f"--tz {zone}" in str(refusal.value).replace("Etc/GMT-2", "+02:00")
+    assert f"--news-tz {zone}" in str(refusal.value).replace("Etc/GMT-2", "+02:00")
     report = read_news(file, tz=zone)
     assert kinds(report)["relabelled"].severity == "warning"
     assert report.sha256 == read_news(calendar(tmp_path / "b.csv", frame)).sha256
@@ -359,6 +359,6 @@ def test_the_real_calendar_with_its_clock_broken(shared_data, tmp_path):
     real = read_news(shared_data / "market/news_2015_2026.csv.gz").events
     usd = real[(real["currency"] == "USD") & (real["time_kind"] == "scheduled")]
     file = calendar(tmp_path / "a.csv", usd.assign(event=usd["event"].str.replace(",", " ")), "%Y.%m.%d %H:%M", tz="Europe/Athens")
-    with pytest.raises(BadDataError, match=r"--tz broker-eu.*143 of 143 do"):
+    with pytest.raises(BadDataError, match=r"--news-tz broker-eu.*143 of 143 do"):
         read_news(file)
     assert read_news(file, tz="broker-eu").events["time"].tolist() == usd["time"].tolist()

@@ -1,5 +1,6 @@
 """`trademl data`: look at, repair and import bars and calendars, and make sample data."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
@@ -10,19 +11,39 @@ from trademl.errors import Exit, UsageError, choose
 
 app = typer.Typer(no_args_is_help=True)
 
-File = Annotated[Path, typer.Argument(help="CSV, CSV.gz, Parquet or Feather: exchange, MetaTrader or generic")]
+File = Annotated[Path, typer.Argument(help="CSV, JSON (plain, gzip, zip), Parquet or Feather: exchange, MetaTrader, calendar or generic")]
 Kind = Annotated[str, typer.Option(help="auto, bars or news")]
 Tz = Annotated[
-    str | None, typer.Option(help="clock of the stamps: UTC, broker-eu, broker-us, Europe/Berlin, +02:00; wall:ZONE overrules the file")
+    str | None, typer.Option(help="clock of the bars: UTC, broker-eu, broker-us, Europe/Berlin, +02:00; wall:ZONE overrules the file")
 ]
+NewsTz = Annotated[str | None, typer.Option(help="clock of the calendar, in the same words")]
+News = Annotated[Path | None, typer.Option(help="a calendar to test the bars' clock with: prices move at releases")]
+TrustClock = Annotated[bool, typer.Option("--trust-clock", help="keep a clock that closes or releases disprove")]
+AllowFlat = Annotated[bool, typer.Option("--allow-flat", help="keep eight or more bars in a row without volume and range")]
 Stamp = Annotated[str | None, typer.Option(help="what a stamp marks: open or close of its bar")]
 Point = Annotated[float | None, typer.Option(help="price units of one point, for a spread in points")]
-Symbol = Annotated[str | None, typer.Option(help="goes into the file and names it: btcusd_m15.parquet")]
+Symbol = Annotated[str | None, typer.Option(help="whose bars; default: a column of the file says it, else unknown")]
 Strict = Annotated[bool, typer.Option("--strict", help="refuse warnings too")]
-Output = Annotated[Path | None, typer.Option(help="default: a Parquet file in the datasets folder")]
+Output = Annotated[Path | None, typer.Option(help="default: a Parquet file in the datasets folder, named by --symbol or like the file")]
 Replace = Annotated[bool, typer.Option("--replace", help="replace an output that holds something else")]
 DryRun = Annotated[bool, typer.Option("--dry-run", help="say what would be done and write nothing")]
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How a file is to be read."""
+
+    kind: str = "auto"
+    tz: str | None = None
+    news_tz: str | None = None
+    news: Path | None = None
+    trust_clock: bool = False
+    allow_flat: bool = False
+    stamp: str | None = None
+    point: float | None = None
+    symbol: str | None = None
+    strict: bool = False
 
 
 @app.command()
@@ -30,13 +51,18 @@ def check(
     file: File,
     kind: Kind = "auto",
     tz: Tz = None,
+    news_tz: NewsTz = None,
+    news: News = None,
+    trust_clock: TrustClock = False,
+    allow_flat: AllowFlat = False,
     stamp: Stamp = None,
     point: Point = None,
+    symbol: Symbol = None,
     strict: Strict = False,
     json: Json = False,
 ) -> None:
     """Read a file and say everything that was found. Exit 4 when it must not be trained on as it is."""
-    found = _read(file, kind, tz, stamp, point, None, strict)
+    found = _read(file, Reading(kind, tz, news_tz, news, trust_clock, allow_flat, stamp, point, symbol, strict))
     record = _summary(found)
     if not found.is_clean:
         record |= {"status": "failed", "exit": int(Exit.BAD_DATA), "next": f"trademl data repair {file} --dry-run"}
@@ -50,6 +76,10 @@ def import_file(
     output: Output = None,
     kind: Kind = "auto",
     tz: Tz = None,
+    news_tz: NewsTz = None,
+    news: News = None,
+    trust_clock: TrustClock = False,
+    allow_flat: AllowFlat = False,
     stamp: Stamp = None,
     point: Point = None,
     symbol: Symbol = None,
@@ -59,7 +89,7 @@ def import_file(
     json: Json = False,
 ) -> None:
     """Convert a file into the canonical Parquet form in `datasets/` and print its hash. Errors in rows are refused."""
-    found = _read(file, kind, tz, stamp, point, symbol, strict).require_clean()
+    found = _read(file, Reading(kind, tz, news_tz, news, trust_clock, allow_flat, stamp, point, symbol, strict)).require_clean()
     _store(found, output or _default_output(found, file, symbol), replace, dry_run, json)
 
 
@@ -69,6 +99,10 @@ def repair(
     output: Output = None,
     kind: Kind = "auto",
     tz: Tz = None,
+    news_tz: NewsTz = None,
+    news: News = None,
+    trust_clock: TrustClock = False,
+    allow_flat: AllowFlat = False,
     stamp: Stamp = None,
     point: Point = None,
     symbol: Symbol = None,
@@ -77,7 +111,7 @@ def repair(
     json: Json = False,
 ) -> None:
     """Leave out the rows that cannot be right, say which and why, and write the rest as `import` does."""
-    found = _read(file, kind, tz, stamp, point, symbol, False)
+    found = _read(file, Reading(kind, tz, news_tz, news, trust_clock, allow_flat, stamp, point, symbol))
     _store(found, output or _default_output(found, file, symbol), replace, dry_run, json)
 
 
@@ -113,19 +147,27 @@ def sample(
     return None
 
 
-def _read(file: Path, kind: str, tz, stamp, point, symbol, strict):
+def _read(file: Path, how: Reading):
     """A BarsReport or a NewsReport."""
     from trademl.data.calendar import is_calendar
+    from trademl.data.news import read_news
     from trademl.data.tables import read_names
 
-    choose(("auto", "bars", "news"), kind, "--kind")
-    if kind == "news" or (kind == "auto" and is_calendar(read_names(file))):
-        from trademl.data.news import read_news
-
-        return read_news(file, tz=tz, strict=strict)
+    choose(("auto", "bars", "news"), how.kind, "--kind")
+    if how.kind == "news" or (how.kind == "auto" and is_calendar(read_names(file))):
+        if how.tz:
+            raise UsageError(f"{file.name} is a calendar, and --tz is the clock of bars; give --news-tz {how.tz}")
+        return read_news(file, tz=how.news_tz, strict=how.strict, trust_clock=how.trust_clock)
     from trademl.data.bars import read_bars
 
-    return read_bars(file, tz=tz, stamp=stamp, strict=strict, symbol=symbol, point=point)
+    accept = [word for word, given in (("clock", how.trust_clock), ("flat", how.allow_flat)) if given]
+    report = read_bars(file, tz=how.tz, stamp=how.stamp, strict=how.strict, symbol=how.symbol, point=how.point, accept=accept)
+    if how.news is None:
+        return report
+    from trademl.data.releases import prove_bars_clock
+
+    calendar = read_news(how.news, tz=how.news_tz).require_clean()
+    return prove_bars_clock(report, calendar, trust_clock=how.trust_clock)
 
 
 def _default_output(found, file: Path, symbol: str | None) -> Path:
@@ -145,7 +187,7 @@ def _store(found, output: Path, replace: bool, dry_run: bool, json: bool) -> Non
     record = _summary(found) | {"output": str(output)}
     if output.exists() and not replace:
         try:
-            stored = _read(output, "auto", None, None, None, None, False).sha256
+            stored = _read(output, Reading()).sha256
         except BadDataError:
             stored = ""
         if stored != found.sha256:
@@ -170,16 +212,19 @@ def _summary(found) -> dict:
 
     frame = _frame(found)
     times = frame.index if hasattr(found, "bars") else frame["time"]
+    bars_only = {"symbol": found.symbol or None, "timeframe": found.timeframe} if hasattr(found, "bars") else {}
     return {
         "status": "done",
         "exit": 0,
         "kind": "bars" if hasattr(found, "bars") else "news",
+        **bars_only,
         "rows": len(frame),
         "first": iso_z(times[0] if hasattr(found, "bars") else times.iloc[0]),
         "last": iso_z(times[-1] if hasattr(found, "bars") else times.iloc[-1]),
         "sha256": found.sha256,
         "source": asdict(found.source),
         "issues": [asdict(issue) for issue in found.issues],
+        **({"gaps": [asdict(gap) for gap in found.gaps]} if hasattr(found, "bars") else {}),
     }
 
 
@@ -187,7 +232,8 @@ def _show(record: dict, found, json: bool) -> None:
     if json:
         return common.emit(record)
     print(f"{record['source']['path']}: {record['rows']:,} {'bars' if record['kind'] == 'bars' else 'events'},", end=" ")
-    print(f"{record['first']} to {record['last']}, clock {record['source']['tz']}")
+    symbol = f", symbol {record['symbol'] or 'unknown'}" if "symbol" in record else ""
+    print(f"{record['first']} to {record['last']}, clock {record['source']['tz']}{symbol}")
     for issue in found.issues:
         print(f"  {issue.severity:7}  {issue.kind:17}  {issue.message}")
         if issue.remedy:

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['VALUE', 'WHOLE_COMMA', 'DECIMAL_COMMA', 'EXCEL_HINT', 'NUMBER', 'WORDS', 'MAX_FAULTS', 'text_encoding', 'JunkLine',
-           'Dialect', 'split', 'choose_delimiter', 'value_rows', 'column_names', 'number_style', 'sniff', 'plain',
-           'is_numeric', 'to_numbers']
+           'Dialect', 'split', 'choose_delimiter', 'value_rows', 'column_names', 'number_style', 'refuse_short_header',
+           'refuse_split_numbers', 'sniff', 'plain', 'is_numeric', 'to_numbers']
 
 # %% ../../nbs/11_data_dialect.ipynb #18b7f93f
 import codecs
@@ -115,9 +115,37 @@ def number_style(sample, delimiter: str) -> tuple[str, str]:
         return ",", "."
     commas = [f for f in cells if DECIMAL_COMMA.match(f) and "." not in f]
     grouped = any(re.match(r"[+-]?\d{1,3}(,\d{3})+\.\d+$", f) for f in cells)
-    if grouped or (commas and delimiter == "," and all(WHOLE_COMMA.match(f) for f in commas)):
+    points = any(re.fullmatch(r"[+-]?\d*\.\d+", f) for f in cells) and not any(re.fullmatch(r"[+-]?\d{1,3}\.\d{3}", f) for f in cells)
+    if grouped or (commas and (delimiter == "," or points) and all(WHOLE_COMMA.match(f) for f in commas)):
         return ".", ","
     return (",", "") if commas else (".", "")
+
+# %% ../../nbs/11_data_dialect.ipynb #3777ccc5
+def refuse_short_header(name: str, fields, above: list[int], width: int, delimiter: str) -> None:
+    """BadDataError when a line of column names has at least two fewer fields than the rows. `above`: lines over the first row."""
+    for i in reversed(above):
+        titles = [field for field in fields[i] if field]
+        if 4 <= len(titles) < width - 1 and len(fields[i]) == len(titles) and not any(VALUE.match(title) for title in titles):
+            both = " Numbers seem to be written with a decimal comma while commas separate the fields;" if delimiter == "," else ""
+            raise BadDataError(
+                f"{name} line {i + 1}: the header names {len(titles)} columns and the rows have {width} fields.{both}"
+                " export with a decimal point, or with semicolons between the fields"
+            )
+
+# %% ../../nbs/11_data_dialect.ipynb #11919007
+def refuse_split_numbers(name: str, sample, width: int, line: int) -> None:
+    """BadDataError when rows without a header hold numbers that a comma has cut in two. `line`: that of the first row."""
+    whole = [all(re.fullmatch(r"[+-]?\d{1,7}", row[i]) for row in sample) for i in range(width)]
+    for start in range(1, min(width - 7, 4)):
+        if sample and all(whole[start : start + 8]):
+            joined = [[float(f"{row[k]}.{row[k + 1]}") for k in range(start, start + 8, 2)] for row in sample]
+            o, h, low, c = np.array(joined).T
+            if ((h >= np.maximum(o, c)) & (low <= np.minimum(o, c)) & (low > 0) & (h < 2 * low)).mean() > 0.95:
+                cut = ",".join(sample[0][start : start + 2])
+                raise BadDataError(
+                    f"{name} line {line}: commas separate the fields and seem to be the decimal mark too ({cut!r} is one price);"
+                    " export with a decimal point, or with semicolons between the fields"
+                )
 
 # %% ../../nbs/11_data_dialect.ipynb #432b44b3
 EXCEL_HINT = re.compile(r"sep=.$", re.IGNORECASE)
@@ -143,6 +171,10 @@ def sniff(text: str, name: str) -> Dialect:
             header = i
             break
     sample = tuple(fields[i] for i in rows[:500])
+    if header is None and rows:
+        refuse_short_header(name, fields, above, width, delimiter)
+        if delimiter == ",":
+            refuse_split_numbers(name, sample, width, rows[0] + 1)
     first = header + 1 if header is not None else rows[0] if rows else len(lines)
     junk = tuple(JunkLine(i + 1, lines[i], "head") for i in above if i < first and i != header and not EXCEL_HINT.match(lines[i]))
     decimal, thousands = number_style(sample, delimiter)
@@ -171,7 +203,7 @@ def is_numeric(cells: list[str]) -> bool:
     return good > 0 and good * 2 >= len(filled)
 
 # %% ../../nbs/11_data_dialect.ipynb #84d4c15d
-MAX_FAULTS = 1_000
+MAX_FAULTS = 1_000_000  # a bound on memory: a calendar may hold as many words among its numbers as it has holidays
 
 
 def to_numbers(cells: pa.Array, decimal: str = ".", thousands: str = "") -> tuple[np.ndarray, dict[int, str]]:

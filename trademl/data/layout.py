@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['JOINED', 'ALIASES', 'NOT_PRICES', 'VOLUMES', 'NOT_VOLUMES', 'OPEN_WORDS', 'CLOSE_WORDS', 'TIME_WORDS', 'UNNAMED',
-           'tidy_name', 'find_price', 'find_volumes', 'says_stamp', 'looks_like_time', 'looks_like_clock',
-           'has_time_of_day', 'missing', 'find_time', 'Layout', 'named_layout', 'bare_layout', 'find_layout',
-           'choose_volume']
+           'SYMBOLS', 'tidy_name', 'find_price', 'find_volumes', 'says_stamp', 'looks_like_time', 'looks_like_clock',
+           'has_time_of_day', 'missing', 'find_time', 'Layout', 'named_layout', 'bare_layout', 'bare_symbol',
+           'find_layout', 'choose_volume']
 
 # %% ../../nbs/13_data_layout.ipynb #44ead498
 import re
@@ -161,8 +161,12 @@ class Layout:
     volumes: tuple[Column, ...]  # candidates, the likeliest first
     spread: Column | None
     unused: tuple[str, ...]
+    symbol: Column | None = None
 
 # %% ../../nbs/13_data_layout.ipynb #3ff328c7
+SYMBOLS = ("symbol", "ticker", "instrument", "pair", "currency_pair", "symbol_name", "asset", "market", "sym")
+
+
 def named_layout(table: Table, stamp: str | None) -> Layout:
     """Roles by the header."""
     names = [tidy_name(column.name) for column in table.columns]
@@ -176,7 +180,8 @@ def named_layout(table: Table, stamp: str | None) -> Layout:
     if not volumes:
         raise missing(table, "volume")
     spread = find_price("spread", names, table)
-    used = {time, clock, spread, *taken, *volumes}
+    symbol = next((names.index(name) for name in SYMBOLS if name in names), None)
+    used = {time, clock, spread, symbol, *taken, *volumes}
     return Layout(
         table.columns[time],
         None if clock is None else table.columns[clock],
@@ -186,6 +191,7 @@ def named_layout(table: Table, stamp: str | None) -> Layout:
         tuple(table.columns[i] for i in volumes),
         None if spread is None else table.columns[spread],
         tuple(c.name for i, c in enumerate(table.columns) if i not in used),
+        None if symbol is None else table.columns[symbol],
     )
 
 # %% ../../nbs/13_data_layout.ipynb #17bc9a6b
@@ -221,7 +227,19 @@ def bare_layout(table: Table) -> Layout:
     metatrader = clock is not None and len(rest) == 3  # tick volume, real volume, spread
     volumes = (rest[1], rest[0]) if metatrader else (rest[0],)
     unused = () if metatrader else tuple(f"column {i + 1}" for i, c in enumerate(columns) if any(c is r for r in rest[1:]))
-    return Layout(columns[time], clock, None, False, prices, volumes, rest[2] if metatrader else None, unused)
+    spread = rest[2] if metatrader else None
+    return Layout(columns[time], clock, None, False, prices, volumes, spread, unused, bare_symbol(columns, time, clock))
+
+
+def bare_symbol(columns: tuple[Column, ...], time: int, clock: Column | None) -> Column | None:
+    """The column of words such as EURUSD or BTC/USDT beside the time, if there is one."""
+    for i, column in enumerate(columns):
+        if column.text is None or i == time or column is clock:
+            continue
+        cells = [(cell.as_py() or "").strip() for cell in column.text.slice(0, 50)]
+        if all(re.fullmatch(r"[A-Za-z][A-Za-z0-9]*[./_:#-]?[A-Za-z0-9.]+", cell) for cell in cells):
+            return column
+    return None
 
 # %% ../../nbs/13_data_layout.ipynb #229429ae
 def find_layout(table: Table, stamp: str | None = None) -> Layout:

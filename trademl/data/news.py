@@ -4,14 +4,15 @@
 
 # %% auto #0
 __all__ = ['FIELDS', 'news_hash', 'news_covers_until', 'NewsReport', 'high_impact_usd', 'read_rows', 'report_junk',
-           'report_words', 'noted', 'once_each', 'settle_events', 'read_news', 'check_coverage', 'write_news']
+           'report_words', 'report_scale', 'noted', 'once_each', 'settle_events', 'read_news', 'check_coverage',
+           'write_news']
 
 # %% ../../nbs/16a_data_news.ipynb #1911971a
 import hashlib
 import json
 import os
 import re
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -21,6 +22,7 @@ import pyarrow as pa
 
 from ..clock import epoch_seconds, iso_z
 from trademl.data.calendar import (
+    FED,
     IMPACTS,
     PAYROLL,
     NewsLayout,
@@ -31,12 +33,14 @@ from trademl.data.calendar import (
     prove_clock,
     read_times,
     report_years,
+    scale_mapping,
 )
 from .checks import when
 from .clocks import NAT
-from .findings import Findings, Issue, Severity, Source, refuse
+from .findings import Findings, Issue, Origin, Severity, Source, refuse
 from .stamps import Stamps
-from .tables import Table, read_table, write_table
+from .symbols import META, stored_about, stored_origin
+from .tables import Table, looks_like_row, read_table, write_table
 from ..errors import BadDataError
 
 # %% ../../nbs/16a_data_news.ipynb #d60dd8fb
@@ -132,9 +136,13 @@ def read_rows(table: Table, layout: NewsLayout, stamps: Stamps, impact: np.ndarr
 
 # %% ../../nbs/16a_data_news.ipynb #29157d9e
 def report_junk(table: Table, findings: Findings) -> None:
-    """`junk` and `junk_inside` issues: lines that are not rows."""
+    """`cut`, `junk` and `junk_inside` issues: lines that are not rows."""
+    if cut := table.cut_line:
+        text = f"{table.path.name} line {cut.line:,}: the file ends in the middle of a row: {cut.text[:60]!r}"
+        findings.add("cut", text, row=cut.line, value=cut.text[:60], remedy="download or export it again")
     for kind, found in (
-        ("junk", [j for j in table.junk if j.place != "inside"]),
+        ("junk", [j for j in table.junk if j.place != "inside" and j is not table.cut_line and not looks_like_row(j.text)]),
+        ("lost_rows", [j for j in table.junk if j.place != "inside" and j is not table.cut_line and looks_like_row(j.text)]),
         ("junk_inside", [j for j in table.junk if j.place == "inside"]),
     ):
         if found:
@@ -142,22 +150,34 @@ def report_junk(table: Table, findings: Findings) -> None:
             findings.add(kind, text, count=len(found), row=found[0].line, value=found[0].text[:60])
 
 # %% ../../nbs/16a_data_news.ipynb #a70c1396
-def report_words(table: Table, rows, currency, impact, payroll, kinds, findings: Findings) -> None:
-    """`currency_unknown`, `impact_shifted` and `unscheduled` issues."""
+def report_words(table: Table, rows, currency, kinds, findings: Findings) -> None:
+    """`currency_unknown` and `unscheduled` issues."""
     odd = [r for r in rows if not re.fullmatch(r"[A-Z]{3}", currency[r])]
     if odd:
         text = f"{table.place(int(odd[0]))}: currency {currency[odd[0]]!r} is not a known currency code ({len(odd):,} such rows)"
         findings.add("currency_unknown", text, count=len(odd), row=table.line_of(int(odd[0])), value=currency[odd[0]])
-    ours = rows[payroll[rows]]
-    low = ours[impact[ours] != "high"]
-    if len(low) * 2 > len(ours):
-        row = int(low[0])
-        text = f"{table.place(row)}: US payrolls are {impact[row]!r} ({len(low)} of {len(ours)} rows) and must be high: a shifted scale"
-        remedy = "check how the source numbers impacts"
-        findings.add("impact_shifted", text, count=len(low), row=table.line_of(row), value=impact[row], remedy=remedy)
     loose = rows[kinds[rows] != "scheduled"]
     if len(loose):
         findings.add("unscheduled", f"{len(loose):,} all-day or tentative events", count=len(loose), row=table.line_of(int(loose[0])))
+
+# %% ../../nbs/16a_data_news.ipynb #d7b3c322
+def report_scale(table: Table, layout: NewsLayout, rows, impact, major, findings: Findings) -> None:
+    """An `impact_shifted` issue with the mapping that would mend it. `major`: mask of rows that must be of high impact."""
+    certain = rows[major[rows]]
+    low = certain[impact[certain] != "high"]
+    if len(low) * 2 > len(certain):
+        row, cells = int(low[0]), cells_of(layout.impact)
+        words, counts = np.unique(impact[low].astype(str), return_counts=True)
+        top = str(words[counts.argmax()])
+        event = layout.event.cell(row)
+        text = (
+            f"{table.place(row)}: {event} is of {impact[row]} impact ({len(low)} of {len(certain)} such rows) and must be high:"
+            " the scale of impacts is shifted"
+        )
+        mapping = (
+            "" if top == "holiday" else f"change {scale_mapping(impact, cells, top)} in {layout.impact.name!r}; holidays stay holidays"
+        )
+        findings.add("impact_shifted", text, count=len(low), row=table.line_of(row), value=impact[row], remedy=mapping)
 
 # %% ../../nbs/16a_data_news.ipynb #0d08e515
 def noted(table: Table, findings: Findings, kind: str, row: int, text: str, count: int, remedy: str = "") -> None:
@@ -204,11 +224,12 @@ def settle_events(table: Table, events: pd.DataFrame, findings: Findings) -> pd.
     return events.drop(columns="row").reset_index(drop=True)
 
 # %% ../../nbs/16a_data_news.ipynb #884c4048
-def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = False) -> NewsReport:
+def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = False, trust_clock: bool = False) -> NewsReport:
     """Read an economic calendar (CSV, CSV.gz, Parquet, Feather).
 
     `tz`: clock of stamps without a zone, or of stamps whose zone fails the payroll check. Returns the events frame and a
-    report. Raises BadDataError where the clock is not proven, naming the clock that would fit; with `strict` for every warning.
+    report. Raises BadDataError where payrolls contradict the clock, naming the one that fits (`trust_clock` keeps it all the
+    same), and with `strict` for every warning.
     """
     table, findings = read_table(path), Findings()
     layout = find_news_layout(table)
@@ -219,17 +240,22 @@ def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = 
     event = cells_of(layout.event)
     payroll = (currency == "USD") & np.array([bool(PAYROLL.match(name)) for name in event])
     keep = read_rows(table, layout, stamps, impact, findings)
-    utc, clock = prove_clock(table, layout, stamps, payroll & keep, (kinds == "scheduled") & keep, tz, findings)
+    utc, clock = prove_clock(table, layout, stamps, payroll & keep, (kinds == "scheduled") & keep, tz, findings, trust_clock)
     report_junk(table, findings)
     rows = np.flatnonzero(keep & (utc != NAT))
     rows = rows[~report_years(table, utc[rows], rows, payroll[rows], findings)]
-    report_words(table, rows, currency, impact, payroll, kinds, findings)
+    report_words(table, rows, currency, kinds, findings)
+    fed = (currency == "USD") & np.array([bool(FED.search(name)) for name in event])
+    report_scale(table, layout, rows, impact, payroll if payroll[rows].any() else fed, findings)
     data = {"time": utc.view("M8[ns]"), "currency": currency, "impact": impact, "event": event, "time_kind": kinds}
     events = settle_events(table, pd.DataFrame({name: values[rows] for name, values in data.items()}).assign(row=rows), findings)
     if not len(events):
         refuse(path, findings.frozen(), Severity.ERROR, because="no event is left", remedy="export it again")
-    source = Source(str(path), table.format, table.sha256, table.rows, len(events), clock, "")
+    about = stored_about(table, "news")
+    source = Source(str(path), table.format, table.sha256, table.rows, len(events), clock, "", origin=stored_origin(about))
     report = NewsReport(events, findings.frozen(), source)
+    if about and about["sha256"] != report.sha256:
+        raise BadDataError(f"{table.path.name}: holds other events than were imported; import the source again")
     if strict:
         because, remedy = "strict reading refuses what follows", "mend it, or read without --strict"
         refuse(path, report.issues, Severity.WARNING, Severity.ERROR, because=because, remedy=remedy)
@@ -260,12 +286,12 @@ def write_news(events: pd.DataFrame, path: str | os.PathLike, source: Source | N
     sha256 = news_hash(events)
     about = {"kind": "news", "schema": 1, "sha256": sha256, "tz": "UTC", **more}
     if source is not None:
-        about["source"] = {"name": Path(source.path).name, "sha256": source.sha256, "tz": source.tz}
+        about["source"] = asdict(source.origin or Origin(Path(source.path).name, source.sha256, source.tz))
     ticks = pd.DatetimeIndex(events["time"]).as_unit("ns").asi8
     if Path(path).name.lower().endswith((".csv", ".csv.gz")):
         time = pa.array(np.datetime_as_string(ticks.view("M8[ns]"), unit="s", timezone="UTC"))
     else:
         time = pa.array(ticks, pa.timestamp("ns", tz="UTC"))
     columns = {"time": time} | {name: pa.array(events[name].astype(str).tolist(), pa.string()) for name in FIELDS}
-    write_table(pa.table(columns).replace_schema_metadata({"trademl": json.dumps(about, sort_keys=True)}), path)
+    write_table(pa.table(columns).replace_schema_metadata({META: json.dumps(about, sort_keys=True)}), path)
     return sha256

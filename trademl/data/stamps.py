@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MONTHS', 'STAMP', 'UNITS', 'Stamps', 'tidy', 'read_fields', 'whole', 'half_days', 'offsets', 'first_filled', 'civil',
-           'day_of', 'parse_text', 'spelt_dates', 'parse_numbers', 'spread_digits', 'as_text', 'clock_text',
-           'parse_stamps']
+           'day_of', 'parse_text', 'exchanged', 'swapped_from', 'spelt_dates', 'parse_numbers', 'spread_digits',
+           'as_text', 'clock_text', 'parse_stamps']
 
 # %% ../../nbs/12a_data_stamps.ipynb #d97a9c12
 import re
@@ -156,6 +156,33 @@ def parse_text(text: pa.ChunkedArray) -> Stamps:
             f" {'have one' if labelled[0] else 'have none'}; write all stamps in one form"
         )
     return Stamps(wall, np.where(offset == NAT, 0, offset) if labelled.any() else None, "text")
+
+# %% ../../nbs/12a_data_stamps.ipynb #f7622a38
+def exchanged(days: np.ndarray) -> np.ndarray:
+    """Day numbers with day and month exchanged where both are at most 12. int64 days since 1970."""
+    date = days.astype("M8[D]")
+    month = date.astype("M8[M]")
+    year = date.astype("M8[Y]").astype(int) + 1970
+    m, d = month.astype(int) % 12 + 1, (date - month).astype(int) + 1
+    swapped = civil(year, np.where(d <= 12, d, m), np.where(d <= 12, m, d))
+    return np.where(d <= 12, swapped // DAY, days)
+
+
+def swapped_from(wall: np.ndarray) -> int | None:
+    """Position of the first row out of order, if rows run on once day and month are exchanged; else None. wall: int64 ns, file order."""
+    if len(wall) < 2:
+        return None
+    days = wall // DAY
+    first = np.flatnonzero(np.r_[True, days[1:] != days[:-1]])
+    steps, mended = np.diff(days[first]), np.diff(exchanged(days[first]))
+
+    def disorder(step):
+        return min((step < 0).sum(), (step > 0).sum())
+
+    if not disorder(steps) or disorder(mended) > 0.1 * disorder(steps) or 2 * np.abs(mended).sum() > np.abs(steps).sum():
+        return None
+    backward = steps < 0 if (mended > 0).sum() >= (mended < 0).sum() else steps > 0
+    return int(first[np.flatnonzero(backward)[0] + 1])
 
 # %% ../../nbs/12a_data_stamps.ipynb #206f2bc9
 def spelt_dates(numbers: np.ndarray) -> np.ndarray | None:
