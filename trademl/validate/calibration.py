@@ -54,7 +54,7 @@ class Calibration:
         except (TypeError, ValueError) as error:
             raise RevisionError(f"calibration cannot be read: {error}") from error
 
-
+# %% ../../nbs/24a_validate_calibration.ipynb #24ac0002
 def identity(classes: int = 3) -> Calibration:
     """The calibration that changes nothing."""
     return Calibration((1.0,) * classes, (0.0,) * classes)
@@ -74,7 +74,7 @@ def _weighted_loss(logits, y, w):
     slope[rows, y] -= 1.0
     return loss, slope * w[:, None]
 
-
+# %% ../../nbs/24a_validate_calibration.ipynb #24ac0005
 def fit_temperature(p, y, w=None) -> Calibration:
     """One scale for all classes (1 / temperature) with the least weighted log loss. p (n, k), y (n,), w (n,) or None."""
     from scipy.optimize import minimize_scalar
@@ -110,7 +110,7 @@ class Reliability:
     error_if_perfect: float  # what a perfectly calibrated forecast would show in these bins
     n: int
 
-
+# %% ../../nbs/24a_validate_calibration.ipynb #24ac0007
 def reliability(p, y, bins: int = 10, w=None) -> Reliability:
     """Reliability table of probabilities (n, k) against classes (n,), in at most `bins` bins of equal count per class."""
     p, y, w = check_probabilities(p, y, w)
@@ -143,13 +143,13 @@ def _exchange(mixed, difference, share, limit):
 
     return limit if slope(limit) >= 0 else brentq(slope, 0.0, limit, xtol=1e-12)
 
-
+# %% ../../nbs/24a_validate_calibration.ipynb #24ac0010
 def choose_weights(
     model_probs,  # probabilities of each model, shape (n, m, k)
     y,  # classes, shape (n,)
     w=None,  # weights of rows, shape (n,)
     *,
-    tolerance: float = 1e-8,  # log loss that may be left on the table
+    tolerance: float = 1e-8,  # log loss that may be left to gain
     max_steps: int = 1_000,
 ) -> np.ndarray:
     """Weights (m,), >= 0 with sum 1, of the weighted mean of models with the least weighted log loss on these rows."""

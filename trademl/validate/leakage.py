@@ -11,7 +11,7 @@ import numpy as np
 from ..clock import epoch_seconds, iso_z
 from ..errors import LeakageError, UsageError
 
-# %% ../../nbs/21_validate_leakage.ipynb #776076a9
+# %% ../../nbs/21_validate_leakage.ipynb #21cc0001
 def _rows(name, rows, n):
     rows = np.asarray(rows)
     if rows.dtype.kind not in "iu" and rows.size:
@@ -25,7 +25,7 @@ def _rows(name, rows, n):
 def _interval_text(row, start_s, end_s):
     return f"row {row} [{iso_z(start_s)}, {iso_z(end_s)})"
 
-
+# %% ../../nbs/21_validate_leakage.ipynb #776076a9
 def assert_no_leakage(
     fit_rows,  # row indices that a model learns from
     test_rows,  # row indices that it is judged on; may lie before, between or after the fit rows
@@ -74,7 +74,7 @@ def assert_past_only(fit_rows, test_rows, time_s, end_s, *, embargo_s: int = 0) 
                 f"it must be over at {iso_z(first)}, the first judged decision"
             )
 
-
+# %% ../../nbs/21_validate_leakage.ipynb #21cc0004
 def assert_time_ordered(time_s, rows=None) -> None:
     """LeakageError unless the decision times (of `rows`, in their order) never run backwards."""
     time_s = epoch_seconds(time_s)
@@ -87,7 +87,7 @@ def assert_time_ordered(time_s, rows=None) -> None:
             "a split by position would train on the future; sort by decision time and never shuffle"
         )
 
-
+# %% ../../nbs/21_validate_leakage.ipynb #21cc0007
 def assert_disjoint(fit_rows, test_rows) -> None:
     """LeakageError unless no row is both learned and judged, and none is listed twice."""
     for name, rows in (("fit_rows", np.asarray(fit_rows)), ("test_rows", np.asarray(test_rows))):
@@ -98,7 +98,7 @@ def assert_disjoint(fit_rows, test_rows) -> None:
     if both.size:
         raise LeakageError(f"row {both[0]} is both learned and judged ({both.size} such rows)")
 
-
+# %% ../../nbs/21_validate_leakage.ipynb #21cc0009
 def assert_fitted_before(label_end_s: int, window_start_s: int, purge_s: int, *, what: str = "fit") -> None:
     """LeakageError unless a fit whose latest label ended at `label_end_s` may be judged from `window_start_s` on."""
     if label_end_s + purge_s > window_start_s:
