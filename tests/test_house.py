@@ -1,5 +1,6 @@
 """The house rules that a machine can check: style, layers, public names, imports, what may stand in a file."""
 
+import ast
 import json
 import os
 import re
@@ -58,6 +59,26 @@ def test_data_flows_one_way(repo):
     assert done.returncode == 0, done.stdout
 
 
+def functions(repo):
+    """(where, function) of every function of the package."""
+    for path in sorted((repo / "trademl").rglob("*.py")):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.FunctionDef):
+                yield path.relative_to(repo / "trademl").as_posix(), node
+
+
+def test_no_function_takes_more_than_eight_arguments(repo):
+    """Records cross rooms, not dozens of arguments. Not so: the command line, compiled kernels, and the one promised signature."""
+    many = []
+    for where, function in functions(repo):
+        asked = function.args
+        count = len(asked.posonlyargs) + len(asked.args) + len(asked.kwonlyargs)
+        compiled = any("njit" in ast.unparse(decorator) for decorator in function.decorator_list)
+        if count > 8 and not compiled and not where.startswith("cli/") and function.name != "feature_matrix":
+            many.append(f"{where}: {function.name} takes {count}")
+    assert many == []
+
+
 # --- public names ---------------------------------------------------------------------------------------------------------
 
 
@@ -88,7 +109,7 @@ import importlib, pkgutil, trademl
 from numba.core.dispatcher import Dispatcher
 strangers, seen = [], 0
 for found in pkgutil.walk_packages(trademl.__path__, "trademl."):
-    if found.name.split(".")[1] not in ("data", "validate", "market", "risk", "evidence"):
+    if found.name.split(".")[1] not in ("data", "validate", "learn", "market", "risk", "evidence"):
         continue
     module = importlib.import_module(found.name)
     for name, kernel in vars(module).items():

@@ -6,6 +6,7 @@ import json
 import linecache
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import types
@@ -98,6 +99,18 @@ def test_the_package_is_what_the_notebooks_export(rebuilt):
 def test_notebooks_are_clean(rebuilt):
     dirty = [p for p in sorted((rebuilt / "nbs").rglob("*.ipynb")) if p.read_bytes() != (ROOT / p.relative_to(rebuilt)).read_bytes()]
     assert [str(path.relative_to(rebuilt)) for path in dirty] == [], "run `nbdev-clean`"
+
+
+def test_exported_cells_are_short():
+    """A cell that needs a second screen holds a second idea."""
+    lines = {
+        (path.name, cell["id"]): len(cell["source"].splitlines())
+        for path in LIBRARY
+        for cell in cells(path)
+        if cell["cell_type"] == "code" and "export" in flags(cell["source"])
+    }
+    assert {where: count for where, count in lines.items() if count > 60} == {}
+    assert statistics.median(lines.values()) <= 20
 
 
 def test_every_generated_module_still_has_its_notebook():

@@ -412,7 +412,7 @@ def read_bars(
     check_stored(table, about, report.sha256)
     return refuse_doubts(report) if strict else report
 
-
+# %% ../../nbs/15a_data_bars.ipynb #b1790888
 def refuse_doubts(report: BarsReport) -> BarsReport:
     """The report; BadDataError when it holds a warning or an error (--strict)."""
     because, remedy = "strict reading refuses what follows", "mend it, or read without --strict"
