@@ -37,7 +37,7 @@ def run_retrain(overrides: Mapping[str, object], flags: MarketFlags, *, risk: bo
     """`trademl retrain`: the job, its report, its look at the final window. Raises what the job raised."""
     settings = load_settings(overrides)
     check(settings.run.device)
-    pipeline.label_spec(settings)  # a contract that cannot be meant is refused before anything is written
+    pipeline.label_spec(settings)  # a contract that contradicts itself is refused before anything is written
     choice = pipeline.choose_market(settings, flags)
     store = Store(choice.models_dir)
     store.check_line(choice.line)
