@@ -83,7 +83,8 @@ class TestFlags:
     def test_an_empty_text_of_a_job_means_not_given(self):
         flags = MarketFlags.of_job(bars="", news="n.csv", no_news=False, strict=True)
         assert flags == MarketFlags(news="n.csv", strict=True)
-        assert flags.job_parameters() == {"news": "n.csv", "no_news": False, "strict": True}
+        switches = {"no_news": False, "strict": True, "trust_clock": False, "allow_flat": False}
+        assert flags.job_parameters() == {"news": "n.csv"} | switches
 
     @pytest.mark.parametrize("job", ["retrain", "tune"])
     def test_every_flag_is_a_parameter_of_the_jobs_that_read_bars(self, job):

@@ -17,6 +17,9 @@ Seed = Annotated[int | None, typer.Option(help="seed of everything random")]
 Profile = Annotated[int | None, typer.Option(min=1, max=5, help="risk profile 1 (careful) to 5")]
 ModelsDir = Annotated[str | None, typer.Option(help="the store to use; default: the market's own")]
 Tz = Annotated[str | None, typer.Option(help="clock of the bars file: an IANA name, an offset, broker-eu or broker-us")]
+NewsTz = Annotated[str | None, typer.Option(help="clock of the calendar file, in the same words")]
+TrustClock = Annotated[bool, typer.Option("--trust-clock", help="keep a clock that closes or releases disprove")]
+AllowFlat = Annotated[bool, typer.Option("--allow-flat", help="keep eight or more bars in a row without volume and range")]
 Stamp = Annotated[str | None, typer.Option(help="open or close: what the bars' time stamp means")]
 Strict = Annotated[bool, typer.Option("--strict", help="refuse where a warning would be given")]
 RevisionName = Annotated[str | None, typer.Option("--revision", help="a stored revision (or the start of its name); default: the newest")]
@@ -32,8 +35,11 @@ def retrain(
     no_news: NoNews = False,
     symbol: Symbol = None,
     tz: Tz = None,
+    news_tz: NewsTz = None,
     stamp: Stamp = None,
     strict: Strict = False,
+    trust_clock: TrustClock = False,
+    allow_flat: AllowFlat = False,
     profile: Profile = None,
     edge: Annotated[float | None, typer.Option(min=0, max=1, help="edge of the embedded market: 0 nothing to find, 0.5 clear")] = None,
     models_dir: ModelsDir = None,
@@ -51,7 +57,7 @@ def retrain(
     from trademl.device import notes
     from trademl.pipeline.choice import MarketFlags
 
-    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict)
+    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict, news_tz, trust_clock, allow_flat)
     overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
     overrides["warmstart.enabled"] = False if no_warmstart else None
     if risk and not ensemble:
@@ -109,6 +115,11 @@ def backtest(
     bars: Bars = None,
     news: News = None,
     no_news: NoNews = False,
+    tz: Tz = None,
+    news_tz: NewsTz = None,
+    stamp: Stamp = None,
+    trust_clock: TrustClock = False,
+    allow_flat: AllowFlat = False,
     no_chart: Annotated[bool, typer.Option("--no-chart", help="figures only, no report.html")] = False,
     revision: RevisionName = None,
     symbol: Symbol = None,
@@ -133,7 +144,8 @@ def backtest(
         in_sample=in_sample,
     )
     overrides = {"account.profile": profile, "decision.rule": rule}
-    summary = run_backtest(overrides, MarketFlags(bars, news, no_news, symbol, models_dir), asked, revision, chart=not no_chart)
+    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, False, news_tz, trust_clock, allow_flat)
+    summary = run_backtest(overrides, flags, asked, revision, chart=not no_chart)
     if json:
         return common.emit(summary)
     common.table(summary["table"])

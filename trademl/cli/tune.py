@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 import typer
 
 from trademl.cli import common
-from trademl.cli.market import Bars, Json, ModelsDir, News, NoNews, Seed, Stamp, Symbol, Tz
+from trademl.cli.market import AllowFlat, Bars, Json, ModelsDir, News, NewsTz, NoNews, Seed, Stamp, Symbol, TrustClock, Tz
 from trademl.errors import Exit
 
 Of = Annotated[Literal["signal", "position"], typer.Argument(help="the signal first: it decides where the position model's trades begin")]
@@ -23,7 +23,10 @@ def tune(
     no_news: NoNews = False,
     symbol: Symbol = None,
     tz: Tz = None,
+    news_tz: NewsTz = None,
     stamp: Stamp = None,
+    trust_clock: TrustClock = False,
+    allow_flat: AllowFlat = False,
     models_dir: ModelsDir = None,
     seed: Seed = None,
     fresh: Fresh = False,
@@ -34,7 +37,8 @@ def tune(
     from trademl.pipeline.choice import MarketFlags
 
     overrides = {"tuning.trials": trials, "tuning.workers": workers, "run.seed": seed}
-    summary = run_tune(role, overrides, MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp), fresh=fresh)
+    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, False, news_tz, trust_clock, allow_flat)
+    summary = run_tune(role, overrides, flags, fresh=fresh)
     if json:
         return common.emit(summary)
     print(summary["headline"])

@@ -147,8 +147,8 @@ def _replay(settings: Settings, stored: Stored, flags: MarketFlags, asked: Repla
     conditions = asked.conditions(settings, stored.symbol)
     if asked.oos_only:
         return pipeline.reread_evidence(stored, settings, conditions), ""
-    choice = pipeline.choose_market(settings, replace(flags, models_dir=str(stored.store.models_dir)))
-    inputs = pipeline.load_inputs(settings, choice)
+    choice = pipeline.choose_market(settings, replace(flags, symbol=stored.symbol, models_dir=str(stored.store.models_dir)))
+    inputs = pipeline.load_inputs(settings, choice, flags)
     return pipeline.shipped_evidence(stored, inputs, settings, conditions, in_sample=asked.in_sample)
 
 

@@ -23,6 +23,9 @@ class MarketFlags:
     tz: str | None = None  # clock of the bars file
     stamp: str | None = None  # open or close: what its time stamp means
     strict: bool = False  # refuse where a warning would be given
+    news_tz: str | None = None  # clock of the calendar
+    trust_clock: bool = False  # keep a clock that closes or releases disprove
+    allow_flat: bool = False  # keep long runs of bars without volume and range
 
     @classmethod
     def of_job(cls, **parameters) -> "MarketFlags":

@@ -8,9 +8,12 @@ import numpy as np
 import pandas as pd
 
 from trademl.clock import epoch_seconds, iso_z, utc_now
-from trademl.data.bars import bars_hash, inspect_bars, read_bars
+from trademl.data.bars import BarsReport, bars_hash, inspect_bars, read_bars, refuse_doubts
 from trademl.data.news import check_coverage, high_impact_usd, news_covers_until, news_hash, read_news
+from trademl.data.releases import prove_bars_clock
+from trademl.data.symbols import same_symbol
 from trademl.data.synthetic import synthetic_market
+from trademl.errors import BadDataError
 from trademl.market.features import FEATURE_NAMES, feature_matrix
 from trademl.market.labeling import label_bars
 from trademl.market.recipe import MarketRows, market_rows
@@ -30,12 +33,18 @@ class Inputs:
     bars_sha256: str
     news_sha256: str | None
     news_covers_until: str | None
+    symbol: str = ""  # whose bars the data say these are; "" = unknown
+    timeframe: str = "15min"
+    origin_sha256: str | None = None  # of the file that the bars first came from; None: the embedded market
 
     def overview(self) -> pd.DataFrame:
         """What came in and what was found, one line each."""
         span = f"{iso_z(epoch_seconds(self.bars.index[:1])[0])} to {iso_z(epoch_seconds(self.bars.index[-1:])[0])}"
         calendar = "none (--no-news)" if self.events is None else f"{len(self.events):,} events, until {self.news_covers_until}"
         rows = [("bars", f"{len(self.bars):,}", span), ("calendar", "", calendar), ("bars sha256", "", self.bars_sha256[:16])]
+        if self.origin_sha256 is not None:
+            told = f"the bars are of {self.symbol}" if self.symbol else "the bars do not say whose they are"
+            rows += [("read as", "", f"{self.choice.symbol}, {self.timeframe}: {told}"), ("source sha256", "", self.origin_sha256[:16])]
         rows += [(issue.kind, f"{issue.count:,}", issue.message) for issue in self.issues]
         return pd.DataFrame(rows, columns=["what", "count", "found"]).set_index("what")
 
@@ -43,16 +52,18 @@ class Inputs:
 def load_inputs(
     settings: Settings,
     choice: MarketChoice,
-    flags: MarketFlags = MarketFlags(),  # noqa: B008 (frozen); how a file's clock is read
+    flags: MarketFlags = MarketFlags(),  # noqa: B008 (frozen); how the files are read
     *,
     now: datetime | None = None,
 ) -> Inputs:
-    """Read and check the inputs of the chosen market. Raises BadDataError; nothing is repaired."""
+    """Read and check the inputs of the chosen market. BadDataError also for bars of another symbol; nothing is repaired."""
     if choice.is_synthetic:
         made = synthetic_market(settings.synthetic.bars, settings.synthetic.edge, settings.synthetic.seed)
         bars, events, issues = made.bars, made.events, tuple(inspect_bars(made.bars))
+        about = {"symbol": choice.symbol}
     else:
-        bars, events, issues = _read_files(choice, flags, now or utc_now())
+        report, events, issues = _read_files(choice, flags, now or utc_now())
+        bars, about = report.bars, {name: getattr(report, name) for name in ("symbol", "timeframe", "origin_sha256")}
     return Inputs(
         choice,
         bars,
@@ -61,19 +72,34 @@ def load_inputs(
         bars_hash(bars),
         None if events is None else news_hash(events),
         None if events is None else iso_z(news_covers_until(events)),
+        **about,
     )
 
 
-def _read_files(choice: MarketChoice, flags: MarketFlags, now: datetime) -> tuple[pd.DataFrame, pd.DataFrame | None, tuple]:
-    """(bars, events, issues) of the chosen files; every error in them is refused."""
-    report = read_bars(choice.bars, tz=flags.tz, stamp=flags.stamp, strict=flags.strict, now=now)
-    report.require_clean()
+def _read_files(choice: MarketChoice, flags: MarketFlags, now: datetime) -> tuple[BarsReport, pd.DataFrame | None, tuple]:
+    """(report on the bars, events, issues) of the chosen files; every error in them is refused, and a clock that releases disprove."""
+    accept = [word for word, given in (("clock", flags.trust_clock), ("flat", flags.allow_flat)) if given]
+    report = read_bars(
+        choice.bars, tz=flags.tz, stamp=flags.stamp, strict=flags.strict, now=now, symbol=flags.symbol, accept=accept
+    ).require_clean()
+    _check_symbol(report, choice)
     if choice.no_news:
-        return report.bars, None, report.issues
-    news = read_news(choice.news, tz=flags.tz, strict=flags.strict)
-    news.require_clean()
+        return report, None, report.issues
+    news = read_news(choice.news, tz=flags.news_tz, strict=flags.strict, trust_clock=flags.trust_clock).require_clean()
     check_coverage(report.bars, news.events)
-    return report.bars, news.events, (*report.issues, *news.issues)
+    report = prove_bars_clock(report, news, trust_clock=flags.trust_clock)
+    if flags.strict:
+        refuse_doubts(report)
+    return report, news.events, (*report.issues, *news.issues)
+
+
+def _check_symbol(report: BarsReport, choice: MarketChoice) -> None:
+    """BadDataError when the bars say that they are of another symbol than is asked for; bars that say nothing pass."""
+    if report.symbol and not same_symbol(report.symbol, choice.symbol):
+        raise BadDataError(
+            f"{choice.source}: the bars are of {report.symbol}, and {choice.symbol} is asked for; "
+            f"name the file of {choice.symbol}, or give --symbol {report.symbol}"
+        )
 
 
 def make_features(inputs: Inputs, settings: Settings) -> np.ndarray:
