@@ -15,6 +15,7 @@ from trademl.market.position import first_exit, held_rows
 from trademl.market.recipe import rule_of
 from trademl.market.specs import CostSpec, LabelSpec
 from trademl.pipeline.market.replay import shipped_decisions
+from trademl.risk.state import clamp_multiplier, equity_state, head_input
 
 
 def with_decision(revision, **changes):
@@ -57,17 +58,35 @@ class TestRecords:
         with pytest.raises(RevisionError, match="use the trademl and the settings that trained it"):
             check_features(revision, small_run.case.round_step * 2)
 
-    def test_without_a_published_head_nothing_is_asked(self, small_run):
+    def test_a_published_head_answers_as_its_native_model(self, small_run):
+        revision, heads = small_run.stored.revision, small_run.heads.model
+        assert heads.boosters, "the small run trains heads, published or not"
+        for number, booster in heads.boosters.items():
+            head = risk_head_of(published(revision), number)
+            for losses in range(3):
+                state = equity_state([-1.0] * losses, equity=1.0, start=1.0, peak=1.1, atr_norm=0.004)
+                native = clamp_multiplier(booster.predict(head_input(state), num_threads=1))[0]
+                assert abs(head(state) - native) < 1e-5
+            assert risk_head_of(published(revision), number, is_enabled=False) is None
+
+    def test_an_unpublished_head_is_not_asked(self, small_run):
         revision = small_run.stored.revision
-        for entry in revision.manifest["market"]["profiles"]:
-            if not entry["published"]:
-                assert risk_head_of(revision, entry["profile"]) is None
-        published = [entry | {"published": True} for entry in revision.manifest["market"]["profiles"]]
-        section = revision.manifest["market"] | {"profiles": published}
-        claimed = replace(revision, manifest=revision.manifest | {"market": section, "files": []})
-        assert risk_head_of(claimed, 3, is_enabled=False) is None
-        with pytest.raises(RevisionError, match=r"publishes a risk head for profile 3, but holds no risk_p3\.onnx"):
-            risk_head_of(claimed, 3)
+        for number in range(1, 6):
+            assert risk_head_of(published(revision, False), number) is None
+
+    def test_a_published_head_that_is_not_there_is_refused(self, small_run):
+        revision = published(small_run.stored.revision)
+        models = [model for model in revision.manifest["models"] if model["role"] != "risk"]
+        bare = replace(revision, manifest=revision.manifest | {"models": models})
+        with pytest.raises(RevisionError, match="publishes a risk head for profile 3, but holds no risk_p3"):
+            risk_head_of(bare, 3)
+
+
+def published(revision, verdict=True):
+    """The revision, its manifest's word on every head changed."""
+    section = revision.manifest["market"]
+    profiles = [entry | {"published": verdict} for entry in section["profiles"]]
+    return replace(revision, manifest=revision.manifest | {"market": section | {"profiles": profiles}})
 
 
 class TestPolicy:

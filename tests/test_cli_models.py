@@ -131,7 +131,7 @@ def test_diff_shows_where_two_manifests_differ(store):
         "gate.reasons": ([], ["lower bound below zero"]),
     }
     shown = call(store, "diff", good.name, bad.name).stdout
-    assert shown.startswith(f"{good.name}  it does not say how it was started\n")
+    assert shown.startswith(f"{good.name}  trained from nothing, as asked\n")
     assert "gate refused" in shown
     assert "gate.passed" in shown
     assert "gate.reasons" not in shown  # a detail of the verdict

@@ -309,12 +309,6 @@ DOCTORED = {
         lambda m: section(m, label_spec=m["market"]["label_spec"] | {"tp_atr": 2.0}),
         "rules that this code does not know",
     ),
-    "no ensemble": (lambda m: section(m, ensemble=[1]), "does not say with which parameters"),
-    "no generation": (lambda m: section(m, warmstart=None), "generation = None is not a number"),
-    "generation in words": (
-        lambda m: section(m, warmstart=m["market"]["warmstart"] | {"generation": "two"}),
-        "generation = 'two' is not a number",
-    ),
     "a fit of an unknown kind": (lambda m: {"lineage": [m["lineage"][0] | {"kind": "guess"}]}, "lineage cannot be read"),
 }
 # A scaler of another width, or another one than the manifest binds, and a manifest without lineage cannot be stored at all:
@@ -516,13 +510,6 @@ class TestRefusals:
         monkeypatch.setattr("trademl.ship.store.Revision.read", lambda self, name: other.get(name) or read(self, name))
         with pytest.raises(RevisionError, match="differ from its own graph"):
             read_parent(family.parent.stored)
-
-    def test_a_revision_of_an_older_trademl(self, family):
-        revision = family.parent.stored.revision
-        kept = {key: value for key, value in revision.manifest["market"].items() if key != "ensemble"}
-        older = replace(revision, manifest=revision.manifest | {"market": kept})
-        with pytest.raises(RevisionError, match="older trademl"):
-            terms_of(Stored(older))
 
 
 def test_terms_are_compared_as_a_manifest_keeps_them():

@@ -111,16 +111,6 @@ class TestStored:
         assert {model.role for model in stored.models} >= {"signal", "position"}
         assert stored.holds("signal.onnx") and not stored.holds("signal")
 
-    def test_an_older_manifest_without_a_word_on_warm_starts(self, small_run):
-        older = self.stored(small_run, warmstart=..., ensemble=..., tuning=..., devices=..., constant_features=...)
-        assert (older.start.why, older.start.generation, older.start.log_loss) == (None, 0, {})
-        assert (older.parameters, older.studies, older.devices, older.constant_features) == (None, {}, {}, ())
-        assert Pages(older, small_run.evidence).warm_or_cold() == "cold: made before warm starts"
-
-    @pytest.mark.parametrize("start", [None, [], "warm"])
-    def test_a_start_of_another_kind_says_nothing(self, small_run, start):
-        assert self.stored(small_run, warmstart=start).start.generation is None
-
 
 @pytest.mark.leakage
 class TestNothingLeaks:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trademl.bot.policy import Policy, risk_head_of
 from trademl.errors import RevisionError, TradeMLError
 from trademl.files import canonical_json, digest
 from trademl.ship.manifest import TOLERANCE, compat_record, differences, parse_manifest
@@ -94,6 +95,9 @@ def look(target, folder, record):
             assert isinstance(revision.compat, dict) and differences(revision.manifest, revision.manifest) == []
             assert all(isinstance(check.detail, str) for check in revision.checks())
             assert store.state(revision)
+            for profile in range(1, 6):
+                assert Policy.of(revision, profile).rule.margin_r is not None
+                risk_head_of(revision, profile)
         good, broken = store.scan()
         assert len(good) + len(broken) == 1
         with contextlib.suppress(RevisionError):
@@ -115,6 +119,19 @@ def test_what_the_fuzz_looks_at_passes_for_an_unaltered_manifest(whole):
 
 FUTURE = "2999-01-01T00:00:00Z"
 IMPOSSIBLE = {
+    "no worth": (("market", "decision", "worth_shipped"), [], "decision.worth_shipped"),
+    "a margin in words": (("market", "decision", "margins", "3", "margin_r"), "wide", "margins.3.margin_r"),
+    "costs of another kind": (("market", "costs"), [1], "market.costs"),
+    "a published head without a graph": (
+        ("market", "profiles"),
+        [{"profile": 2, "max_total_drawdown_pct": 20, "published": True, "verdict": "published"}],
+        "a graph risk_pN among models",
+    ),
+    "a warm start without its number": (("market", "warmstart", "generation"), None, "warmstart.generation"),
+    "parameters of another kind": (("market", "ensemble"), [1], "market.ensemble"),
+    "an embargo in words": (("split", "embargo"), "two days", "split.embargo"),
+    "a window gone": (("split", "windows", "final"), None, "split.windows.final"),
+    "a class list gone": (("models", 0, "classes"), None, "models signal"),
     "empty input shape": (("models", 0, "input", "shape"), [], "input.shape"),
     "input without columns": (("models", 0, "input", "shape"), ["N", 0], "input.shape"),
     "no models": (("models",), [], "at least one"),

@@ -515,7 +515,8 @@ STRANGE = {
     "54 of 55 features": ({"signal.onnx": make.graph("signal", width=2)}, {}, "takes"),
     "two classes": ({"signal.onnx": make.graph("signal", classes=["SELL", "BUY"])}, {}, "gives .*the manifest says"),
     "another model than the golden rows": ({"signal.onnx": make.graph("signal", cut=-2.0)}, {}, "misses its golden rows"),
-    "golden rows gone": ({"golden.npz": npz_bytes({"signal_x": np.zeros((1, 3))})}, {}, "no golden rows"),
+    "golden rows gone": ({"golden.npz": npz_bytes({"other_x": np.zeros((1, 3))})}, {}, "no golden rows for signal"),
+    "golden answers gone": ({"golden.npz": npz_bytes({"signal_x": np.zeros((1, 3))})}, {}, "no golden probabilities for signal"),
     "golden rows of another shape": (
         {"golden.npz": npz_bytes({"signal_x": np.zeros((1, 3)), "signal_probabilities": np.zeros((1, 2))})},
         {},

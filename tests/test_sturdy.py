@@ -14,7 +14,8 @@ import pytest
 from make_revision import make_files, make_manifest
 
 from trademl import device
-from trademl.errors import BadDataError
+from trademl.errors import BadDataError, RevisionError
+from trademl.files import canonical_json, digest
 from trademl.learn.ensemble import fit_ensemble
 from trademl.learn.fits import Batch, Target
 from trademl.pipeline.choice import SYNTHETIC, MarketFlags, choose_market, open_store
@@ -117,6 +118,15 @@ class TestOneStore:
         settings = load_settings({"market.symbol": SYNTHETIC, "market.bars": "bars.csv"})
         trained = choose_market(settings, MarketFlags(no_news=True)).models_dir
         assert str(open_store(settings).models_dir) == trained == "models/synthetic"
+
+    def test_a_revision_that_is_named_is_looked_for_where_it_lies_readable_or_not(self, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        data = canonical_json(make_manifest() | {"schema": 1})
+        old = tmp_path / "models" / "revisions" / digest(data)[:16]
+        old.mkdir(parents=True)
+        (old / "manifest.json").write_bytes(data)
+        with pytest.raises(RevisionError, match="written by an earlier trademl"):
+            open_store(load_settings(), revision=old.name[:6]).open(old.name[:6])
 
 
 class TestNothingToLearnFrom:

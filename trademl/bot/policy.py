@@ -66,8 +66,8 @@ def risk_head_of(revision: Revision, profile: int, *, is_enabled: bool = True) -
     verdicts = {entry["profile"]: entry for entry in revision.manifest["market"]["profiles"]}
     if not is_enabled or not verdicts.get(profile, {}).get("published", False):
         return None
-    name = f"risk_p{profile}.onnx"
-    if name not in {entry["name"] for entry in revision.manifest["files"]}:
-        raise RevisionError(f"revision {revision.name} publishes a risk head for profile {profile}, but holds no {name}")
-    runner = session(revision.read(name))
-    return lambda state: float(predict_onnx(runner, head_input(state))["value"][0, 0])
+    model = next((model for model in revision.manifest["models"] if model["name"] == f"risk_p{profile}"), None)
+    if model is None:
+        raise RevisionError(f"revision {revision.name} publishes a risk head for profile {profile}, but holds no risk_p{profile}")
+    runner, answer = session(revision.read(model["file"])), model["outputs"][0]["name"]
+    return lambda state: float(predict_onnx(runner, head_input(state))[answer][0, 0])

@@ -33,7 +33,10 @@ def label_spec_of(revision: Revision) -> LabelSpec:
 
 def costs_of(revision: Revision) -> CostSpec:
     """What a trade was assumed to cost when the revision was judged."""
-    return CostSpec(**revision.manifest["market"]["costs"])
+    try:
+        return CostSpec(**revision.manifest["market"]["costs"])
+    except (TypeError, ValueError) as refusal:
+        raise RevisionError(f"revision {revision.name}: its costs cannot be read ({refusal}); {OWN_TRADEML}") from refusal
 
 
 def decision_rule_of(revision: Revision, profile: int, *, is_shipped: bool, rule: str | None = None) -> DecisionRule:

@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from trademl.cli import common
-from trademl.clock import iso_z
+from trademl.clock import iso_z, utc_now
 from trademl.errors import Exit
 
 app = typer.Typer(no_args_is_help=True)
@@ -135,9 +135,10 @@ def _stored(revision):
 
 
 def _line_of(store, stored) -> dict:
+    expired = stored.expires_at is not None and stored.expires_at <= iso_z(utc_now())
     return {
         "revision": stored.name,
-        "state": str(store.state(stored.revision)),
+        "state": f"{store.state(stored.revision)}{', expired' if expired else ''}",
         "trained_at": stored.revision.trained_at,
         "line": stored.line,
         "gate": "passed" if stored.gate.passed else "refused",
@@ -164,14 +165,16 @@ def _facts(store, stored) -> dict:
 
 
 def _start_of(stored) -> str:
-    return stored.start.why or "it does not say how it was started"
+    return stored.start.why
 
 
 def _verdict_of(stored) -> str:
     return stored.headline or ("gate passed" if stored.gate.passed else "gate refused")
 
 
-_DETAIL = re.compile(r"files\.|models\..*\.sha256$|lineage\..*\.(kind|name|revision|rows)$|gate\.(reasons|sentence)$|warmstart\.why$")
+_DETAIL = re.compile(
+    r"files\.|models\..*\.sha256$|lineage\..*\.(kind|name|revision|rows)$|gate\.(reasons|sentence)$|market\.warmstart\.why$"
+)
 
 
 def _short(key: str, value) -> str:

@@ -1,6 +1,7 @@
 """Which market a command means, and the store that belongs to it. Imports nothing heavy: `trademl models list` needs only this."""
 
 from dataclasses import asdict, dataclass
+from glob import escape as glob_escape
 from pathlib import Path
 
 from trademl.errors import UsageError
@@ -115,9 +116,10 @@ def open_store(settings: Settings, *, symbol: str | None = None, models_dir: str
         return named
     if Path(settings.market.bars).exists():
         return configured
-    found = [
-        (r.trained_at, r.name, store) for store in (configured, embedded) for r in store.revisions() if r.name.startswith(revision or "")
-    ]
+    if revision is not None:  # by the folder's name: a revision that cannot be read is named by its store, with the reason
+        holders = [store for store in (configured, embedded) if any(store.folder.glob(f"{glob_escape(revision)}*"))]
+        return holders[0] if holders else embedded
+    found = [(r.trained_at, r.name, store) for store in (configured, embedded) for r in store.revisions()]
     return max(found, key=lambda candidate: candidate[:2])[2] if found else embedded
 
 

@@ -1,11 +1,8 @@
-"""A stored revision as records: with `bot/`, which reads what decides, all that reads a manifest outside `ship/`.
-
-Reading is lazy: a key that an older trademl did not write matters only to those who ask for it.
-"""
+"""A stored revision as records. Who wants to know something of a stored revision asks here, or, of how it decides, in `bot/`."""
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import cached_property
 
 from trademl.bot.records import costs_of, label_spec_of
@@ -41,12 +38,12 @@ class StoredGate:
 
 @dataclass(frozen=True)
 class StoredStart:
-    """How the training began: from nothing or from a parent. None or empty where the manifest does not say."""
+    """How the training began: from nothing or from a parent."""
 
-    start: str | None = None  # cold or warm
-    why: str | None = None
-    generation: object = None  # warm starts in a row; as it stands, unchecked
-    log_loss: Mapping[str, Mapping[str, float]] = field(default_factory=dict)  # window -> candidate -> value
+    start: str  # cold or warm
+    why: str
+    generation: int  # warm starts in a row
+    log_loss: Mapping[str, Mapping[str, float]]  # window -> candidate -> value; empty where there was one candidate
 
 
 @dataclass(frozen=True)
@@ -108,7 +105,7 @@ class Stored:
     @property
     def parent(self) -> str | None:
         """The revision that it continues or whose models it keeps."""
-        return self._manifest.get("parent")
+        return self._manifest["parent"]
 
     @property
     def seed(self) -> int:
@@ -118,8 +115,8 @@ class Stored:
     @property
     def code(self) -> str:
         """What trained it: version and commit."""
-        changed = " (changed)" if self._manifest["dirty"] else ""
-        return f"trademl {self._manifest['trademl_version']}, commit {self._manifest['git_commit']}{changed}"
+        commit, changed = self._manifest["git_commit"], " (changed)" if self._manifest["dirty"] else ""
+        return f"trademl {self._manifest['trademl_version']}, {f'commit {commit}{changed}' if commit else 'not from a clone'}"
 
     @property
     def data(self) -> StoredData:
@@ -177,8 +174,8 @@ class Stored:
 
     @property
     def devices(self) -> Mapping:
-        """Where each model was trained, by role and model; empty where the manifest does not say."""
-        return self._manifest.get("market", {}).get("devices", {})
+        """Where each model was trained, by role and model."""
+        return self._manifest["market"]["devices"]
 
     @property
     def expires_at(self) -> str | None:
@@ -248,24 +245,20 @@ class Stored:
         return tuple(self._market.get("constant_features", ()))
 
     @property
-    def classes(self) -> tuple[str, ...] | None:
-        """The signal's classes in the order of its answer; None where the manifest does not say."""
-        found = self._signal["classes"]
-        return None if found is None else tuple(found)
+    def classes(self) -> tuple[str, ...]:
+        """The signal's classes in the order of its answer."""
+        return tuple(self._signal["classes"])
 
     @property
-    def parameters(self) -> Mapping | None:
-        """The signal ensemble's parameters; None where the manifest does not say."""
-        found = self._market.get("ensemble")
-        return found if isinstance(found, dict) else None
+    def parameters(self) -> Mapping:
+        """The signal ensemble's parameters."""
+        return self._market["ensemble"]
 
     @property
     def start(self) -> StoredStart:
-        """How its signal's training began; an older trademl that knew no warm start trained from nothing."""
-        record = self._market.get("warmstart", {"generation": 0})
-        if not isinstance(record, dict):
-            return StoredStart()
-        return StoredStart(record.get("start"), record.get("why"), record.get("generation"), record.get("log_loss") or {})
+        """How its signal's training began."""
+        record = self._market["warmstart"]
+        return StoredStart(record["start"], record["why"], record["generation"], record.get("log_loss") or {})
 
     @property
     def studies(self) -> dict[str, str]:

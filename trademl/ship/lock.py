@@ -21,6 +21,7 @@ from pathlib import Path
 from trademl.errors import LockedError, MissingExtraError, RevisionError
 from trademl.files import digest
 
+PATIENCE_S = 0.2  # a process that only looks whether the lock is held has it for a moment
 NO_LOCKS = "no-locks"  # beside the token where the file system's locks hold nobody off: there nothing can be verified
 
 
@@ -36,7 +37,7 @@ class StoreLock:
         lock, busy = self._file_lock()
         try:
             self.models_dir.mkdir(parents=True, exist_ok=True)
-            lock.acquire(timeout=0)
+            lock.acquire(timeout=PATIENCE_S, poll_interval=0.02)
         except busy:
             raise LockedError(f"{lock.lock_file}: another run holds the lock of this store; wait for it, or choose --models-dir") from None
         except OSError as refusal:

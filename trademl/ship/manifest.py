@@ -62,6 +62,8 @@ COMMON = {
         "in bars and a hash over them and their code, the ensembles inside; classes in the order of the columns, null for a value",
     ),
     "trained_together": (_HEX16, "training_run_id, repeated inside every graph's metadata"),
+    "parent": ((_HEX16, None), "the revision that it continues or whose models it keeps"),
+    "seed": (int, "of everything random in the training"),
     "lineage": (
         [{"kind": re.compile("[a-z_]+"), "name": str, "revision": (_HEX16, None), "label_end_s": int, "rows": int}],
         "every ancestor fit with its latest label end, epoch seconds; never empty",
@@ -70,7 +72,10 @@ COMMON = {
     "split": ({"scheme": str, "purge": (str, int, float), "embargo": (str, int, float)}, "how windows were cut"),
     "metrics": ({str: object}, "what the report says"),
     "gate": ({"passed": bool, "reasons": [str]}, "the verdict that makes the revision approved or a candidate"),
-    "golden": ({"file": str, "rows": int, "tolerance": _NUMBER}, "rows of every graph that a reader replays"),
+    "golden": (
+        {"file": str, "rows": int, "tolerance": _NUMBER},
+        "rows that a reader replays, of every graph at least one and at most so many",
+    ),
     "expires_at": ((_UTC, None), "from then on it is neither activated nor loaded; null: never"),
     "files": (
         [{"name": str, "sha256": _HEX64, "bytes": int}],
@@ -85,14 +90,33 @@ MARKET = {
         {"hash": _HEX64, "dynamic_sltp_required": bool},
         "the contract between labels and execution, all its fields and its hash",
     ),
+    "round_step": (_NUMBER, "the grid of round prices, price units; part of the signal's feature_hash"),
+    "costs": ({str: _NUMBER}, "what a trade was assumed to cost"),
     "news_covers_until": ((_UTC, None), "last moment of the calendar; null without one"),
     "decision": (
-        {"rule": str, "margins": {str: {str: object}}, "exits_on": bool, "exit_probability": _NUMBER, "min_bars_held": int},
-        "how probabilities become orders, a margin for each profile",
+        {
+            "rule": re.compile("expected_r|votes"),
+            "worth": [[_NUMBER]],
+            "worth_shipped": [[_NUMBER]],
+            "margins": {str: {"margin_r": _NUMBER}},
+            "votes_gap": _NUMBER,
+            "exits_on": bool,
+            "exit_probability": _NUMBER,
+            "min_bars_held": int,
+        },
+        "how probabilities become orders: mean R of side and class (judged, shipped), a margin for each profile, when a trade is left",
     ),
-    "profiles": ([{"profile": int, "max_total_drawdown_pct": _NUMBER, "verdict": str}], "risk heads with ceiling and verdict"),
+    "ensemble": ({str: object}, "parameters of the signal's models"),
+    "warmstart": ({"start": str, "why": str, "generation": int}, "how the signal's training began"),
+    "devices": ({str: object}, "where each model was trained"),
+    "profiles": (
+        [{"profile": int, "max_total_drawdown_pct": _NUMBER, "published": bool, "verdict": str}],
+        "risk heads with ceiling and verdict",
+    ),
     "risk": ({"multiplier_min": _NUMBER, "multiplier_max": _NUMBER}, "bounds of the risk multiplier"),
 }
+_SPAN = {"start_s": int, "end_s": int}
+_MARKET_SPLIT = {"embargo": int, "refits": [int], "windows": {"train": _SPAN, "tune": _SPAN, "select": _SPAN, "final": _SPAN}}
 SECTIONS = {"market": MARKET, "trades": {}}  # the section of the record pipeline comes with that pipeline
 
 
@@ -248,9 +272,24 @@ def _check_market(record: Mapping) -> None:
     width = len(model_of(record, "signal")["features"])
     scaled = width if section["scaler"] is None else section["scaler"]["n_features"]
     _expect(scaled == width, scaled, "market.scaler.n_features", f"the signal's {width} features")
-    margins, held = section["decision"]["margins"], section["decision"]["min_bars_held"]
-    _expect(bool(margins), margins, "market.decision.margins", "at least one profile's margin")
-    _expect(held >= 1, held, "market.decision.min_bars_held", "1 or more")
+    _check(record["split"], _MARKET_SPLIT, "split")
+    _check_decision(section["decision"])
+    signal = model_of(record, "signal")
+    _expect(bool(signal["classes"]) and bool(signal["members"]), signal["classes"], "models signal", "classes and members")
+    heads = {model["name"] for model in record["models"] if model["role"] == "risk"}
+    for entry in section["profiles"]:
+        has_graph = not entry["published"] or f"risk_p{entry['profile']}" in heads
+        _expect(has_graph, entry["profile"], "market.profiles", "a graph risk_pN among models for each published profile N")
+
+
+def _check_decision(decision: Mapping) -> None:
+    where = "market.decision"
+    for name in ("worth", "worth_shipped"):
+        _expect([len(side) for side in decision[name]] == [3, 3], decision[name], f"{where}.{name}", "two sides with three classes")
+    margins, held, leaves = decision["margins"], decision["min_bars_held"], decision["exit_probability"]
+    _expect({"1", "2", "3", "4", "5"} <= set(margins), sorted(margins), f"{where}.margins", "a margin for each of the profiles 1 to 5")
+    _expect(held >= 1, held, f"{where}.min_bars_held", "1 or more")
+    _expect(0 <= leaves <= 1, leaves, f"{where}.exit_probability", "0 to 1")
 
 
 def model_of(record: Mapping, role: str) -> dict:
@@ -280,6 +319,8 @@ def _check_models(record: Mapping) -> None:
         _check_tensors(model, where)
     names = [model["name"] for model in record["models"]]
     _expect(bool(names) and len(set(names)) == len(names), names, "models", "at least one, names without repeats")
+    strangers = sorted({name for name in files if name.endswith(".onnx")} - {model["file"] for model in record["models"]})
+    _expect(not strangers, strangers, "files", "only graphs that models name")
 
 
 def _check_tensors(model: Mapping, where: str) -> None:

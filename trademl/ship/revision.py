@@ -110,11 +110,15 @@ class Revision:
             raise RevisionError(f"{done[-1].detail} (check: {done[-1].name})")
         return done
 
-    def check_current(self, now: datetime) -> None:
-        """RevisionError when this trademl is too old for the revision, or the revision is too old at `now`."""
-        needed, expires = self.manifest["min_runtime_version"], self.manifest["expires_at"]
+    def check_runtime(self) -> None:
+        """RevisionError when this trademl is too old for the revision."""
+        needed = self.manifest["min_runtime_version"]
         if version_key(needed) > version_key(__version__):
             raise RevisionError(f"revision {self.name} needs trademl {needed} or newer, this is {__version__}; install a newer one")
+
+    def check_age(self, now: datetime) -> None:
+        """RevisionError when the revision has expired at `now`."""
+        expires = self.manifest["expires_at"]
         if expires is not None and iso_z(now) >= expires:
             raise RevisionError(
                 f"revision {self.name} expired at {expires} ([ship] max_age_days when it was trained, {self.trained_at}); "
@@ -307,20 +311,27 @@ def _check_golden(look: _Inspection) -> str:
 
 def _replay(look: _Inspection, model: Mapping, arrays: Mapping[str, np.ndarray]) -> float:
     """Largest difference of a graph's answers to its golden rows. Raises RevisionError above the manifest's tolerance."""
-    golden, answer, width = look.revision.manifest["golden"], model["outputs"][0]["name"], len(model["features"])
-    x, expected = arrays.get(f"{model['name']}_x"), arrays.get(f"{model['name']}_{answer}")
-    if x is None or expected is None or x.ndim == 0 or len(x) == 0:
-        raise RevisionError(f"{look.where(golden['file'])} holds no golden rows for {model['name']}")
-    if x.ndim != 2 or x.shape[1] != width:
-        raise RevisionError(f"{look.where(golden['file'])}: the rows of {model['file']} have shape {x.shape}, it takes {width} columns")
-    served = predict_onnx(look.sessions[model["name"]], x)[answer]
-    off = float(np.abs(served - expected).max()) if served.shape == expected.shape else float("inf")
-    if not off <= golden["tolerance"]:
+    golden, width, where = look.revision.manifest["golden"], len(model["features"]), look.where(look.revision.manifest["golden"]["file"])
+    x = arrays.get(f"{model['name']}_x")
+    if x is None or x.ndim == 0 or len(x) == 0:
+        raise RevisionError(f"{where} holds no golden rows for {model['name']}")
+    if x.ndim != 2 or x.shape[1] != width or len(x) > golden["rows"]:
         raise RevisionError(
-            f"{look.where(model['file'])} misses its golden rows by {off:.2g} on this machine, "
-            f"allowed {golden['tolerance']:g}; do not use it here"
+            f"{where}: the rows of {model['file']} have shape {x.shape}, it takes {width} columns, at most {golden['rows']} rows are kept"
         )
-    return off
+    served, worst = predict_onnx(look.sessions[model["name"]], x), 0.0
+    for name in (answer["name"] for answer in model["outputs"] if answer["dtype"] != "int64"):
+        expected = arrays.get(f"{model['name']}_{name}")
+        if expected is None:
+            raise RevisionError(f"{where} holds no golden {name} for {model['name']}")
+        off = float(np.abs(served[name] - expected).max()) if served[name].shape == expected.shape else float("inf")
+        if not off <= golden["tolerance"]:
+            raise RevisionError(
+                f"{look.where(model['file'])} misses its golden rows by {off:.2g} on this machine ({name}), "
+                f"allowed {golden['tolerance']:g}; do not use it here"
+            )
+        worst = max(worst, off)
+    return worst
 
 
 _CHECKS: dict[str, dict[str, Callable[[_Inspection], str]]] = {

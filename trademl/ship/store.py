@@ -131,8 +131,9 @@ class Store:
         return read_revision(found[0])
 
     def open(self, rev: str | None = None) -> Revision:
-        """As `locate`, with every file's name and hash checked. Raises RevisionError."""
+        """As `locate`, with every file's name and hash checked. RevisionError also when it needs a newer trademl."""
         revision = self.locate(rev)
+        revision.check_runtime()
         revision.verify(graphs=False)
         return revision
 
@@ -153,9 +154,9 @@ class Store:
         if record is None:
             return None
         revision = self.open(record["revision"])
-        revision.check_current(now or utc_now())
-        short = {key: value for key, value in record.items() if key != "activation"}
-        if revision.manifest_sha256 != record["manifest_sha256"] or short != revision.compat:
+        revision.check_age(now or utc_now())
+        said = {key: value for key, value in record.items() if key != "activation"}
+        if revision.manifest_sha256 != record["manifest_sha256"] or said != revision.compat:
             raise RevisionError(f"{self.models_dir / POINTER} does not say what revision {revision.name} says; activate it anew")
         return revision
 
@@ -242,7 +243,8 @@ class Store:
         """
         revision = self.locate(rev)
         revision.verify()  # a new object: what is on the disk now, read once
-        revision.check_current(now or utc_now())
+        revision.check_runtime()
+        revision.check_age(now or utc_now())
         self.check_line(revision.line)
         reason = (reason or "").strip() or None
         if by_gate and not revision.gate_passed:

@@ -80,7 +80,7 @@ def build_manifest(case: Case, trained: Trained, files: Mapping[str, bytes], met
         "metrics": {key: metrics[key] for key in ("headline", "signal_summary", "trades_summary")} | {"parity": trained.proven.parity},
         "gate": _gate(trained.finding.verdict),
         "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
-        "market": _section(case, judged, shipped) | risk_record(files),
+        "market": _section(case, judged, shipped) | risk_record(files, case.recipe.seed),
     }
     return jsonable(record)
 
@@ -116,11 +116,11 @@ def rebuild_manifest(stored: Stored, heads: RiskHeads, files: Mapping[str, bytes
     before = {key: value for key, value in stored.revision.manifest.items() if key != "files"}
     return before | {
         "trained_at": trained_at,
-        "expires_at": expiry_of(trained_at, settings),
+        "expires_at": min(filter(None, (before["expires_at"], expiry_of(trained_at, settings))), default=None),  # the signal ages on
         "parent": stored.name,
         "lineage": [*(fit for fit in before["lineage"] if fit["kind"] != FitKind.RISK_LABELS), *_fits(Lineage(heads.fits()))],
         "models": [*(model for model in before["models"] if model["role"] != "risk"), *risk_models(files)],
-        "market": before["market"] | risk_record(files),
+        "market": before["market"] | risk_record(files, settings.run.seed),
     }
 
 
@@ -192,7 +192,7 @@ def _devices(fitted: FittedEnsemble) -> dict:
     return {name: asdict(where) for name, where in fitted.devices.items()}
 
 
-def risk_record(files: Mapping[str, bytes]) -> dict:
+def risk_record(files: Mapping[str, bytes], seed: int) -> dict:
     """`profiles` and `risk`, from the heads' metadata among `files`."""
     if METADATA_FILE in files:
         profiles = risk_verdicts(json.loads(files[METADATA_FILE]))
@@ -200,7 +200,7 @@ def risk_record(files: Mapping[str, bytes]) -> dict:
         none = {"published": False, "verdict": "no risk head was trained: 1.0"}
         profiles = [{"profile": p.number, "max_total_drawdown_pct": p.max_total_drawdown_pct, **none} for p in PROFILES]
     low, high = MULTIPLIER_CLAMP
-    return {"profiles": profiles, "risk": {"multiplier_min": low, "multiplier_max": high}}
+    return {"profiles": profiles, "risk": {"multiplier_min": low, "multiplier_max": high, "seed": seed, "trademl_version": __version__}}
 
 
 # ---------------------------------------------------------------- how they were made and judged

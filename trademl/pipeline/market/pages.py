@@ -209,7 +209,7 @@ class Pages:
         """Log loss of both candidates on select (which decided) and final; a sentence where there was but one."""
         start = self.stored.start
         if not start.log_loss:
-            return start.why or "cold: made before warm starts"
+            return start.why
         rows = {window: {name: f"{value:.4f}" for name, value in both.items()} for window, both in start.log_loss.items()}
         table = pd.DataFrame(rows).T[["cold", "warm"]]
         table.loc["decided on select"] = ["shipped" if start.start == name else "" for name in table.columns]

@@ -57,9 +57,7 @@ def terms_of_case(case: Case) -> Terms:
 
 
 def terms_of(stored: Stored) -> Terms:
-    """What a stored signal was trained under. RevisionError when its manifest does not say."""
-    if stored.parameters is None or stored.classes is None:
-        raise RevisionError("its manifest does not say with which parameters a signal was trained (an older trademl wrote it)")
+    """What a stored signal was trained under."""
     return Terms(
         stored.feature_names, stored.feature_hash, stored.label_spec_hash, stored.classes, stored.parameters, stored.label_spec_fields
     )
@@ -70,7 +68,7 @@ def read_parent(stored: Stored) -> Parent:
     terms, generation = terms_of(stored), stored.start.generation
     _ = stored.label_spec  # refused where this code reads another one out of the manifest
     stored.revision.verify()
-    if type(generation) is not int or generation < 0:
+    if generation < 0:
         raise RevisionError(f"its manifest's warmstart.generation = {generation!r} is not a number of warm starts")
     scaler, signal, spread = read_signal(stored.read, len(terms.features), len(terms.classes))
     _check_graph(stored, scaler, signal)

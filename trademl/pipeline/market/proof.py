@@ -103,6 +103,7 @@ def prove(case: Case, judged: Judged, shipped: Shipped) -> Proven:
         parity[role] = asdict(_compared(candidate, graphs[f"{role}.onnx"], answer, native))
         few = golden_rows(len(candidate.x))
         golden |= {f"{role}_x": candidate.x[few], f"{role}_probabilities": answer[few]}
+        golden[f"{role}_model_probabilities"] = native[few].reshape(len(few), -1)
     return Proven(run_id, graphs, parity, golden)
 
 

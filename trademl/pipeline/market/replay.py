@@ -69,11 +69,17 @@ def reread_evidence(stored: Stored, settings: Settings, conditions: Conditions |
     rule = decision_rule_of(stored.revision, conditions.profile, is_shipped=False, rule=conditions.rule)
     exits_on = exit_rule_of(stored.revision) is not None
     decisions = oos.decisions(rule, conditions.costs, "final", exits_on=exits_on)
-    head = risk_head_of(stored.revision, conditions.profile, is_enabled=settings.risk_model.enabled)
-    if head is not None:
-        trades = run_backtest(oos.bars, decisions, oos.spec, conditions.costs, EVIDENCE_ACCOUNT).trades
-        decisions = sized(decisions, trades, head, conditions.profile)
+    decisions = with_head(stored, oos.bars, decisions, conditions, settings)
     return evidence_on(oos.bars, decisions, oos.spec, conditions, settings, stored.windows.span("final"))
+
+
+def with_head(stored: Stored, bars: pd.DataFrame, decisions: Decisions, conditions: Conditions, settings: Settings) -> Decisions:
+    """Decisions sized by the profile's published head, if there is one; the account begins with the first of them."""
+    head = risk_head_of(stored.revision, conditions.profile, is_enabled=settings.risk_model.enabled)
+    if head is None:
+        return decisions
+    trades = run_backtest(bars, decisions, stored.label_spec, conditions.costs, EVIDENCE_ACCOUNT).trades
+    return sized(decisions, trades, head, conditions.profile)
 
 
 # ---------------------------------------------------------------- the shipped models, on bars that they have not seen
@@ -98,6 +104,8 @@ def shipped_evidence(
         span = replace(span, start_s=int(decided_s[unseen[0]]))
         stored.lineage.check(span.start_s, stored.embargo_s)
     decisions = shipped_decisions(policy, inputs, settings)
+    inside = (decided_s >= span.start_s) & (decided_s < span.end_s)
+    decisions = with_head(stored, inputs.bars, replace(decisions, side=np.where(inside, decisions.side, 0)), conditions, settings)
     return evidence_on(inputs.bars, decisions, policy.spec, conditions, settings, span), IN_SAMPLE if in_sample else ""
 
 
