@@ -118,7 +118,7 @@ def test_the_curve_drawn_reaches_the_stated_figures(bars, seed):
 def test_the_picture_and_the_table_of_assumptions_show_the_stated_figures(bars):
     account = replace(ACCOUNT, risk_pct=1.5)
     evidence = make_evidence(bars, blind(3, share=0.3), SPEC, COSTS, account, resampling=QUICK)
-    pages = Pages(revision=None, evidence=evidence, settings=None, profile=3)
+    pages = Pages(stored=None, evidence=evidence)
     stated = evidence.strategy.max_drawdown_equity_pct.value
     assert -min(pages.equity().data[-1].y) == pytest.approx(stated, abs=1e-4)
     assert f"deepest drawdown {stated:.1f} %" in pages.equity().layout.title.subtitle.text
