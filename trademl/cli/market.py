@@ -83,8 +83,8 @@ def _refuse_beside_risk(flags: dict) -> None:
     ]
     if unused:
         raise UsageError(
-            f"--risk alone learns from the trades that the newest revision kept and reads no bars. Without effect beside it: {', '.join(unused)}; "
-            "leave that out, or train everything with --ensemble --position --risk"
+            "--risk alone learns from the trades that the newest revision kept and reads no bars. "
+            f"Without effect beside it: {', '.join(unused)}; leave that out, or train everything with --ensemble --position --risk"
         )
 
 
