@@ -191,7 +191,7 @@ def run(bars, decisions, spec, costs, account_spec):
     market = Market(bars, spec, costs, account_spec)
     account = Account(account_spec, market.week(0))
     names = ("trades", "below_min_lot", "no_margin", "no_atr", "halted", "paused", "no_bar")
-    counters = {name if name == "trades" else f"skipped_{name}": 0 for name in names}
+    counters = {name if name == "trades" else f"skipped_{name}": 0 for name in names} | {"in_trade": 0}
     rows, equity, balance, trade, decided = [], [], [], None, None
     for i in range(len(bars)):
         if trade and trade.leave_at == i - 1:
@@ -214,6 +214,8 @@ def run(bars, decisions, spec, costs, account_spec):
         leaves_next = trade and market.next_open and trade.leave_at == i and i + 1 < len(bars)
         if decisions.side[i] and (not trade or leaves_next):
             decided = i
+        elif decisions.side[i]:
+            counters["in_trade"] += 1
     if decided is not None:
         try_to_open(market, account, decisions, decided, counters)
     counters |= {"paused_weeks": len(account.paused), "halted_at": -1 if account.halted_at is None else account.halted_at}

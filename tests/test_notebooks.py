@@ -133,7 +133,7 @@ def test_no_outputs_and_no_metadata_but_tags(path):
 
 
 @pytest.mark.parametrize("path", LIBRARY, ids=lambda path: path.stem)
-def test_a_library_notebook_opens_as_one_and_keeps_its_cells_short(path):
+def test_a_library_notebook_opens_as_one(path):
     found = cells(path)
     opening = found[0]["source"]
     assert found[0]["cell_type"] == "markdown"
@@ -145,11 +145,8 @@ def test_a_library_notebook_opens_as_one_and_keeps_its_cells_short(path):
     assert re.fullmatch(r"\d\d[a-z]?", number)
     assert module == f"{domain}.{'_'.join(path.stem.split('_')[2:])}"
     exported = [source for source in code if "export" in flags(source)]
+    assert exported
     assert not re.search(r"^from \S+ import \*", "\n".join(exported), re.MULTILINE)
-    assert max(len(source.splitlines()) for source in exported) <= 90
-    for source in exported:
-        for node in ast.parse(source).body:
-            assert not isinstance(node, ast.FunctionDef) or node.end_lineno - node.lineno < 75, f"{node.name} is too long to read"
 
 
 @pytest.mark.e2e

@@ -11,7 +11,8 @@ from trademl.errors import UsageError
 from trademl.market.decision import Rule
 from trademl.market.specs import Entry, PricePath, Tie
 from trademl.risk.replay import Objective
-from trademl.settings import SECTIONS, OneOf, Range, Symbol, load_settings
+from trademl.settings import SECTIONS, OneOf, Range, Symbol, SymbolName, load_settings
+from trademl.ship.manifest import _LINE
 
 
 @pytest.fixture
@@ -81,12 +82,43 @@ def test_an_unknown_symbol_says_how_to_add_it(folder):
         load_settings(environ={}, folder=folder).symbol("DOGE")
 
 
+def section_of(symbol: str) -> str:
+    values = {field.name: 1 for field in fields(Symbol)} | {"max_lot": 9}
+    return f"[symbol.{symbol}]\n" + "".join(f"{name} = {value}\n" for name, value in values.items())
+
+
+def test_a_symbol_may_have_dots_in_its_name(folder):
+    (folder / "settings.ini").write_text(section_of("GBPUSD.m") + section_of("GBPUSD"))
+    given = {"market.symbol": "GBPUSD.m", "symbol.GBPUSD.m.commission": 3}
+    settings = load_settings(given, environ={"TRADEML_SYMBOL_GBPUSD_M_SPREAD": "2"}, folder=folder)
+    dotted, plain = settings.symbol("GBPUSD.m"), settings.symbol("GBPUSD")
+    assert (dotted.spread, dotted.commission, plain.spread, plain.commission) == (2, 3, 1, 1)
+    assert ("symbol.GBPUSD.m.spread", 2, "environment TRADEML_SYMBOL_GBPUSD_M_SPREAD") in settings.items()
+
+
+@pytest.mark.parametrize("name", ["US_500", "BTC-USD", "EUR/USD", "GER 40", "ÖL"])
+def test_a_symbol_that_no_stored_line_could_hold_is_refused_at_once(folder, name):
+    rule = r"must be letters, digits and dots, such as US500 or GBPUSD\.m"
+    with pytest.raises(UsageError, match=rf"market\.symbol = '{name}' \(from flag\) {rule}"):
+        load_settings({"market.symbol": name}, environ={}, folder=folder)
+    with pytest.raises(UsageError, match=rf"symbol = '{name}' {rule}"):
+        load_settings(environ={}, folder=folder).symbol(name)
+    (folder / "settings.ini").write_text(section_of(name), "utf8")
+    with pytest.raises(UsageError, match=rf"\[symbol\.{name}\] \(from .*settings\.ini\): a symbol's name {rule}"):
+        load_settings(environ={}, folder=folder)
+
+
+def test_what_a_symbol_may_be_called_is_what_a_line_can_hold():
+    for name in ("GBPUSD.m", "US500", "#US500", "US_500", "EUR/USD", ""):
+        assert (name in SymbolName()) == bool(_LINE.fullmatch(f"market-{name.lower()}-15min")), name
+
+
 RULES = {  # "section.key" -> (type, rule or None)
     f"{section}.{field.name}": (get_args(field.type) or (field.type, None))
     for section, record in {**SECTIONS, "symbol.BTCUSD": Symbol}.items()
     for field in fields(record)
 }
-FREE = {"paths.models", "paths.datasets", "paths.reports", "market.symbol", "market.bars", "market.news"}
+FREE = {"paths.models", "paths.datasets", "paths.reports", "market.bars", "market.news"}
 NUMBERS = {key: pair for key, pair in RULES.items() if pair[0] in (int, float, tuple)}
 
 

@@ -97,6 +97,8 @@ def test_a_revision_that_needs_a_newer_trademl_is_refused_with_what_it_needs(sto
 
 def test_versions_are_compared_as_numbers():
     assert version_key("0.10.0") > version_key("0.9.9") > version_key(MIN_RUNTIME)
+    assert version_key("0.3.0rc1") == version_key("0.3.0.dev4") == (0, 3, 0)  # the trademl that runs may be a candidate
+    assert version_key("1.2rc1") == (1, 2)
 
 
 # ---------------------------------------------------------------- an earlier trademl's

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from trademl.clock import iso_z, utc_now
-from trademl.errors import UsageError
+from trademl.errors import choose
 
 DEVICES = ("auto", "cpu", "cuda")
 LIBRARY_OF = {"rf": "scikit-learn", "xgb": "xgboost", "lgb": "lightgbm"}  # model -> what trains it
@@ -81,8 +81,7 @@ def has_accelerator() -> bool:
 
 def check(requested: str) -> None:
     """UsageError when this is no device that can be asked for."""
-    if requested not in DEVICES:
-        raise UsageError(f"device {requested!r} is not one of {', '.join(DEVICES)}")
+    choose(DEVICES, requested, "device")
 
 
 def resolve(library: str, requested: str = "auto") -> Resolved:

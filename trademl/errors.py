@@ -17,6 +17,7 @@ class Exit(IntEnum):
     GATE_REFUSED = 3
     BAD_DATA = 4
     LOCKED = 5
+    INTERRUPTED = 130
 
 
 class TradeMLError(Exception):

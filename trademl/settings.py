@@ -8,6 +8,7 @@ import configparser
 import difflib
 import math
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -47,6 +48,17 @@ class OneOf:
         return f"must be {' or '.join(self.words)}"
 
 
+@dataclass(frozen=True)
+class SymbolName:
+    """The names that a symbol may have: a stored line holds them lower-cased, as in market-gbpusd.m-15min."""
+
+    def __contains__(self, value: str) -> bool:
+        return re.fullmatch(r"[A-Za-z0-9.]+", value) is not None
+
+    def __str__(self) -> str:
+        return "must be letters, digits and dots, such as US500 or GBPUSD.m: the name of a stored line holds nothing else"
+
+
 _POSITIVE = Range(1e-9, 10**12)
 _NOT_NEGATIVE = Range(0, 10**12)
 _FRACTION = Range(0, 1, above=True)  # of something that must not be empty
@@ -67,7 +79,7 @@ class Paths:
 
 @dataclass(frozen=True)
 class Market:
-    symbol: str
+    symbol: Annotated[str, SymbolName()]
     bars: str
     news: str
     timeframe: Annotated[str, OneOf(("15min",))]  # readers and features know no other
@@ -292,6 +304,7 @@ class Settings:
     def symbol(self, name: str) -> Symbol:
         """Costs, lots and grid of a symbol; UsageError names the missing section."""
         if name not in self.symbols:
+            _check_symbol(name, f"symbol = {name!r}")
             raise UsageError(
                 f"no section [symbol.{name}] in the settings; known: {', '.join(sorted(self.symbols))}. "
                 f"Copy one in settings.ini and set round_step, contract_size, point and spread for {name}"
@@ -408,13 +421,21 @@ def _build(text, origin):
             values[field.name] = _parse(field.type, text[key], key, origin[key])
         return _agreed(kind(**values), f"{section}.", text, origin)
 
-    symbols = sorted({key.split(".")[1] for key in text if key.startswith(SYMBOL_PREFIX)})
+    sections = {key.rsplit(".", 1)[0]: origin[key] for key in text if key.startswith(SYMBOL_PREFIX)}
+    symbols = sorted(section.removeprefix(SYMBOL_PREFIX) for section in sections)
+    for name in symbols:
+        _check_symbol(name, f"[{SYMBOL_PREFIX}{name}] (from {sections[SYMBOL_PREFIX + name]}): a symbol's name")
     made = Settings(
         **{section: record(kind, section) for section, kind in SECTIONS.items()},
         symbols={name: record(Symbol, SYMBOL_PREFIX + name) for name in symbols},
         origin=origin,
     )
     return _agreed(made, "", text, origin)
+
+
+def _check_symbol(name, what):
+    if name not in (rule := SymbolName()):
+        raise UsageError(f"{what} {rule}")
 
 
 def _agreed(record, prefix, text, origin):

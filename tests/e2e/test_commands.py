@@ -239,6 +239,7 @@ REFUSED = {  # words, environment, exit code, what the sentence names
     "no calendar": (["--bars", "garbage.csv"], {}, 2, "--no-news"),
     "symbol without section": (["--bars", "garbage.csv", "--no-news", "--symbol", "DOGE"], {}, 2, "[symbol.DOGE]"),
     "another line": (["--bars", "garbage.csv", "--no-news", "--models-dir", STORE], {}, 2, "--models-dir"),
+    "risk without a warm start": (["--risk", "--no-warmstart"], {}, 2, "--no-warmstart"),
     "risk with edge 0": (["--risk", "--edge", 0], {}, 2, "--edge"),
     "risk with bars": (["--risk", "--bars", "garbage.csv", "--no-news"], {}, 2, "--bars"),
 }

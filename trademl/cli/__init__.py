@@ -7,8 +7,6 @@ import typer
 from trademl.cli import common, data, market, models, tune, workbench
 from trademl.errors import Exit, TradeMLError
 
-INTERRUPTED = 130
-
 app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
@@ -42,8 +40,8 @@ def main() -> None:
             traceback.print_exc()
             _fail(error, f"{type(error).__name__}: {error}. This is a fault in TradeML; nothing that was stored has changed", Exit.FAILED)
         _misread(error)
-    if code == INTERRUPTED:
-        common.fail("interrupted; nothing that was stored before has changed", INTERRUPTED, status="interrupted")
+    if code == Exit.INTERRUPTED:
+        common.fail("interrupted; nothing that was stored before has changed", Exit.INTERRUPTED, status="interrupted")
     common.leave(code if isinstance(code, int) else Exit.DONE)
 
 

@@ -61,7 +61,7 @@ def retrain(
     overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
     overrides["warmstart.enabled"] = False if no_warmstart else None
     if risk and not ensemble:
-        _refuse_beside_risk(asdict(flags) | {"edge": edge})
+        _refuse_beside_risk(asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart})
         summary = run_risk(overrides, symbol=symbol, models_dir=models_dir)
     else:
         summary = run_retrain(overrides, flags, risk=risk or not ensemble)
@@ -83,8 +83,8 @@ def _refuse_beside_risk(flags: dict) -> None:
     ]
     if unused:
         raise UsageError(
-            f"--risk alone learns from the trades that the newest revision kept and reads no bars: {', '.join(unused)} do nothing here; "
-            "leave it out, or train everything with --ensemble --position --risk"
+            "--risk alone learns from the trades that the newest revision kept and reads no bars. "
+            f"Without effect beside it: {', '.join(unused)}; leave that out, or train everything with --ensemble --position --risk"
         )
 
 

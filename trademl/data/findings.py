@@ -70,9 +70,9 @@ WARNINGS = (
     ("spike", "a price three times or a third of its surroundings", "kept: crashes are real"),
     ("synthetic", "the data look generated", "kept"),
     ("spread_unknown", "spread in points and no way to tell the point", "spread not read; give --point"),
-    ("not_verified", "the calendar has no payroll row to verify its clock with", "--tz is used"),
+    ("not_verified", "the calendar has no payroll row to verify its clock with", "--news-tz is used"),
     ("currency_unknown", "an unknown country or currency", "kept as written"),
-    ("relabelled", "the zone in the calendar fails the payroll check and --tz passes it", "--tz is used"),
+    ("relabelled", "the zone in the calendar fails the payroll check and --news-tz passes it", "--news-tz is used"),
     ("quiet", "weeks without a single event inside the calendar", "kept"),
 )
 

@@ -20,7 +20,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from ..clock import epoch_seconds, iso_z
+from ..clock import DAY_S, epoch_seconds, iso_z
 from trademl.data.calendar import (
     FED,
     IMPACTS,
@@ -213,10 +213,10 @@ def settle_events(table: Table, events: pd.DataFrame, findings: Findings) -> pd.
     events = once_each(table, events, findings).sort_values(["time", "row"], kind="stable")
     events["time"] = events["time"].astype("datetime64[ns]").dt.tz_localize("UTC")
     step = np.diff(epoch_seconds(pd.DatetimeIndex(events["time"])))
-    quiet = np.flatnonzero(step > 10 * 86_400)
+    quiet = np.flatnonzero(step > 10 * DAY_S)
     if len(quiet):
         after = events.iloc[quiet[0] + 1]
-        text = f"no event in the {step[quiet[0]] // 86_400} days before {when(after['time'].value)}"
+        text = f"no event in the {step[quiet[0]] // DAY_S} days before {when(after['time'].value)}"
         noted(table, findings, "quiet", int(after["row"]), text, len(quiet), remedy="those weeks would be taught as free of news")
     if len(events):
         first, last = events["time"].iloc[0], events["time"].iloc[-1]

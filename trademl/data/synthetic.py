@@ -17,6 +17,7 @@ from itertools import accumulate
 import numpy as np
 import pandas as pd
 
+from ..clock import DAY_S
 from ..errors import UsageError
 
 # %% ../../nbs/17_data_synthetic.ipynb #d1e2c10d
@@ -200,7 +201,7 @@ def synthetic_market(
     last = pd.Timestamp(int(seconds[n_bars - 1]), unit="s", tz="UTC")
     events = synthetic_events(first - pd.Timedelta(days=21), last + pd.Timedelta(days=42), streams[0])
 
-    day, week = 2 * np.pi * (seconds % 86_400) / 86_400, 2 * np.pi * (seconds % 604_800) / 604_800
+    day, week = 2 * np.pi * (seconds % DAY_S) / DAY_S, 2 * np.pi * (seconds % (7 * DAY_S)) / (7 * DAY_S)
     smooth = mean_reverting(n, *SLOW, streams[1]) + mean_reverting(n, *FAST, streams[1])
     smooth = smooth + DAY_SWING * np.cos(day - 2 * np.pi * 15 / 24) - WEEK_SWING * np.cos(week - 2 * np.pi * 3 / 7)
     single = BAR_SPREAD * streams[1].standard_normal(n) - BAR_SPREAD**2 / 2

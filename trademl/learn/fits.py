@@ -18,7 +18,7 @@ import numpy as np
 import xgboost as xgb
 from sklearn.ensemble import RandomForestClassifier
 
-from ..errors import BadDataError, ParityError, UsageError
+from ..errors import BadDataError, ParityError, choose
 from .readers import from_forest
 from .treetable import TreeTable, predict
 from ..settings import Ensemble as EnsembleParams
@@ -54,11 +54,9 @@ def sample_weights(
     weight = uniqueness.astype(np.float64)
     if params.recency_half_life_bars > 0:
         weight = weight * 0.5 ** (age_bars / params.recency_half_life_bars)
-    if params.class_weight == "balanced":
+    if choose(("none", "balanced"), params.class_weight, "ensemble.class_weight") == "balanced":
         share = np.bincount(y, weights=weight) / weight.sum()
         weight = weight / (len(share) * share[y])
-    elif params.class_weight != "none":
-        raise UsageError(f"ensemble.class_weight = {params.class_weight!r} is not one of none, balanced")
     return weight / weight.mean()
 
 # %% ../../nbs/26_learn_fits.ipynb #f8cc97e3

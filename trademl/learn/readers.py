@@ -11,7 +11,7 @@ import math
 
 import numpy as np
 
-from ..errors import RevisionError, UsageError
+from ..errors import RevisionError, UsageError, choose
 from .treetable import Link, TreeTable, assemble, below32, floor32
 
 # %% ../../nbs/25a_learn_readers.ipynb #1f71ad25
@@ -67,9 +67,8 @@ def from_xgboost(booster) -> TreeTable:
         raise UsageError(
             f"XGBoost booster {kind!r} cannot be tabled (dart rescales dropped trees, gblinear has none); train booster='gbtree'"
         )
-    if objective not in _XGB_LINKS:
-        raise UsageError(f"XGBoost objective {objective!r} is not one of {', '.join(_XGB_LINKS)}")
-    link, parameters, model = _XGB_LINKS[objective], learner["learner_model_param"], learner["gradient_booster"]["model"]
+    link = _XGB_LINKS[choose(_XGB_LINKS, objective, "XGBoost's objective")]
+    parameters, model = learner["learner_model_param"], learner["gradient_booster"]["model"]
     outputs = max(int(parameters["num_class"]), int(parameters.get("num_target", 1)), 1)
     trees = []
     for number, tree in enumerate(model["trees"]):
@@ -99,10 +98,11 @@ _LGB_LINKS = {
 def _lgb_objective(text: str) -> tuple[Link, float]:
     """Link and the factor on the margin, from LightGBM's objective line such as `binary sigmoid:1`."""
     name, *options = text.split()
-    if name not in _LGB_LINKS or "sqrt" in options:
-        raise UsageError(f"LightGBM objective {text!r} is not one of {', '.join(_LGB_LINKS)}")
+    link = _LGB_LINKS[choose(_LGB_LINKS, name, "LightGBM's objective")]
+    if "sqrt" in options:
+        raise UsageError(f"LightGBM objective {text!r} cannot be tabled (its answers are squared afterwards); train with reg_sqrt=False")
     factor = next((float(o.removeprefix("sigmoid:")) for o in options if o.startswith("sigmoid:")), 1.0)
-    return _LGB_LINKS[name], factor
+    return link, factor
 
 # %% ../../nbs/25a_learn_readers.ipynb #b7e80932
 def _lgb_nodes(structure: dict, number: int) -> dict:

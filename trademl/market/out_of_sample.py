@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from ..errors import RevisionError, UsageError
+from ..errors import RevisionError, choose
 from .backtest import Decisions
 from .decision import DecisionRule, cost_in_r, decide
 from ..learn.ensemble import MODELS
@@ -80,8 +80,7 @@ class OutOfSample:
 
     def rows(self, window: str) -> np.ndarray:
         """Row indices of a window (select or final)."""
-        if window not in WINDOWS[1:]:
-            raise UsageError(f"window {window!r} is not one of {', '.join(WINDOWS[1:])}")
+        window = choose(WINDOWS[1:], window, "window")
         return np.flatnonzero(self.frame["window"].to_numpy() == WINDOWS.index(window))
 
     def labelled(self, window: str) -> np.ndarray:

@@ -20,10 +20,10 @@ from trademl.risk.state import (
     MIN_ROLLING_TRADES,
     NEUTRAL_PROFIT_FACTOR,
     NEUTRAL_WIN_RATE,
-    NO_LOSS_PROFIT_FACTOR,
     STATE_FEATURES,
 )
 from .trades import LotSpec, TradeSequence
+from ..validate.bootstrap import NO_LOSS_PROFIT_FACTOR
 
 # %% ../../nbs/44_risk_replay.ipynb #7292060d
 BALANCES = tuple(float(b) for b in range(500, 5001, 500))  # starting accounts, account currency

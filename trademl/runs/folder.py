@@ -30,7 +30,6 @@ _ERA = ("numpy", "pandas", "scikit-learn", "xgboost", "lightgbm", "numba", "optu
 _SECRET_NAME = re.compile(r"key|secret|token|password|passwd|credential", re.IGNORECASE)
 _TEXT = {".ipynb", ".json", ".jsonl", ".html", ".txt", ".log", ".csv", ".md"}
 _MASK = "***"
-INTERRUPTED_EXIT = 130
 
 
 class RunStatus(StrEnum):
@@ -171,7 +170,7 @@ class RunFolder:
             self.finish()
         elif isinstance(error, KeyboardInterrupt):
             self.finish(
-                RunStatus.INTERRUPTED, exit=INTERRUPTED_EXIT, message="interrupted from outside", next_step="start the same command again"
+                RunStatus.INTERRUPTED, exit=Exit.INTERRUPTED, message="interrupted from outside", next_step="start the same command again"
             )
         else:
             code = error.exit_code if isinstance(error, TradeMLError) else Exit.FAILED

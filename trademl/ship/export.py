@@ -19,10 +19,10 @@ from trademl.errors import MissingExtraError, ParityError, UsageError
 from trademl.learn.treetable import Link, TreeTable
 from trademl.ship.manifest import TOLERANCE
 from trademl.ship.runtime import predict_onnx
+from trademl.validate.metrics import PROBABILITY_FLOOR  # below it the logarithm of the calibration is cut off, there and here
 
 INPUT = "features"  # the name of the input of every graph that is written here; a reader takes it from the manifest
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8  # old enough for every onnxruntime that the `bot` extra allows
-PROBABILITY_FLOOR = 1e-7  # below it the logarithm of the calibration is cut off
 TIE = 1e-6  # native top two closer than this are a tie in float32: either label is right
 
 

@@ -13,6 +13,7 @@ Reading needs numpy, and onnxruntime for the graphs.
 """
 
 import json
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -133,8 +134,8 @@ class Revision:
 
 
 def version_key(version: str) -> tuple[int, ...]:
-    """A version's numbers, comparable: "0.10.0" is newer than "0.9.9"."""
-    return tuple(int(part) for part in version.split(".")[:3])
+    """A version's numbers, comparable: "0.10.0" is newer than "0.9.9". "0.3.0rc1" counts as 0.3.0."""
+    return tuple(int(re.match(r"\d*", part)[0] or 0) for part in version.split(".")[:3])
 
 
 def read_revision(folder: Path) -> Revision:

@@ -2,6 +2,7 @@
 
 from dataclasses import asdict
 
+from trademl.clock import DAY_S
 from trademl.device import resolve_models
 from trademl.errors import UsageError
 from trademl.market.decision import Rule
@@ -65,7 +66,7 @@ def recipe_of(settings: Settings) -> Recipe:
         floors={p.number: p.margin_r for p in PROFILES},
         confidence={p.number: p.confidence for p in PROFILES},
         votes_gap=settings.decision.votes_gap,
-        refit_every_s=round(settings.windows.refit_every_days * 86_400),
+        refit_every_s=round(settings.windows.refit_every_days * DAY_S),
         oof_parts=settings.windows.oof_parts,
         min_trades=settings.gate.min_trades,
         bootstrap_draws=settings.backtest.bootstrap_draws,
