@@ -1,6 +1,7 @@
 # Two commands do everything on a fresh machine: `make retrain` and `make test`. Each sets up what it needs.
 PYTHON ?= python3
 BIN = .venv/bin
+PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile  # two files at a time: their fixtures are shared within a file
 READY = .venv/.ready
 
 .PHONY: setup retrain test test-all lab bench
@@ -18,10 +19,10 @@ retrain: setup
 	$(BIN)/trademl retrain
 
 test: setup
-	$(BIN)/pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-all: setup
-	$(BIN)/pytest
+	$(PYTEST)
 
 lab: setup
 	$(BIN)/trademl lab
