@@ -1,7 +1,8 @@
 # Two commands do everything on a fresh machine: `make retrain` and `make test`. Each sets up what it needs.
 PYTHON ?= python3
 BIN = .venv/bin
-PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile  # two files at a time: their fixtures are shared within a file
+# Two files of tests at a time: what they share is made once a file.
+PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile
 READY = .venv/.ready
 
 .PHONY: setup retrain test test-all lab bench
