@@ -20,11 +20,12 @@ FEW = 3  # where nothing is adopted
 
 
 def write_settings(folder):
-    """The small market's settings.ini."""
+    """The small market's settings.ini; no trial is given up, so that every one counts for a verdict."""
     ini = configparser.ConfigParser()
-    ini.read_dict({section: {} for section in {name.split(".")[0] for name in SMALL}})
     for name, value in (SMALL | {"tuning.prune_after": 20}).items():
         section, key = name.split(".")
+        if not ini.has_section(section):
+            ini.add_section(section)
         ini[section][key] = str(value)
     with (folder / "settings.ini").open("w") as file:
         ini.write(file)
