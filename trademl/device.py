@@ -19,6 +19,7 @@ from typing import TypeVar
 
 from trademl.clock import iso_z, utc_now
 from trademl.errors import choose
+from trademl.files import make_folders, write_json
 
 DEVICES = ("auto", "cpu", "cuda")
 LIBRARY_OF = {"rf": "scikit-learn", "xgb": "xgboost", "lgb": "lightgbm"}  # model -> what trains it
@@ -187,10 +188,8 @@ def examine_device(library: str, *, fresh: bool = False) -> Probed:
     if found.device.reason.startswith(_NO_END):
         return found
     with contextlib.suppress(OSError):  # a home that cannot be written to: probed again next time
-        path.parent.mkdir(parents=True, exist_ok=True)
-        aside = path.with_suffix(f".{os.getpid()}")
-        aside.write_text(json.dumps({"fingerprint": key, "device": asdict(found.device), "tried_at": found.tried_at}, indent=1), "utf-8")
-        aside.replace(path)
+        make_folders(path.parent)
+        write_json(path, {"fingerprint": key, "device": asdict(found.device), "tried_at": found.tried_at})
         found = replace(found, kept_in=str(path))
     return found
 
