@@ -18,7 +18,18 @@ import pandas as pd
 
 from ..clock import DAY_S
 from ..validate.bootstrap import Interval, Stat, block_bootstrap, bootstrap_all
-from ..validate.metrics import Score, TradeStats, daily_returns, drawdown_curve, max_drawdown, score, sharpe, sortino, tail_risk, trade_stats
+from trademl.validate.metrics import (
+    Score,
+    TradeStats,
+    daily_returns,
+    drawdown_curve,
+    max_drawdown,
+    score,
+    sharpe,
+    sortino,
+    tail_risk,
+    trade_stats,
+)
 
 # %% ../../nbs/60_evidence_figures.ipynb #679a188e
 @dataclass(frozen=True)
@@ -75,7 +86,7 @@ class TradeFigures:
         int, "the annualisation: days with bars in a year, as the window shows them; under a week 365 with a Saturday, else 252"
     ]
 
-# %% ../../nbs/60_evidence_figures.ipynb #5a711942
+# %% ../../nbs/60_evidence_figures.ipynb #91d26093
 @dataclass(frozen=True)
 class AccountFigures:
     """What an account made of the decisions, in money."""
@@ -224,7 +235,7 @@ def trade_figures(run: Run, *, seed: int, draws: int = 2000, level: float = 0.95
         longest_losing_run=figure(stats.longest_losing_run, n, "trades", none),
     )
 
-# %% ../../nbs/60_evidence_figures.ipynb #05ef0323
+# %% ../../nbs/60_evidence_figures.ipynb #17f4ed28
 def _daily_tail(run: AccountRun) -> dict[str, Figure]:
     time_s, equity = np.concatenate([run.time_s[:1], run.time_s]), np.concatenate([[run.start_balance], run.equity])
     why = "" if run.time_s.size else "no bar in the window"
@@ -237,7 +248,7 @@ def _daily_tail(run: AccountRun) -> dict[str, Figure]:
         "cvar_95_daily_pct": figure(tail.cvar and 100 * tail.cvar, returns.size, unit, why),
     }
 
-# %% ../../nbs/60_evidence_figures.ipynb #b5bd0ecb
+# %% ../../nbs/60_evidence_figures.ipynb #6cecfef9
 def _score_reason(n: int, rated: Score) -> str:
     if not n:
         return "no trade"

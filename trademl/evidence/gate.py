@@ -8,7 +8,6 @@ __all__ = ['WEEK_S', 'MONDAY_S', 'WEEKS_FROM', 'POWER', 'LOOSEST_LEVEL', 'FEWEST
 
 # %% ../../nbs/63_evidence_gate.ipynb #ee4e1a22
 import math
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 import numpy as np
@@ -48,7 +47,7 @@ def _t_quantile(share: float, freedom: int) -> float:
 
     return float(student.ppf(share, freedom))
 
-# %% ../../nbs/63_evidence_gate.ipynb #1aa7de6a
+# %% ../../nbs/63_evidence_gate.ipynb #dcebc475
 def clustered(net_r: np.ndarray, entry_s: np.ndarray) -> Clustered | None:
     """Mean of net_r (n,) with the error of its UTC days, or of its weeks where these vary more; None on fewer than two days."""
     days = _sums(net_r, entry_s // DAY_S)
@@ -65,7 +64,7 @@ def _sums(net_r: np.ndarray, cluster: np.ndarray) -> np.ndarray:
     """Sum over each cluster of what lies above the mean."""
     return np.bincount(np.unique(cluster, return_inverse=True)[1], weights=net_r - net_r.mean())
 
-# %% ../../nbs/63_evidence_gate.ipynb #0e5fba60
+# %% ../../nbs/63_evidence_gate.ipynb #7e2c85dc
 LOOSEST_LEVEL = 0.05
 FEWEST_TRADES = 30
 
@@ -78,7 +77,7 @@ class Terms:
     min_trades: int = 30
     number: int = 1  # this is the k-th recipe that looks at these days
     edge_found: bool = True  # a margin with a positive expectancy was found on select
-    objections: Sequence[str] = ()  # what forbids a pass whatever the trades show
+    objections: tuple[str, ...] = ()  # what forbids a pass whatever the trades show
 
     def __post_init__(self):
         if self.min_trades < 2 or not 0 < self.level < 0.5 or self.number < 1:
@@ -112,8 +111,8 @@ class GateVerdict:
     reasons: tuple[str, ...]  # empty when passed
     checks: dict[str, Check]
     sentence: str
-    level: float  # at which it was judged
-    number: int  # the k-th recipe that looked at these days
+    level: float  # at which it was judged: that of the terms over the number of the look
+    terms: Terms
     detectable_r: float | None  # mean net R a trade that would have been seen in four of five such windows
     clusters: str | None  # day or week: one observation
     standing: str = ""  # of which earlier judgement this is the verdict; empty: judged now
@@ -145,7 +144,7 @@ def _enough_trades(n: int, min_trades: int) -> Check:
     made = "no trade was made" if not n else f"{n:,} trade{'s' if n > 1 else ''}"
     return Check("trades", float(n), float(min_trades), passed, "" if passed else f"{made}, {min_trades} are needed")
 
-# %% ../../nbs/63_evidence_gate.ipynb #d4bdae6d
+# %% ../../nbs/63_evidence_gate.ipynb #45d56c21
 def _above_zero(n: int, worth: Clustered | None, level: float) -> Check:
     name = "expectancy_lower_bound_r"
     if worth is None:
@@ -176,7 +175,7 @@ def judge_trades(
     net_r,  # R of each trade net of cost, in the order of entry, shape (n,)
     entry_time,  # entry times, epoch seconds or datetimes, shape (n,)
     null: Band,  # the expectancy among all rotations of the same entries
-    terms: Terms = Terms(),  # noqa: B008 (frozen)
+    terms: Terms = Terms(),
 ) -> GateVerdict:
     """The verdict on one set of trades. No randomness; BadDataError on values that are not finite."""
     net_r, entry_s = np.asarray(net_r, dtype=float), _seconds_of(entry_time)
@@ -187,7 +186,7 @@ def judge_trades(
     reasons = tuple(check.reason for check in checks.values() if not check.passed and check.reason)
     detectable = None if worth is None else worth.detectable(terms.judged_at)
     passed = all(check.passed for check in checks.values())
-    verdict = GateVerdict(passed, reasons, checks, "", terms.judged_at, terms.number, detectable, worth and worth.unit)
+    verdict = GateVerdict(passed, reasons, checks, "", terms.judged_at, terms, detectable, worth and worth.unit)
     return replace(verdict, sentence=_sentence(verdict, net_r, null))
 
 
@@ -197,9 +196,9 @@ def _seconds_of(times) -> np.ndarray:
         times = pd.DatetimeIndex(times)
     return epoch_seconds(times) if len(times) else np.empty(0, np.int64)
 
-# %% ../../nbs/63_evidence_gate.ipynb #e1c617f6
+# %% ../../nbs/63_evidence_gate.ipynb #447ae169
 def _sentence(verdict: GateVerdict, net_r: np.ndarray, null: Band) -> str:
-    look = f" (look {verdict.number} at these days)" if verdict.number > 1 else ""
+    look = f" (look {verdict.terms.number} at these days)" if verdict.terms.number > 1 else ""
     facts, n = "", net_r.size
     if n:
         bound = verdict.checks["expectancy_lower_bound_r"].value

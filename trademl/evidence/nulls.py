@@ -18,7 +18,7 @@ from ..clock import epoch_seconds
 from ..errors import UsageError
 from .figures import Run, drawdown_r, thin
 from ..market.backtest import Decisions, Prepared, prepare
-from ..market.rotation import Entries, Placed, entries_made, place_entries, rotate
+from ..market.rotation import Entries, Placed, place_entries, rotate
 from ..market.specs import CostSpec, LabelSpec
 from ..validate.bootstrap import profit_factor_of
 

@@ -47,7 +47,7 @@ from trademl.evidence.nulls import (
 )
 from ..files import jsonable
 from ..market.backtest import BacktestResult, Counters, Decisions, run_backtest
-from ..market.rotation import Entries, Placed, entries_made
+from ..market.rotation import Entries, entries_made
 from ..market.specs import AccountSpec, CostSpec, LabelSpec
 
 # %% ../../nbs/64_evidence_page.ipynb #d1a7f74f

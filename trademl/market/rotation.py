@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['EVIDENCE_ACCOUNT', 'Entries', 'entries_made', 'Placed', 'place_entries', 'Rotations', 'rotate']
 
-# %% ../../nbs/35b_market_rotation.ipynb #44802233
+# %% ../../nbs/35b_market_rotation.ipynb #916b0471
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,11 +13,11 @@ import pandas as pd
 
 from ..errors import UsageError
 from .account import REAL, bracket_r, mark_r, money_of, place, run_rotated, settle_placed
-from .backtest import BacktestResult, Decisions, Prepared, run_backtest, trades_of
+from .backtest import Decisions, Prepared, run_backtest, trades_of
 from .specs import AccountSpec, CostSpec
 from ..validate.bootstrap import profit_factor_of
 
-# %% ../../nbs/35b_market_rotation.ipynb #ba233c53
+# %% ../../nbs/35b_market_rotation.ipynb #2b465940
 # R does not depend on the account: rich and free of halts, so that every decision of a window becomes evidence.
 EVIDENCE_ACCOUNT = AccountSpec(
     balance=1e9, leverage=1e6, risk_pct=1e-6, lot_step=1e-9, min_lot=1e-9, max_lot=1e9, margin_call_pct=0, swap=True
@@ -39,7 +39,7 @@ class Entries:
         """The same moments, all on one side."""
         return replace(self, side=np.full(len(self), side, np.int8))
 
-# %% ../../nbs/35b_market_rotation.ipynb #4005a5ec
+# %% ../../nbs/35b_market_rotation.ipynb #9af674bf
 def entries_made(prepared: Prepared, decisions: Decisions, costs: CostSpec) -> Entries:
     """The decisions that become trades, one position at a time, whatever the account."""
     plain = replace(decisions, multiplier=None)  # how much is risked does not change R
@@ -48,7 +48,7 @@ def entries_made(prepared: Prepared, decisions: Decisions, costs: CostSpec) -> E
     leave = np.full(len(at), -1) if decisions.exit_bar is None else decisions.exit_bar[at]
     return Entries(at, side, np.where(leave > at, leave - at, -1))
 
-# %% ../../nbs/35b_market_rotation.ipynb #a1e56669
+# %% ../../nbs/35b_market_rotation.ipynb #fe4dd3b0
 @dataclass(frozen=True, eq=False)
 class Placed:
     """Trades at a fixed risk each, and what they earned."""
@@ -59,7 +59,7 @@ class Placed:
 
 def place_entries(prepared: Prepared, entries: Entries, costs: CostSpec, start: int, stop: int, *, shift: int = 0) -> Placed:
     """The entries of the window [start, stop), moved round it by `shift` bars, as trades at fixed risk."""
-    prices, market, exits, rules, money = of_market = _of_market(prepared, costs)
+    prices, market, exits, _, money = of_market = _of_market(prepared, costs)
     whole, earned = np.empty((len(entries), 4), np.int64), np.empty(len(entries))
     place(*of_market, bracket_r(prices, market, exits, money), _arrays(entries), int(shift) % (stop - start), start, stop, whole, earned)
     worth, real = np.empty(len(prepared)), np.empty((len(entries), len(REAL)))
@@ -76,7 +76,7 @@ def _of_market(prepared, costs):
 def _arrays(entries):
     return entries.at, entries.side, entries.hold
 
-# %% ../../nbs/35b_market_rotation.ipynb #cc3bce3e
+# %% ../../nbs/35b_market_rotation.ipynb #7a735978
 @dataclass(frozen=True, eq=False)
 class Rotations:
     """What each rotation made, (runs,) each; all of them made as many trades as there are entries."""
