@@ -11,7 +11,7 @@ from trademl.bot.records import check_features, decision_rule_of, exit_rule_of
 from trademl.clock import epoch_seconds, iso_z
 from trademl.errors import LeakageError, UsageError
 from trademl.evidence.gate import Terms
-from trademl.evidence.page import Evidence, Resampling, make_evidence
+from trademl.evidence.page import Evidence, Judging, make_evidence
 from trademl.market.backtest import Decisions, run_backtest
 from trademl.market.features import FEATURES
 from trademl.market.labeling import label_bars
@@ -69,8 +69,7 @@ def evidence_on(
         spec,
         conditions.costs,
         conditions.account,
-        resampling=Resampling(settings.run.seed, LOOKBACK, backtest.null_curves, backtest.bootstrap_draws),
-        terms=terms,
+        judging=Judging(settings.run.seed, terms, LOOKBACK, backtest.null_curves, backtest.bootstrap_draws),
         window=(span.start_s, span.end_s),
         on_account=on_account,
     )
