@@ -1,5 +1,7 @@
 """Which market a command means, and the store that belongs to it. Imports nothing heavy: `trademl models list` needs only this."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from glob import escape as glob_escape
 from pathlib import Path
@@ -63,6 +65,14 @@ class MarketChoice:
     def source(self) -> str:
         """Name of the bars file (without its folder), or what the embedded market is called."""
         return "embedded synthetic market" if self.is_synthetic else Path(self.bars).name
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """The lock of its store. UsageError when the store holds another line, LockedError when another run holds it."""
+        store = Store(self.models_dir)
+        store.check_line(self.line)
+        with store.lock():
+            yield
 
     def sentence(self) -> str:
         """What is trained on, in words."""

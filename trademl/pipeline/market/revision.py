@@ -98,6 +98,7 @@ def summary_of(stored: Stored, evidence: Evidence, *, gated: bool = False) -> di
         "devices": stored.devices,
         "metrics": stored.figures,
         "backtest": evidence.to_json(),
+        "data": asdict(stored.data),
     }
 
 
