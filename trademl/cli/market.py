@@ -71,7 +71,8 @@ def retrain(
         common.emit(summary)
     else:
         print(summary["headline"])
-        for sentence in filter(None, (summary["start"], summary["constant"], *summary["tuning"], *notes(summary["devices"]))):
+        more = (summary["unknown_symbol"], summary["start"], summary["constant"], *summary["tuning"], *notes(summary["devices"]))
+        for sentence in filter(None, more):
             print(sentence)
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
@@ -125,6 +126,7 @@ def backtest(
     tz: Tz = None,
     news_tz: NewsTz = None,
     stamp: Stamp = None,
+    strict: Strict = False,
     trust_clock: TrustClock = False,
     allow_flat: AllowFlat = False,
     no_chart: Annotated[bool, typer.Option("--no-chart", help="figures only, no report.html")] = False,
@@ -151,12 +153,14 @@ def backtest(
         in_sample=in_sample,
     )
     overrides = {"account.profile": profile, "decision.rule": rule}
-    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, False, news_tz, trust_clock, allow_flat)
+    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict, news_tz, trust_clock, allow_flat)
     summary = run_backtest(overrides, flags, asked, revision, chart=not no_chart)
     if json:
         return common.emit(summary)
     common.table(summary["table"])
     print(summary["sentence"])
+    if summary["unknown_symbol"]:
+        print(summary["unknown_symbol"])
     print(f"figures: {summary['backtest_report']}")
     if summary.get("report"):
         print(f"report: {summary['report']}")

@@ -131,10 +131,13 @@ def run_backtest(
 ) -> dict:
     """`trademl backtest`: the final window of a stored revision, or other bars, under any account, cost or profile."""
     settings = load_settings(overrides)
-    if asked.oos_only and (asked.in_sample or flags.bars):
-        raise UsageError("--oos-only replays the stored final window: it takes neither --bars nor --in-sample")
+    if asked.oos_only and (asked.in_sample or flags.bars or flags.news or flags.no_news or flags.reading):
+        raise UsageError(
+            "--oos-only replays the stored final window: it reads no files, so it takes neither --bars, nor --news, nor how "
+            "they are read, nor --in-sample"
+        )
     stored = pipeline.open_stored(settings, symbol=flags.symbol, models_dir=flags.models_dir, revision=revision)
-    evidence, watermark = _replay(settings, stored, flags, asked)
+    evidence, watermark, said_symbol = _replay(settings, stored, flags, asked)
     figures, varied = evidence.to_json(), asked.varied()
     options = {"revision": stored.name, "oos_only": asked.oos_only, "in_sample": asked.in_sample, "rule": asked.rule}
     with open_run(settings, "backtest", given(flags.job_parameters() | varied | options)) as run:
@@ -144,17 +147,19 @@ def run_backtest(
         page = {"watermark": watermark, "facts": {"run": run.run_id} | look_fact(look)}
         summary = _finish_backtest(run, stored, evidence, page if chart else None)
     sentence = f"{f'{watermark}. ' if watermark else ''}{evidence.sentence}" + (f" Look {look} at this window." if look else "")
-    return summary | {"look": look, "watermark": watermark, "sentence": sentence, "metrics": figures["strategy"]}
+    unknown = pipeline.symbol_sentence(said_symbol, stored.symbol) or None
+    told = {"look": look, "watermark": watermark, "sentence": sentence, "unknown_symbol": unknown}
+    return summary | told | {"metrics": figures["strategy"]}
 
 
-def _replay(settings: Settings, stored: Stored, flags: MarketFlags, asked: ReplayFlags) -> tuple[Evidence, str]:
-    """The evidence that was asked for, and a watermark."""
+def _replay(settings: Settings, stored: Stored, flags: MarketFlags, asked: ReplayFlags) -> tuple[Evidence, str, str | None]:
+    """The evidence that was asked for, a watermark, and the symbol that its bars say."""
     conditions = asked.conditions(settings, stored.symbol)
     if asked.oos_only:
-        return pipeline.reread_evidence(stored, settings, conditions), ""
+        return pipeline.reread_evidence(stored, settings, conditions), "", stored.data.symbol
     choice = pipeline.choose_market(settings, replace(flags, symbol=stored.symbol, models_dir=str(stored.store.models_dir)))
     inputs = pipeline.load_inputs(settings, choice, flags)
-    return pipeline.shipped_evidence(stored, inputs, settings, conditions, in_sample=asked.in_sample)
+    return *pipeline.shipped_evidence(stored, inputs, settings, conditions, in_sample=asked.in_sample), inputs.said_symbol
 
 
 def _finish_backtest(run: RunFolder, stored: Stored, evidence: Evidence, page: Mapping | None) -> dict:

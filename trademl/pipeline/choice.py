@@ -30,6 +30,12 @@ class MarketFlags:
     trust_clock: bool = False  # keep a clock that closes or releases disprove
     allow_flat: bool = False  # keep long runs of bars without volume and range
 
+    @property
+    def reading(self) -> list[str]:
+        """The given ones that say how a file is read, as they are typed."""
+        names = ("tz", "stamp", "strict", "news_tz", "trust_clock", "allow_flat")
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]
+
     @classmethod
     def of_job(cls, **parameters) -> "MarketFlags":
         """From a job notebook's parameters, where an empty text means: not given."""
@@ -96,6 +102,10 @@ def choose_market(settings: Settings, flags: MarketFlags = MarketFlags()) -> Mar
         raise UsageError(f"no bars for {symbol}: give --bars FILE, or import it and name it under [market] in settings.ini")
     if bars is None and (news or flags.no_news):
         raise UsageError("--news and --no-news belong to a bars file: give --bars FILE too (the embedded market brings its own calendar)")
+    if bars is None and flags.reading:
+        raise UsageError(f"{', '.join(flags.reading)}: these say how a file is read, and the embedded market is none: give --bars FILE")
+    if flags.no_news and flags.news_tz:
+        raise UsageError("--news-tz is the clock of a calendar, and with --no-news none is read: leave one of them out")
     if bars is None:
         return MarketChoice(SYNTHETIC, None, None, False, flags.models_dir or store_folder(settings, SYNTHETIC), market.timeframe)
     if news and flags.no_news:

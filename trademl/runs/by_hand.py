@@ -1,4 +1,4 @@
-"""The run that a job notebook belongs to: that of the command which executes it, or its own when a person runs it by hand.
+"""The run that a job notebook belongs to: its command's, or its own when a person runs it by hand.
 
 By hand, a notebook works from the project's root, under the store's lock, with a run folder like a command's. Not like a command's:
 the notebook itself is the page, and the pointer stays where it is.
