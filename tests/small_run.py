@@ -21,7 +21,7 @@ SMALL = {  # settings of a market that is trained in seconds
     "ensemble.lgb_max_rounds": 40,
     "warmstart.refresh_bars": 3_000,
     "warmstart.max_drift_psi": 1,  # three months: slow features have hardly been anywhere
-    "backtest.null_runs": 50,
+    "backtest.null_curves": 50,
     "backtest.bootstrap_draws": 300,
 }
 

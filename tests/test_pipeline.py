@@ -208,7 +208,7 @@ class TestRevision:
         days = small_run.evidence.strategy.sharpe.n
         rows = dict(Pages(small_run.stored, small_run.evidence).trade_rows())
         told = "" if days >= FEW_DAYS else " (too few to be believed)"
-        assert days > 1 and f"Sharpe, annualised from {days} daily returns{told}" in rows
+        assert days > 1 and f"Sharpe, annualised from {days} daily results{told}" in rows
         assert rows["trades"] == f"{small_run.evidence.strategy.trades:,}"
 
     def test_a_run_by_hand_moves_no_pointer(self, small_run):

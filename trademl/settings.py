@@ -206,14 +206,14 @@ class Account:
 
 @dataclass(frozen=True)
 class Backtest:
-    null_runs: Annotated[int, Range(0, 1_000_000)]
+    null_curves: Annotated[int, Range(0, 10_000)]
     bootstrap_draws: Annotated[int, _COUNT]
 
 
 @dataclass(frozen=True)
 class Gate:
     min_trades: Annotated[int, Range(2, 1_000_000)]
-    level: Annotated[float, Range(0.001, 0.499)]
+    level: Annotated[float, Range(0.0001, 0.499)]
 
 
 @dataclass(frozen=True)

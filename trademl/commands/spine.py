@@ -74,7 +74,7 @@ def _facts(run: RunFolder, result: JobResult, stored: Stored) -> dict:
 def record_look(settings: Settings, stored: Stored, run_id: str, evidence: Mapping, varied: str) -> int:
     """One line in the ledger for this look at the final window; returns how many there are now. `evidence` as JSON has it."""
     ledger, span, strategy = Path(settings.paths.reports) / "ledger.jsonl", stored.windows.span("final"), evidence["strategy"]
-    figures = {"trades": strategy["trades"]} | {name: strategy[name]["value"] for name in ("expectancy_net_r", "win_rate", "return_pct")}
+    figures = {"trades": strategy["trades"]} | {name: strategy[name]["value"] for name in ("expectancy_net_r", "win_rate", "total_r")}
     more = {"run_id": run_id, "revision": stored.name, "varied": varied, "figures": figures}
     look = look_at(utc_now(), stored.line, stored.data.sha256, span.start_s, span.end_s, **more)
     append_look(ledger, look)

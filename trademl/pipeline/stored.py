@@ -35,6 +35,9 @@ class StoredGate:
 
     passed: bool
     reasons: tuple[str, ...]
+    sentence: str
+    level: float  # at which it was judged
+    number: int  # the k-th recipe that looked at these days
 
 
 @dataclass(frozen=True)
@@ -128,7 +131,13 @@ class Stored:
     @property
     def gate(self) -> StoredGate:
         """The gate's verdict."""
-        return StoredGate(self._manifest["gate"]["passed"], tuple(self._manifest["gate"]["reasons"]))
+        gate = self._manifest["gate"]
+        return StoredGate(gate["passed"], tuple(gate["reasons"]), gate["sentence"], gate["level"], gate["terms"]["number"])
+
+    @property
+    def terms(self) -> Mapping:
+        """What the gate was asked."""
+        return self._manifest["gate"]["terms"]
 
     @property
     def figures(self) -> Mapping:
@@ -212,6 +221,16 @@ class Stored:
     def costs(self) -> CostSpec:
         """What a trade cost when it was judged."""
         return costs_of(self.revision)
+
+    @property
+    def judged_profile(self) -> int:
+        """The profile whose margin its decisions were judged under."""
+        return self._market["decision"]["judged_profile"]
+
+    @property
+    def edge_found(self) -> bool:
+        """Whether select found a margin with a positive expectancy for that profile."""
+        return self._market["decision"]["margins"][str(self.judged_profile)]["edge_found"]
 
     @property
     def windows(self) -> Windows:

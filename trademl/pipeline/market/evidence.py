@@ -2,14 +2,14 @@
 
 from dataclasses import asdict, dataclass
 
-from trademl.evidence.gate import GateVerdict, gate_expectancy
+from trademl.evidence.gate import GateVerdict
 from trademl.evidence.page import Evidence
 from trademl.learn.ensemble import MODELS
 from trademl.market.recipe import trades_in
 from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged
 from trademl.pipeline.market.case import Case
-from trademl.pipeline.market.replay import Conditions, evidence_on
+from trademl.pipeline.market.replay import Conditions, evidence_on, terms_of
 from trademl.pipeline.market.risk import RiskHeads, head_of, sized
 from trademl.validate.calibration import reliability
 from trademl.validate.metrics import accuracy, class_prior, confusion, log_loss, log_loss_difference, prior_log_loss
@@ -17,29 +17,26 @@ from trademl.validate.metrics import accuracy, class_prior, confusion, log_loss,
 
 @dataclass(frozen=True)
 class Finding:
-    """What the final window showed of a recipe, and whether the gate lets it pass."""
+    """What the final window showed of a recipe; the verdict is part of it."""
 
     evidence: Evidence
-    verdict: GateVerdict
+
+    @property
+    def verdict(self) -> GateVerdict:
+        """Whether the gate lets it pass."""
+        return self.evidence.verdict
 
 
 def judge_final(case: Case, judged: Judged, heads: RiskHeads | None = None) -> Finding:
-    """The evidence of the final window under the case's account, and the gate over every decision of it."""
-    rows, recipe, settings = case.rows, case.recipe, case.settings
-    decisions = judged.decisions(rows, recipe, case.profile)
+    """The evidence of the final window: every decision at fixed risk under the gate, and beside it the case's account."""
+    rows, settings = case.rows, case.settings
+    decisions = judged.decisions(rows, case.recipe, case.profile)
     trades = trades_in(rows, decisions.side, judged.windows.bars("final"), decisions.exit_bar)
-    decisions = sized(decisions, trades, head_of(heads, case.profile, settings), case.profile)
+    on_account = sized(decisions, trades, head_of(heads, case.profile, settings), case.profile)
     conditions = Conditions(case.profile, rows.costs, case.account)
-    evidence = evidence_on(rows.bars, decisions, rows.spec, conditions, settings, judged.windows.span("final"))
-    verdict = gate_expectancy(
-        trades.net_r.to_numpy(),
-        trades.entry_time,
-        min_trades=settings.gate.min_trades,
-        level=settings.gate.level,
-        draws=recipe.bootstrap_draws,
-        seed=recipe.seed,
-    )
-    return Finding(evidence, verdict)
+    terms = terms_of(settings, judged.frozen.margins[case.profile].edge_found)
+    window = judged.windows.span("final")
+    return Finding(evidence_on(rows.bars, decisions, rows.spec, conditions, settings, window, terms=terms, on_account=on_account))
 
 
 def score_signal(case: Case, judged: Judged) -> dict:

@@ -14,7 +14,6 @@ import numpy as np
 
 from trademl import __version__
 from trademl.clock import epoch_seconds, iso_z
-from trademl.evidence.gate import GateVerdict
 from trademl.files import canonical_json, digest, jsonable
 from trademl.learn.ensemble import MODELS, FittedEnsemble
 from trademl.learn.fits import Scaler
@@ -78,7 +77,7 @@ def build_manifest(case: Case, trained: Trained, files: Mapping[str, bytes], met
         "data": _data(case.inputs),
         "split": _split(judged, trained.lineage),
         "metrics": {key: metrics[key] for key in ("headline", "signal_summary", "trades_summary")} | {"parity": trained.proven.parity},
-        "gate": _gate(trained.finding.verdict),
+        "gate": trained.finding.verdict.to_json(),
         "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
         "market": _section(case, judged, shipped) | risk_record(files, case.recipe.seed),
     }
@@ -243,6 +242,7 @@ def _decision(case: Case, judged: Judged, shipped: Shipped) -> dict:
     frozen, recipe = judged.frozen, case.recipe
     return {
         "rule": recipe.rule,
+        "judged_profile": case.profile,
         "worth": frozen.worth.tolist(),
         "worth_shipped": shipped.worth.tolist(),
         "margins": {str(number): asdict(margin) for number, margin in frozen.margins.items()},
@@ -252,10 +252,6 @@ def _decision(case: Case, judged: Judged, shipped: Shipped) -> dict:
         "min_bars_held": recipe.position.min_bars_held,
         "exit_gain": asdict(frozen.exit_gain),
     }
-
-
-def _gate(verdict: GateVerdict) -> dict:
-    return {"passed": verdict.passed, "reasons": list(verdict.reasons), "sentence": verdict.sentence, "checks": verdict.checks}
 
 
 def _code() -> dict:

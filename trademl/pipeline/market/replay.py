@@ -1,5 +1,6 @@
 """A stored revision's decisions, replayed: on its own final window, or by its shipped models on bars that they have not seen."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -9,12 +10,14 @@ from trademl.bot.policy import Policy, risk_head_of
 from trademl.bot.records import check_features, decision_rule_of, exit_rule_of
 from trademl.clock import epoch_seconds, iso_z
 from trademl.errors import LeakageError, UsageError
+from trademl.evidence.gate import Terms
 from trademl.evidence.page import Evidence, Resampling, make_evidence
 from trademl.market.backtest import Decisions, run_backtest
+from trademl.market.features import FEATURES
 from trademl.market.labeling import label_bars
 from trademl.market.out_of_sample import OutOfSample, read_out_of_sample
 from trademl.market.position import first_exit, held_rows
-from trademl.market.recipe import EVIDENCE_ACCOUNT
+from trademl.market.rotation import EVIDENCE_ACCOUNT
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
 from trademl.pipeline.market.inputs import Inputs, make_features
 from trademl.pipeline.market.parameters import account_spec
@@ -23,12 +26,14 @@ from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
 from trademl.validate.splits import Span
 
+LOOKBACK = max(feature.lookback for feature in FEATURES)  # bars that a decision knows: rotations stay further away
+
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which profile, costs, account and rule decisions are replayed."""
+    """Under which costs and rule decisions are judged, and what an account makes of them."""
 
-    profile: int
+    profile: int  # the account's, not the judged one
     costs: CostSpec
     account: AccountSpec
     rule: str | None = None  # expected_r or votes; None: the revision's own
@@ -40,18 +45,34 @@ class Conditions:
         return cls(profile, stored.costs, account_spec(settings, stored.symbol, profile))
 
 
+def terms_of(settings: Settings, edge_found: bool, objections: Sequence[str] = ()) -> Terms:
+    """What the gate asks for under these settings."""
+    return Terms(settings.gate.level, settings.gate.min_trades, edge_found=edge_found, objections=tuple(objections))
+
+
 def evidence_on(
-    bars: pd.DataFrame, decisions: Decisions, spec: LabelSpec, conditions: Conditions, settings: Settings, span: Span
+    bars: pd.DataFrame,
+    decisions: Decisions,
+    spec: LabelSpec,
+    conditions: Conditions,
+    settings: Settings,
+    span: Span,
+    *,
+    terms: Terms,
+    on_account: Decisions,
 ) -> Evidence:
     """All evidence on decisions within a span; those outside are dropped."""
+    backtest = settings.backtest
     return make_evidence(
         bars,
         decisions,
         spec,
         conditions.costs,
         conditions.account,
-        resampling=Resampling(settings.run.seed, settings.backtest.null_runs, settings.backtest.bootstrap_draws),
+        resampling=Resampling(settings.run.seed, LOOKBACK, backtest.null_curves, backtest.bootstrap_draws),
+        terms=terms,
         window=(span.start_s, span.end_s),
+        on_account=on_account,
     )
 
 
@@ -64,13 +85,22 @@ def out_of_sample(stored: Stored) -> OutOfSample:
 
 
 def reread_evidence(stored: Stored, settings: Settings, conditions: Conditions | None = None) -> Evidence:
-    """The evidence of a stored revision's final window, under any conditions; default: `Conditions.of`."""
+    """The evidence of a stored revision's final window, under any conditions; default: `Conditions.of`.
+
+    What is judged are the decisions of the profile that the revision was judged under; the account trades those of its own profile.
+    """
     oos, conditions = out_of_sample(stored), conditions or Conditions.of(stored, settings)
-    rule = decision_rule_of(stored.revision, conditions.profile, is_shipped=False, rule=conditions.rule)
     exits_on = exit_rule_of(stored.revision) is not None
-    decisions = oos.decisions(rule, conditions.costs, "final", exits_on=exits_on)
-    decisions = with_head(stored, oos.bars, decisions, conditions, settings)
-    return evidence_on(oos.bars, decisions, oos.spec, conditions, settings, stored.windows.span("final"))
+
+    def decided(profile: int) -> Decisions:
+        rule = decision_rule_of(stored.revision, profile, is_shipped=False, rule=conditions.rule)
+        return oos.decisions(rule, conditions.costs, "final", exits_on=exits_on)
+
+    on_account = with_head(stored, oos.bars, decided(conditions.profile), conditions, settings)
+    judged, span = decided(stored.judged_profile), stored.windows.span("final")
+    asked = stored.terms
+    terms = Terms(asked["level"], asked["min_trades"], asked["number"], stored.edge_found, tuple(asked["objections"]))
+    return evidence_on(oos.bars, judged, oos.spec, conditions, settings, span, terms=terms, on_account=on_account)
 
 
 def with_head(stored: Stored, bars: pd.DataFrame, decisions: Decisions, conditions: Conditions, settings: Settings) -> Decisions:
@@ -96,17 +126,26 @@ def shipped_evidence(
     """
     check_features(stored.revision, settings.symbol(stored.symbol).round_step)
     stored.revision.verify()
-    policy = Policy.of(stored.revision, conditions.profile, costs=conditions.costs, rule=conditions.rule)
-    decided_s = epoch_seconds(inputs.bars.index) + policy.spec.bar_seconds
+    judged, on_account = (
+        Policy.of(stored.revision, profile, costs=conditions.costs, rule=conditions.rule)
+        for profile in (stored.judged_profile, conditions.profile)
+    )
+    decided_s = epoch_seconds(inputs.bars.index) + judged.spec.bar_seconds
     span = Span(int(decided_s[0]), int(decided_s[-1]) + 1)
     unseen = _unseen(stored, decided_s, in_sample=in_sample)
     if not in_sample:
         span = replace(span, start_s=int(decided_s[unseen[0]]))
         stored.lineage.check(span.start_s, stored.embargo_s)
-    decisions = shipped_decisions(policy, inputs, settings)
     inside = (decided_s >= span.start_s) & (decided_s < span.end_s)
-    decisions = with_head(stored, inputs.bars, replace(decisions, side=np.where(inside, decisions.side, 0)), conditions, settings)
-    return evidence_on(inputs.bars, decisions, policy.spec, conditions, settings, span), IN_SAMPLE if in_sample else ""
+
+    def decided(policy: Policy) -> Decisions:
+        made = shipped_decisions(policy, inputs, settings)
+        return replace(made, side=np.where(inside, made.side, 0))
+
+    sized_decisions = with_head(stored, inputs.bars, decided(on_account), conditions, settings)
+    terms = terms_of(settings, stored.edge_found, [IN_SAMPLE] if in_sample else ())
+    evidence = evidence_on(inputs.bars, decided(judged), judged.spec, conditions, settings, span, terms=terms, on_account=sized_decisions)
+    return evidence, IN_SAMPLE if in_sample else ""
 
 
 def _unseen(stored: Stored, decided_s: np.ndarray, *, in_sample: bool) -> np.ndarray:

@@ -78,8 +78,7 @@ def describe(case: Case, trained: Trained) -> dict:
 def headline(case: Case, trained: Trained) -> str:
     """The report's first line, but for the revision's name (which is the hash of a file that holds this)."""
     final = trained.judged.windows.span("final")
-    edge = "" if trained.judged.frozen.margins[case.profile].edge_found else "no edge found; "
-    return f"{case.choice.line}, judged {iso_z(final.start_s)[:10]} to {iso_z(final.end_s)[:10]}: {edge}{trained.finding.verdict.sentence}"
+    return f"{case.choice.line}, judged {iso_z(final.start_s)[:10]} to {iso_z(final.end_s)[:10]}: {trained.finding.verdict.sentence}"
 
 
 def summary_of(stored: Stored, evidence: Evidence, *, gated: bool = False) -> dict:
