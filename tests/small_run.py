@@ -1,6 +1,7 @@
 """Small retrains by the job notebook's own cells: the order of the steps is said there, and nowhere else."""
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
@@ -46,9 +47,13 @@ def retrain(
 ) -> SimpleNamespace:
     """Run the cells of the job `retrain` on the embedded market; returns every name that they made."""
     notebook, change = find_job("retrain"), dict(change or {})
-    given = check_parameters(notebook, {"symbol": "SYNTH", "models_dir": str(models_dir), "overrides": dict(settings)} | parameters)
     names: dict = {}
-    with pd.option_context("display.max_colwidth", None):  # the notebook sets it for its reader
+    with (
+        tempfile.TemporaryDirectory() as run_dir,  # a command's, as it were
+        pd.option_context("display.max_colwidth", None),  # the notebook sets it for its reader
+    ):
+        asked = {"run_dir": run_dir, "symbol": "SYNTH", "models_dir": str(models_dir), "overrides": dict(settings)}
+        given = check_parameters(notebook, asked | parameters)
         for number, cell in enumerate(json.loads(notebook.read_text("utf-8"))["cells"]):
             if cell["cell_type"] != "code":
                 continue

@@ -6,6 +6,7 @@ Modules:
 - `trademl.files`: Durable writes and careful reads, once for everybody; and arrays as bytes.
 - `trademl.report.figures`: Figures of the reports: plotly, from plain arrays and mappings, in one quiet style.
 - `trademl.report.page`: One HTML page from an executed notebook: self-contained, plotly.js embedded once, nothing fetched.
+- `trademl.runs.by_hand`: The run that a job notebook belongs to: its command's, or its own when a person runs it by hand.
 - `trademl.settings`: Frozen run settings and where each value came from.
 - `trademl.ship.export`: The shipped graph: raw features in, calibrated probabilities out, one ONNX file per role.
 - `trademl.ship.lock`: Who may write to a store: the run that holds its lock, and the processes which that run started.

@@ -423,6 +423,7 @@ def _build(text, origin):
 
     sections = {key.rsplit(".", 1)[0]: origin[key] for key in text if key.startswith(SYMBOL_PREFIX)}
     symbols = sorted(section.removeprefix(SYMBOL_PREFIX) for section in sections)
+    _check_cases(symbols, sections)
     for name in symbols:
         _check_symbol(name, f"[{SYMBOL_PREFIX}{name}] (from {sections[SYMBOL_PREFIX + name]}): a symbol's name")
     made = Settings(
@@ -431,6 +432,16 @@ def _build(text, origin):
         origin=origin,
     )
     return _agreed(made, "", text, origin)
+
+
+def _check_cases(symbols, sections):
+    """A stored line holds a symbol lower-cased, and so does an environment variable: two names must differ in more than case."""
+    names = {}
+    for name in symbols:
+        other = names.setdefault(name.lower(), name)
+        if other != name:
+            both = (f"[{SYMBOL_PREFIX}{one}] (from {sections[SYMBOL_PREFIX + one]})" for one in (other, name))
+            raise UsageError(f"{' and '.join(both)} differ only in case, and a stored line has one name, market-{name.lower()}: rename one")
 
 
 def _check_symbol(name, what):

@@ -7,7 +7,7 @@ from trademl.pipeline.choice import MarketFlags, choose_market, open_store, open
 from trademl.pipeline.market.adoption import with_tuned
 from trademl.pipeline.market.case import Case, judge_recipe, open_case, ship_models
 from trademl.pipeline.market.evidence import Finding, judge_final
-from trademl.pipeline.market.inputs import constant_features, constant_sentence, load_inputs, make_features, make_rows
+from trademl.pipeline.market.inputs import constant_features, constant_sentence, load_inputs, make_features, make_rows, symbol_sentence
 from trademl.pipeline.market.manifest import Trained
 from trademl.pipeline.market.parameters import account_spec, cost_spec, label_spec, recipe_of
 from trademl.pipeline.market.parent import find_start
@@ -45,6 +45,7 @@ __all__ = [
     "store_revision",
     "store_risk",
     "summary_of",
+    "symbol_sentence",
     "train_risk",
     "with_tuned",
 ]

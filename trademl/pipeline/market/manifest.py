@@ -218,6 +218,7 @@ def _data(inputs: Inputs) -> dict:
         "sha256": inputs.bars_sha256,
         "news_sha256": inputs.news_sha256,
         "source": inputs.choice.source,
+        "symbol": inputs.said_symbol,
     }
 
 

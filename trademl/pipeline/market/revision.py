@@ -18,7 +18,7 @@ from trademl.market.out_of_sample import out_of_sample_frame, parquet_bytes
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import score_signal
 from trademl.pipeline.market.golden import GOLDEN_FILE
-from trademl.pipeline.market.inputs import constant_sentence, describe_features, describe_labels
+from trademl.pipeline.market.inputs import constant_sentence, describe_features, describe_labels, symbol_sentence
 from trademl.pipeline.market.manifest import Trained, build_manifest, rebuild_manifest
 from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.risk import TRADES_FILE, fit_heads, risk_files
@@ -92,11 +92,13 @@ def summary_of(stored: Stored, evidence: Evidence, *, gated: bool = False) -> di
         "status": "refused" if refused else "done",
         "exit": int(Exit.GATE_REFUSED if refused else Exit.DONE),
         "start": stored.start.why,
+        "unknown_symbol": symbol_sentence(stored.data.symbol, stored.symbol) or None,
         "constant": constant_sentence(stored.constant_features) or None,
         "tuning": [f"{role} with {why}" for role, why in stored.studies.items()],
         "devices": stored.devices,
         "metrics": stored.figures,
         "backtest": evidence.to_json(),
+        "data": asdict(stored.data),
     }
 
 
