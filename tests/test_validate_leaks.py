@@ -142,18 +142,25 @@ class TestWords:
     VOLUME = ColumnLeak("volume", "bar 1", 0.68, 70_000)
     EARLY = VolumeLead((0.55, 0.70, 0.61, 0.55, 0.52, 0.50, 0.48, 0.46, 0.45))
 
-    def test_each_raw_column_has_a_sentence_and_features_share_one(self):
+    def test_each_raw_column_has_a_sentence_and_features_stand_behind(self):
         surge, ratio, honest = (ColumnLeak(name, "bar 1", v, 70_000) for name, v in (("surge", 0.6), ("ratio", 0.5), ("rsi_14", 0.05)))
-        report = LeakReport(70_000, (self.VOLUME, surge, ratio, honest), self.EARLY)
         against = "against the sign of the move of bar 1 from the next open on (70,000 bars; honest columns stay below 0.14)"
+        report = LeakReport(70_000, (self.VOLUME, surge, ratio, honest), self.EARLY)
         assert report.alarms == (
-            f"column volume knows the future: V = 0.68 {against}",
-            f"column surge knows the future: V = 0.60 {against}; so do ratio (0.50)",
+            f"column volume knows the future: V = 0.68 {against}; so do surge (0.60), ratio (0.50)",
             "column volume stands 1 bar early: its rank correlation with the range of the next bar is 0.70, with its own bar's 0.55 "
             "(it may not be higher by more than 0.05)",
         )
         assert report.sentence == "; ".join(report.alarms)
         assert report.table()["alarm"].tolist() == [True, True, True, False]
+        assert LeakReport(70_000, (surge, ratio, honest), None).alarms == (
+            f"column surge knows the future: V = 0.60 {against}; so do ratio (0.50)",
+        )
+        close = ColumnLeak("close", "bar 1", 0.9, 70_000)
+        assert [alarm[:20] for alarm in LeakReport(70_000, (close, self.VOLUME), None).alarms] == [
+            "column close knows t",
+            "column volume knows ",
+        ]
 
     def test_silence_says_how_near_the_strongest_column_came(self):
         report = LeakReport(70_000, (ColumnLeak("rsi_14", "bar 1", 0.05, 70_000),), None)

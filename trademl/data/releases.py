@@ -133,7 +133,7 @@ def release_profile(bars: pd.DataFrame, events) -> ReleaseProfile | None:
         return None
     medians = {lag: float(np.nanmedian(fit.moved)) for lag, fit in fits.items()}
     peak = max(medians, key=medians.get)
-    return ReleaseProfile(fits[0].count, tuple(medians.values()), peak, fits_better(fits[peak], fits[0]))
+    return ReleaseProfile(fits[0].count, tuple(medians.values()), peak, bool(fits_better(fits[peak], fits[0])))
 
 # %% ../../nbs/18_data_releases.ipynb #a76db1ce
 def prove_bars_clock(report: BarsReport, events, *, trust_clock: bool = False) -> BarsReport:

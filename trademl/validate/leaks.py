@@ -179,13 +179,14 @@ class LeakReport:
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        """One sentence for each raw column, one for all features together, one for a volume that stands early."""
+        """One sentence for each raw column, features behind the last of them, and one for a volume that stands early."""
         alarmed = [leak for leak in self.columns if leak.is_alarmed]
         raw = [leak for leak in alarmed if leak.column in (*PRICES, "volume")]
-        derived = [leak for leak in alarmed if leak not in raw]
-        sentences = [leak.sentence for leak in (*raw, *derived[:1])]
-        if len(derived) > 1:
-            sentences[-1] += f"; so do {', '.join(f'{leak.column} ({leak.v:.2f})' for leak in derived[1:])}"
+        named = raw or alarmed[:1]
+        others = [leak for leak in alarmed if leak not in named]
+        sentences = [leak.sentence for leak in named]
+        if others:
+            sentences[-1] += f"; so do {', '.join(f'{leak.column} ({leak.v:.2f})' for leak in others)}"
         return (*sentences, *([self.volume.sentence] if self.volume is not None and self.volume.is_alarmed else []))
 
     @property
