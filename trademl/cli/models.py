@@ -142,6 +142,7 @@ def _line_of(store, stored) -> dict:
         "trained_at": stored.revision.trained_at,
         "line": stored.line,
         "gate": "passed" if stored.gate.passed else "refused",
+        "leaks": stored.leaks.note,
         "models": "+".join(model.name for model in stored.models),
     }
 
@@ -154,6 +155,7 @@ def _facts(store, stored) -> dict:
         "trained at": stored.revision.trained_at,
         "expires at": stored.expires_at or "never",
         "gate": "passed" if stored.gate.passed else "refused: " + "; ".join(stored.gate.reasons),
+        "leaks": "; ".join(stored.leaks.sentences),
         "trained together": stored.run_id,
         "models": ", ".join(f"{model.name} ({'+'.join(model.members) or model.format})" for model in stored.models),
         "features": len(stored.feature_names),

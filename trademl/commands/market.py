@@ -33,7 +33,9 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
 TUNE_SHARES = {"data": 0.02, "features": 0.01, "labels": 0.01, "task": 0.05, "trials": 0.85, "verdict": 0.06}
 
 
-def run_retrain(overrides: Mapping[str, object], flags: MarketFlags, *, risk: bool = True, quiet: bool = False) -> dict:
+def run_retrain(
+    overrides: Mapping[str, object], flags: MarketFlags, *, risk: bool = True, accept_leak: str | None = None, quiet: bool = False
+) -> dict:
     """`trademl retrain`: the job, its report, its look at the final window. Raises what the job raised."""
     settings = load_settings(overrides)
     check(settings.run.device)
@@ -41,7 +43,7 @@ def run_retrain(overrides: Mapping[str, object], flags: MarketFlags, *, risk: bo
     choice = pipeline.choose_market(settings, flags)
     store = Store(choice.models_dir)
     store.check_line(choice.line)
-    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)}
+    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
     with store.lock(), open_run(settings, "retrain", parameters) as run:
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES, quiet=quiet)
         stored = Stored(store.locate(result.summary["revision"]))

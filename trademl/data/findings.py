@@ -46,6 +46,7 @@ INFOS = (
     ("last_bar", "the last bar has much less volume than is usual at its hour", "kept"),
     ("coverage", "the first and the last event of the calendar", "kept"),
     ("unscheduled", "all-day and tentative events", "kept; they count in news_count_today only"),
+    ("columns", "whether a column knows the bars after its own (`data check` looks)", "kept"),
 )
 
 # %% ../../nbs/10_data_findings.ipynb #3731a32d
@@ -92,6 +93,11 @@ ERRORS = (
     ("off_grid", "a stamp that is not on the 15-minute grid", "row left out"),
     ("duplicate_differs", "rows with one time and different values", "last one kept"),
     ("wrong_year", "January rows that carry the year before: the future, seen a year early", "rows left out"),
+    (
+        "leak",
+        "a column that knows the bars after its own, or rows that stand beside their releases (`data check` looks)",
+        "kept; a retrain's gate refuses until --accept-leak REASON",
+    ),
     ("impact_shifted", "payrolls that are not of high impact: the file uses another scale", "kept as written"),
     ("impact_unknown", "an impact other than high, medium, low, holiday and none", "row left out"),
 )

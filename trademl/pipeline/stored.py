@@ -51,6 +51,27 @@ class StoredStart:
 
 
 @dataclass(frozen=True)
+class StoredLeaks:
+    """What a run found of columns that know the future."""
+
+    alarms: tuple[str, ...]  # one sentence each
+    accepted: str | None  # the reason of --accept-leak
+    is_planted: bool  # the embedded market
+    sentences: tuple[str, ...]  # what a person is told
+    figures: Mapping  # `market.leaks` of the manifest; empty where nothing was looked for
+
+    @property
+    def note(self) -> str:
+        """A word for a list of revisions."""
+        if not self.figures:
+            return "not looked for"
+        if not self.alarms:
+            return "none"
+        count = f"{len(self.alarms)} alarm{'' if len(self.alarms) == 1 else 's'}"
+        return f"{count}, planted" if self.is_planted else f"{count}, accepted: {self.accepted}" if self.accepted else count
+
+
+@dataclass(frozen=True)
 class StoredModel:
     """One graph."""
 
@@ -279,6 +300,18 @@ class Stored:
         """How its signal's training began."""
         record = self._market["warmstart"]
         return StoredStart(record["start"], record["why"], record["generation"], record.get("log_loss") or {})
+
+    @property
+    def leaks(self) -> StoredLeaks:
+        """What its run found of leaks; a revision from before says nothing."""
+        record = self._market.get("leaks", {})
+        return StoredLeaks(
+            tuple(record.get("alarms", ())),
+            record.get("accepted"),
+            record.get("planted", False),
+            tuple(record.get("sentences", ("no leak was looked for",))),
+            record,
+        )
 
     @property
     def studies(self) -> dict[str, str]:

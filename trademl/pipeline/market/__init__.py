@@ -1,10 +1,12 @@
 """The market pipeline, assembled. The job notebooks of `nbs/jobs` call these in order; nothing below imports from here.
 
-choice -> parameters -> inputs -> case -> adoption of studies -> parent -> walk-forward -> risk -> evidence -> proof -> revision
+choice -> parameters -> inputs -> case -> adoption of studies -> parent -> walk-forward -> risk -> alarms
+-> evidence -> proof -> revision
 """
 
 from trademl.pipeline.choice import MarketFlags, choose_market, open_store, open_stored
 from trademl.pipeline.market.adoption import with_tuned
+from trademl.pipeline.market.alarms import LeakAlarms, inspect_decisions, inspect_inputs
 from trademl.pipeline.market.case import Case, judge_recipe, open_case, ship_models
 from trademl.pipeline.market.evidence import Finding, judge_final
 from trademl.pipeline.market.inputs import constant_features, constant_sentence, load_inputs, make_features, make_rows, symbol_sentence
@@ -20,6 +22,7 @@ __all__ = [
     "Case",
     "Conditions",
     "Finding",
+    "LeakAlarms",
     "MarketFlags",
     "Trained",
     "account_spec",
@@ -28,6 +31,8 @@ __all__ = [
     "constant_sentence",
     "cost_spec",
     "find_start",
+    "inspect_decisions",
+    "inspect_inputs",
     "judge_final",
     "judge_recipe",
     "label_spec",

@@ -22,6 +22,7 @@ from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES
 from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged, Shipped
 from trademl.market.warmstart import parameters_of
+from trademl.pipeline.market.alarms import LeakAlarms
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import Finding
 from trademl.pipeline.market.golden import GOLDEN_FILE, GOLDEN_ROWS
@@ -49,7 +50,8 @@ class Trained:
     finding: Finding
     shipped: Shipped
     proven: Proven
-    heads: RiskHeads | None = None
+    heads: RiskHeads | None
+    alarms: LeakAlarms
 
     @property
     def lineage(self) -> Lineage:
@@ -79,7 +81,7 @@ def build_manifest(case: Case, trained: Trained, files: Mapping[str, bytes], met
         "metrics": {key: metrics[key] for key in ("headline", "signal_summary", "trades_summary")} | {"parity": trained.proven.parity},
         "gate": trained.finding.verdict.to_json(),
         "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
-        "market": _section(case, judged, shipped) | risk_record(files, case.recipe.seed),
+        "market": _section(case, judged, shipped) | {"leaks": trained.alarms.record()} | risk_record(files, case.recipe.seed),
     }
     return jsonable(record)
 

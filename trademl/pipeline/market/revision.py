@@ -94,6 +94,7 @@ def summary_of(stored: Stored, evidence: Evidence, *, gated: bool = False) -> di
         "start": stored.start.why,
         "unknown_symbol": symbol_sentence(stored.data.symbol, stored.symbol) or None,
         "constant": constant_sentence(stored.constant_features) or None,
+        "leaks": list(stored.leaks.sentences) if stored.leaks.alarms else [],
         "tuning": [f"{role} with {why}" for role, why in stored.studies.items()],
         "devices": stored.devices,
         "metrics": stored.figures,
