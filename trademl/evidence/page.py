@@ -8,7 +8,7 @@ __all__ = ['EVIDENCE_SCHEMA', 'EVIDENCE_KIND', 'ProfileAccount', 'Evidence', 'cu
 
 # %% ../../nbs/64_evidence_page.ipynb #403b5667
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Annotated
 
@@ -91,6 +91,10 @@ class Evidence:
     curve: Annotated[Mapping[str, list], "time_utc, worth_r, drawdown_r and null_low, null_median, null_high (5, 50, 95 %), thinned"]
     profile_account: Annotated[ProfileAccount, "what the profile's account made of the decisions, in money (keys below)"]
     trades: pd.DataFrame  # every trade at fixed risk, bar numbers of the whole frame; not part of the JSON
+
+    def under(self, verdict: GateVerdict) -> "Evidence":
+        """The same figures under another verdict."""
+        return replace(self, verdict=verdict, sentence=verdict.sentence, is_skill_found=verdict.passed)
 
     def to_json(self) -> dict:
         """`backtest_report.json` as plain values: `json.dumps(..., allow_nan=False)` always works."""

@@ -41,6 +41,26 @@ class StoredGate:
 
 
 @dataclass(frozen=True)
+class StoredLook:
+    """Its place in the project's chain of looks."""
+
+    number: int  # the k-th recipe that looked at these days
+    level: float
+    days: Span  # that were judged, decision times
+    standing: Mapping | None  # the verdict that it repeats: at_utc, passed, words, sentence; None: it was judged itself
+    remarks: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """For a headline."""
+        return self.standing["words"] if self.standing else f"look {self.number} at these days, judged at {100 * self.level:.2g} %"
+
+    def summary(self) -> dict:
+        """For a command's object."""
+        return {"number": self.number, "level": self.level, "standing": self.standing and self.standing["words"]}
+
+
+@dataclass(frozen=True)
 class StoredStart:
     """How the training began: from nothing or from a parent."""
 
@@ -161,6 +181,12 @@ class Stored:
         return self._manifest["gate"]["terms"]
 
     @property
+    def look(self) -> StoredLook:
+        """Its look at the days that it was judged on."""
+        look = self._manifest["look"]
+        return StoredLook(look["number"], look["level"], Span(*look["days"]), look["standing"], tuple(look["remarks"]))
+
+    @property
     def figures(self) -> Mapping:
         """What the manifest repeats of `metrics.json`."""
         return self._manifest["metrics"]
@@ -242,6 +268,11 @@ class Stored:
     def costs(self) -> CostSpec:
         """What a trade cost when it was judged."""
         return costs_of(self.revision)
+
+    @property
+    def recipe(self) -> dict:
+        """What makes its recipe this one and no other."""
+        return dict(self._market["recipe"])
 
     @property
     def judged_profile(self) -> int:

@@ -45,7 +45,7 @@ def revision_files(case: Case, trained: Trained, metrics: Mapping) -> dict[str, 
         **native_files(shipped.position, "position"),
         "native/scaler.npz": npz_bytes({"mean": scaler.mean, "scale": scaler.scale}),
         "native/spread.npz": Spread.of(case.rows.x[shipped.signal_rows]).to_bytes(),
-        "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged)),
+        "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged, trained.finding.entries)),
         "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
     }
 
@@ -77,8 +77,8 @@ def describe(case: Case, trained: Trained) -> dict:
 
 def headline(case: Case, trained: Trained) -> str:
     """The report's first line, but for the revision's name (which is the hash of a file that holds this)."""
-    final = trained.judged.windows.span("final")
-    return f"{case.choice.line}, judged {iso_z(final.start_s)[:10]} to {iso_z(final.end_s)[:10]}: {trained.finding.verdict.sentence}"
+    look = trained.finding.look
+    return f"{case.choice.line}, judged {iso_z(look.start_s)[:10]} to {iso_z(look.end_s)[:10]}: {trained.finding.verdict.sentence}"
 
 
 def summary_of(stored: Stored, evidence: Evidence, *, gated: bool = False) -> dict:
@@ -89,6 +89,8 @@ def summary_of(stored: Stored, evidence: Evidence, *, gated: bool = False) -> di
         "line": stored.line,
         "headline": f"revision {stored.name}, {stored.headline}",
         "gate": asdict(stored.gate),
+        "looks": stored.look.number,
+        "look": stored.look.summary(),
         "status": "refused" if refused else "done",
         "exit": int(Exit.GATE_REFUSED if refused else Exit.DONE),
         "start": stored.start.why,
