@@ -3,7 +3,7 @@
 choice -> parameters -> inputs -> case -> adoption of studies -> parent -> walk-forward -> risk -> evidence -> proof -> revision
 """
 
-from trademl.pipeline.choice import MarketFlags, choose_market, open_store, open_stored
+from trademl.pipeline.choice import MarketFlags, choose_market, open_store, open_stored, store_of
 from trademl.pipeline.market.adoption import with_tuned
 from trademl.pipeline.market.case import Case, judge_recipe, open_case, ship_models
 from trademl.pipeline.market.evidence import Finding, judge_final
@@ -42,6 +42,7 @@ __all__ = [
     "reread_evidence",
     "ship_models",
     "shipped_evidence",
+    "store_of",
     "store_revision",
     "store_risk",
     "summary_of",
