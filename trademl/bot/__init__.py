@@ -9,6 +9,7 @@ signature is checked, and nothing else.
 
 from trademl.bot.account import AccountState
 from trademl.bot.loader import Expect, load_approved
+from trademl.bot.log import DecisionLog, read_log
 from trademl.bot.predictor import Decision, Mode, OpenPosition, PositionAdvice, Predictor, Reason
 from trademl.bot.refusals import AccountError, LoadCheck, LoadError, TailError, TailFault
 from trademl.bot.tail import Calendar
@@ -20,6 +21,7 @@ __all__ = [
     "Bars",
     "Calendar",
     "Decision",
+    "DecisionLog",
     "Expect",
     "LoadCheck",
     "LoadError",
@@ -31,4 +33,5 @@ __all__ = [
     "TailError",
     "TailFault",
     "load_approved",
+    "read_log",
 ]
