@@ -27,6 +27,7 @@ from trademl.bot import (
     TailError,
     TailFault,
     load_approved,
+    read_log,
 )
 from trademl.bot.policy import Policy, risk_head_of
 from trademl.clock import DAY_S, epoch_seconds
@@ -634,3 +635,38 @@ def test_a_policy_is_what_the_predictor_asks(predictor):
     assert isinstance(predictor.loaded.policy, Policy)
     assert isinstance(predictor.loaded.policy.revision, Revision)
     assert issubclass(LoadError, RevisionError)
+
+
+# ---------------------------------------------------------------- the example
+
+
+@pytest.fixture(scope="module")
+def recorded(market, tmp_path_factory):
+    """Bars and calendar as files, as the paper bot reads them."""
+    folder = tmp_path_factory.mktemp("recorded")
+    tail = market.tail(bars=2_060)
+    np.savetxt(
+        folder / "bars.csv", np.column_stack(tail), fmt=["%d", *["%.17g"] * 5], delimiter=",", header=",".join(tail._fields), comments=""
+    )
+    np.savetxt(folder / "news.csv", market.calendar.times, fmt="%d", header="time", comments="")
+    return folder
+
+
+@pytest.mark.contract
+def test_a_paper_bot_that_is_restarted_decides_as_one_that_was_not(repo, stored, keys, recorded, tmp_path):
+    def play(folder, *steps):
+        arguments = [stored.models_dir, keys.signer(), "SYNTH", recorded / "bars.csv", recorded / "news.csv", tmp_path / folder, *steps]
+        command = [sys.executable, repo / "examples" / "paper_bot.py", *arguments]
+        return subprocess.run([str(part) for part in command], capture_output=True, text=True, check=True).stdout
+
+    said = play("one")
+    for steps in (37, 10_000):
+        last = play("restarted", steps)
+    assert said == last
+    one, restarted = (read_log(tmp_path / folder / "log.jsonl") for folder in ("one", "restarted"))
+    assert one.is_whole
+    assert one.head == restarted.head
+    kinds = [record["kind"] for record in one.records]
+    assert kinds.count("decision") == 60
+    assert kinds.count("fill") >= kinds.count("exit") > 0
+    assert (tmp_path / "one" / "state.json").read_bytes() == (tmp_path / "restarted" / "state.json").read_bytes()
