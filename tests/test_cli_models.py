@@ -85,7 +85,7 @@ def test_verify_names_each_check_and_fails_on_a_flipped_byte(store):
     record, done = read(store, "verify", good.name)
     assert done.exit_code == record["exit"] == 0
     assert record["ok"] is True
-    assert len(record["checks"]) == 8
+    assert len(record["checks"]) == 9
     assert "every check passed" in call(store, "verify", good.name).stdout
     path = good.folder / "position.onnx"
     path.chmod(0o644)
@@ -93,7 +93,12 @@ def test_verify_names_each_check_and_fails_on_a_flipped_byte(store):
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     record, done = read(store, "verify", good.name)
     assert done.exit_code == record["exit"] == 1
-    assert [(one["name"], one["ok"]) for one in record["checks"]] == [("manifest", True), ("files", True), ("hashes", False)]
+    assert [(one["name"], one["ok"]) for one in record["checks"]] == [
+        ("signature", True),
+        ("manifest", True),
+        ("files", True),
+        ("hashes", False),
+    ]
     text = call(store, "verify", good.name)
     assert text.exit_code == 1
     assert "do not use it" in text.stdout

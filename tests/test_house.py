@@ -20,6 +20,7 @@ PROMISED = {
     "trademl.market.labeling": ["label_bars"],
     "trademl.market.backtest": ["run_backtest"],
     "trademl.risk.replay": ["replay"],
+    "trademl.bot": ["load_approved", "Predictor", "Decision"],
     "trademl.runs": ["RunFolder", "Progress", "run_job"],
     "trademl.report": ["render", "write_report"],
 }
@@ -155,6 +156,7 @@ print(took, after == before[1:], sorted(set(sys.modules) - before[0]))
         "trademl.risk.state",
         "trademl.bot.records",
         "trademl.bot.policy",
+        "trademl.bot",
     ],
 )
 def test_what_a_live_bot_computes_with_needs_numpy_alone(module):

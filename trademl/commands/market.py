@@ -43,7 +43,7 @@ def run_retrain(
     check(settings.run.device)
     pipeline.label_spec(settings)  # a contract that contradicts itself is refused before anything is written
     choice = pipeline.choose_market(settings, flags)
-    store = Store(choice.models_dir)
+    store = pipeline.store_of(settings, choice.models_dir)
     store.check_line(choice.line)
     parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
     with store.lock(), open_run(settings, "retrain", parameters) as run:

@@ -130,7 +130,7 @@ class Stored:
     @property
     def store(self) -> Store:
         """The store that holds it."""
-        return Store(self.revision.folder.parents[1])
+        return Store(self.revision.folder.parents[1], self.revision.trust)
 
     @property
     def line(self) -> str:

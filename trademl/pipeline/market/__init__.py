@@ -4,7 +4,7 @@ choice -> parameters -> inputs -> case -> adoption of studies -> parent -> walk-
 -> evidence -> proof -> revision
 """
 
-from trademl.pipeline.choice import MarketFlags, choose_market, open_store, open_stored
+from trademl.pipeline.choice import MarketFlags, choose_market, open_store, open_stored, store_of
 from trademl.pipeline.market.adoption import with_tuned
 from trademl.pipeline.market.alarms import LeakAlarms, inspect_decisions, inspect_inputs
 from trademl.pipeline.market.case import Case, judge_recipe, open_case, ship_models
@@ -49,6 +49,7 @@ __all__ = [
     "replay_final",
     "reread_evidence",
     "ship_models",
+    "store_of",
     "store_revision",
     "store_risk",
     "summary_of",
