@@ -149,7 +149,8 @@ def test_the_kth_recipe_on_the_same_days_is_judged_at_a_kth(path):
     assert [look.number for look in looks] == [1, 2, 3, 4, 5, 6, 7]
     assert looks[-1].words == "look 7 at these days, judged at 0.14 %"
     assert looks[-1].to_json()["family_level"] == pytest.approx(family_level(0.01, 7)) == pytest.approx(0.02593, abs=1e-5)
-    assert judge(path, ask(146, recipe=f"{3:016x}"), 146).number == 3  # its own number stays
+    assert open_look(path, ask(7, recipe=f"{7:016x}"), now=at(7)).number == 7  # while its verdict stands
+    assert judge(path, ask(146, recipe=f"{3:016x}"), 146).number == 3  # and when it is judged again
 
 
 def test_one_shared_day_counts_and_none_does_not(path):
@@ -389,7 +390,7 @@ def test_runs_at_once_get_distinct_numbers(path):
     workers = [context.Process(target=_look_at_once, args=(path, number, results)) for number in range(3)]
     for worker in workers:
         worker.start()
-    numbers = sorted(number for _ in workers for number in results.get())
+    numbers = sorted(number for _ in workers for number in results.get(timeout=60))
     for worker in workers:
         worker.join()
     assert numbers == list(range(1, 25))
