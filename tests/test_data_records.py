@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trademl.data.record_columns import record_columns, side_by_side
+from trademl.data.record_columns import parts_of, record_columns
 from trademl.data.record_fields import FIELDS, Kind
 from trademl.data.records import MAX_LINE, Hashed, find_repeats, foreign_prices, read_blocks, read_records
 from trademl.errors import BadDataError, Exit
@@ -76,7 +76,7 @@ BAD_LINES = {
         "repeated_key",
         "hold a key once",
     ),
-    "version": (record(7, schemaVersion=9), "schema_version", "reads 1"),
+    "version": (record(7, schemaVersion=9), "schema_version", "reads version 1"),
     "no id": (record(7, id=""), "missing", "needs id, timestamp"),
     "no market": ({k: v for k, v in record(7).items() if k != "market"}, "missing", "needs id, timestamp"),
     "null signal": (record(7, signal=None), "missing", "needs id, timestamp"),
@@ -155,9 +155,15 @@ def test_columns_hold_what_the_records_say(tmp_path):
 
 
 @given(st.lists(st.dictionaries(st.sampled_from("abcdefgh"), st.integers() | st.none() | st.lists(st.integers())), min_size=1))
-def test_side_by_side_is_get(sections):
-    keys = {key for one in sections for key in one}
-    assert {k: list(v) for k, v in side_by_side(sections).items()} == {key: [one.get(key) for one in sections] for key in keys}
+def test_parts_hold_every_value_once(sections):
+    seen = [{} for _ in sections]
+    for part in parts_of(sections):
+        for key, values in part.values.items():
+            for row, value in zip(np.arange(len(sections))[part.rows], values, strict=True):
+                seen[row][key] = value
+    assert [{k: v for k, v in one.items() if v is not None} for one in seen] == [
+        {k: v for k, v in one.items() if v is not None} for one in sections
+    ]
 
 
 def test_records_of_many_shapes_read_the_same():

@@ -156,9 +156,9 @@ def record_fault(record: object) -> Fault | None:
     """What makes a parsed line no record at all: its shape, its version, what is missing, its clock."""
     if type(record) is not dict:
         return Fault("not_object", "", quoted(record), "a line must hold one JSON object")
-    version = record.get("schemaVersion", 1)
-    if version not in SCHEMA_VERSIONS:
-        return Fault("schema_version", "schemaVersion", quoted(version), f"this release reads {', '.join(map(str, SCHEMA_VERSIONS))}")
+    if "schemaVersion" in record and record["schemaVersion"] not in SCHEMA_VERSIONS:
+        rule = f"this release reads version {', '.join(map(str, SCHEMA_VERSIONS))}"
+        return Fault("schema_version", "schemaVersion", quoted(record["schemaVersion"]), rule)
     for name in REQUIRED:
         if record.get(name) in (None, ""):
             return Fault("missing", name, "", "a record needs " + ", ".join(REQUIRED))
