@@ -110,7 +110,7 @@ MARKET = (
     *numbers("market", "longShortRatio", "ratio", low=0),
     *numbers("market", "fearGreedIndex", "0 to 100", low=0, high=100),
     *numbers("market", "bookImbalance", "-1 to 1", low=-1, high=1),
-    *numbers("market", "bidAskSpread", "%", low=0, high=100),
+    *numbers("market", "bidAskSpread", "% of price", low=0, high=100),
     *numbers("market", "dvol", "% a year", low=0, high=1_000),
     *numbers("market", "atrPct", "%", low=0, high=100),
     *numbers("market", "rsi14", "0 to 100", low=0, high=100),

@@ -566,7 +566,8 @@ def gather(files: tuple[Path, ...], findings: Findings) -> Gathered:
     if not out.blocks:
         out.bad.report(findings)
         what = f"{out.lines:,} lines and not one record" if out.lines else "no record"
-        refuse(files[0], findings.frozen(), Severity.ERROR, because=what, remedy="see records-spec: one JSON object a line")
+        remedy = f"a record is one JSON object a line, with {', '.join(REQUIRED)}"
+        refuse(files[0], findings.frozen(), Severity.ERROR, because=what, remedy=remedy)
         raise BadDataError(f"{files[0].name}: {what}; wait until the bot has written one")
     return out
 
