@@ -2,8 +2,8 @@
 
 Run: python benchmarks/verdict.py [--families 1000] [--alpha 0.01]. One row a question: share that passes, its 95 % interval, the mark.
 When and at which level a recipe is judged is asked of `open_look` itself, once for all families; the bound is the gate's.
-A trade wins 1.875 R or loses 1 R, net; ten a day. A recipe passes when the day-clustered bound lies above zero and, at levels of 1 % and
-above, rotating its decisions over all bars gives as much in at most that share of the shifts.
+A trade wins 1.875 R or loses 1 R, net; ten a day. A recipe passes when the clustered bound lies above zero and
+rotating its decisions over all bars gives as much in at most that share of the shifts.
 """
 
 import argparse
@@ -16,7 +16,7 @@ import numpy as np
 from scipy.stats import beta, norm
 
 from trademl.clock import DAY_S
-from trademl.evidence.gate import day_clustered_bound
+from trademl.evidence.gate import clustered
 from trademl.evidence.looks import DataKind, LookRequest, close_look, open_look
 
 WIN, LOSS = 1.875, -1.0
@@ -63,8 +63,8 @@ def rotation_p(rng, net_r, days, trades):
 def passes(rng, net_r, level, days, trades=10):
     """Whether a recipe passes at a level on the first `days` days of its stream."""
     net_r = net_r[: days * trades]
-    bound = day_clustered_bound(net_r, np.repeat(np.arange(days), trades) * DAY_S, level)
-    return bound is not None and bound > 0 and (level < 0.01 or rotation_p(rng, net_r, days, trades) <= level)
+    worth = clustered(net_r, np.repeat(np.arange(days), trades) * DAY_S)
+    return worth.bound(level) > 0 and rotation_p(rng, net_r, days, trades) <= level
 
 
 def row(question, passed, families, mark):

@@ -107,9 +107,9 @@ def test_a_case_holds_nothing_else_that_could_be_a_recipe():
         {"windows.select_share": 0.15},
         {"windows.tune_share": 0.2},
         {"windows.embargo_bars": 60},
-        {"gate.level": 0.01},
+        {"gate.level": 0.02},
         {"account.balance": 5},
-        {"backtest.null_runs": 9},
+        {"backtest.null_curves": 9},
         {"run.threads": 2},
         {"ship.max_age_days": 9},
         {"synthetic.bars": 9_000},
@@ -153,7 +153,7 @@ def decided():
 def test_recorded_entries_make_the_same_trades(decided):
     rows, decisions = decided
     span = Span(int(rows.time_s[400]), int(rows.time_s[1000]))
-    entries = entries_of(rows, decisions, span)
+    entries = entries_of(rows.bars, decisions, rows.spec, rows.costs, span)
     assert len(entries) > 20 and (entries[:, 2] > 0).any() and (entries[:, 2] == 0).any()
     made, lost = decisions_of(entries, rows.time_s)
     assert lost == 0
@@ -165,7 +165,7 @@ def test_recorded_entries_make_the_same_trades(decided):
 
 def test_entries_are_found_on_a_longer_and_on_a_damaged_export(decided):
     rows, decisions = decided
-    entries = entries_of(rows, decisions, Span(int(rows.time_s[400]), int(rows.time_s[1000])))
+    entries = entries_of(rows.bars, decisions, rows.spec, rows.costs, Span(int(rows.time_s[400]), int(rows.time_s[1000])))
     later, _ = decisions_of(entries, rows.time_s[300:])
     assert (np.flatnonzero(later.side) + 300).tolist() == np.flatnonzero(decisions_of(entries, rows.time_s)[0].side).tolist()
     kept = np.delete(rows.time_s, np.searchsorted(rows.time_s, entries[3, 0]))
@@ -184,7 +184,7 @@ def test_a_run_asks_for_its_final_window(decided):
     assert (request.line, request.data, request.run_id) == ("market-synth-15min", DataKind.EMBEDDED, "run 1")
     assert (request.start_s, request.end_s, request.first_s) == (span.start_s, span.end_s, rows.time_s[200])
     assert request.prints == day_prints(rows.bars) and len(request.prints) == 10
-    assert request.entries.tolist() == entries_of(rows, decisions, span).tolist()
+    assert request.entries.tolist() == entries_of(rows.bars, decisions, rows.spec, rows.costs, span).tolist()
 
 
 def test_looks_are_kept_beside_the_configured_stores_and_carried_by_revisions():

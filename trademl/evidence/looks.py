@@ -12,7 +12,7 @@ import json
 import os
 import secrets
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from functools import cached_property
@@ -224,9 +224,13 @@ class Look:
         start_s, end_s = self.start_s if start_s is None else start_s, self.end_s if end_s is None else end_s
         return self.all_entries[(self.all_entries[:, 0] >= start_s) & (self.all_entries[:, 0] < end_s)]
 
+    def summary(self) -> dict:
+        """For a command's object."""
+        return {"number": self.number, "level": self.level, "standing": self.standing and self.standing.words}
+
     def to_json(self) -> dict:
-        """What a summary prints and a manifest keeps."""
-        standing = self.standing and {"at_utc": self.standing.at_utc, "passed": self.standing.passed, "words": self.standing.words}
+        """What a manifest keeps."""
+        standing = self.standing and asdict(self.standing) | {"words": self.standing.words}
         return {
             "number": self.number,
             "level": self.level,

@@ -1,18 +1,24 @@
 """A market recipe's place in the project's chain of looks: its id, the entries it made, and what the stores at hand carry."""
 
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
-from trademl.evidence.looks import CarriedLook, DataKind, LookRequest, day_prints
+from trademl.clock import epoch_seconds, utc_now
+from trademl.evidence.gate import standing_verdict
+from trademl.evidence.looks import CarriedLook, DataKind, Look, LookRequest, close_look, day_prints, open_look
+from trademl.evidence.page import Evidence
 from trademl.files import canonical_json, digest, jsonable
-from trademl.market.backtest import Decisions
-from trademl.market.recipe import MarketRows, trades_in
-from trademl.market.specs import Entry
+from trademl.market.backtest import Decisions, prepare
+from trademl.market.rotation import entries_made
+from trademl.market.specs import CostSpec, LabelSpec
 from trademl.market.walkforward import Judged
-from trademl.pipeline.choice import SYNTHETIC
+from trademl.pipeline.choice import SYNTHETIC, store_folder
 from trademl.pipeline.market.case import Case
+from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
 from trademl.ship.store import Store
 from trademl.validate.splits import Span
@@ -60,17 +66,16 @@ def recipe_id(case: Case) -> str:
 # ---------------------------------------------------------------- which entries
 
 
-def entries_of(rows: MarketRows, decisions: Decisions, span: Span) -> np.ndarray:
+def entries_of(bars: pd.DataFrame, decisions: Decisions, spec: LabelSpec, costs: CostSpec, span: Span) -> np.ndarray:
     """The entries that decisions make within a span, int64 (n, 3): decision time, side, when the position rule leaves (0: it does not).
 
     One position at a time, without halts; what the trades earn is not asked.
     """
-    inside = np.flatnonzero((rows.time_s >= span.start_s) & (rows.time_s < span.end_s))
-    trades = trades_in(rows, decisions.side, inside, decisions.exit_bar)
-    made = trades.entry_bar.to_numpy() - (rows.spec.entry is Entry.NEXT_OPEN)
-    leave = np.full(len(made), -1) if decisions.exit_bar is None else decisions.exit_bar[made]
-    leave_s = np.where(leave >= 0, rows.time_s[leave], 0)
-    return np.column_stack([rows.time_s[made], decisions.side[made], leave_s]).astype(np.int64)
+    closes = epoch_seconds(bars.index) + spec.bar_seconds
+    inside = (closes >= span.start_s) & (closes < span.end_s)
+    made = entries_made(prepare(bars, spec), replace(decisions, side=np.where(inside, decisions.side, 0)), costs)
+    leave_s = np.where(made.hold > 0, closes[np.minimum(made.at + made.hold, len(closes) - 1)], 0)
+    return np.column_stack([closes[made.at], made.side, leave_s]).astype(np.int64)
 
 
 def decisions_of(entries: np.ndarray, time_s: np.ndarray) -> tuple[Decisions, int]:
@@ -101,8 +106,56 @@ def look_request(case: Case, judged: Judged, run_id: str) -> LookRequest:
         first_s=int(rows.time_s[rows.first]),
         alpha=case.settings.gate.level,
         prints=day_prints(rows.bars),
-        entries=entries_of(rows, judged.decisions(rows, case.recipe, case.profile), span),
+        entries=entries_of(rows.bars, judged.decisions(rows, case.recipe, case.profile), rows.spec, rows.costs, span),
     )
+
+
+def stored_request(
+    stored: Stored,
+    bars: pd.DataFrame,
+    entries: np.ndarray,
+    span: Span,
+    *,
+    run_id: str,
+    alpha: float,
+    rule: str | None = None,  # another rule than its own is another recipe
+    note: str = "",  # what was varied without being another recipe
+) -> LookRequest:
+    """What a backtest of a stored revision is about to judge."""
+    closes = epoch_seconds(bars.index) + stored.label_spec.bar_seconds
+    return LookRequest(
+        line=stored.line,
+        data=DataKind.EMBEDDED if stored.symbol == SYNTHETIC else DataKind.MARKET,
+        recipe=parts_id(stored.recipe | ({"rule": str(rule)} if rule else {})),
+        run_id=run_id,
+        start_s=span.start_s,
+        end_s=span.end_s,
+        first_s=int(closes[0]),
+        alpha=alpha,
+        prints=day_prints(bars),
+        entries=entries,
+        note=note,
+    )
+
+
+# ---------------------------------------------------------------- the look
+
+
+def take_look(settings: Settings, models_dir: str | Path, request: LookRequest) -> Look:
+    """Write the look into the project's chain, before any figure of it is shown; LooksError: none may be shown."""
+    stores = {Path(folder) for folder in (models_dir, store_folder(settings, settings.market.symbol), store_folder(settings, SYNTHETIC))}
+    carried = carried_looks(Store(folder) for folder in sorted(stores))
+    return open_look(looks_file(settings), request, now=utc_now(), carried=carried, ledger=ledger_file(settings))
+
+
+def under_look(settings: Settings, look: Look, evidence: Evidence) -> Evidence:
+    """The evidence under the look's verdict: its own, which the chain then keeps, or the one that stands."""
+    stands = look.standing
+    if stands is None:
+        close_look(looks_file(settings), look, passed=evidence.verdict.passed, sentence=evidence.sentence, now=utc_now())
+        return evidence
+    before = {"passed": stands.passed, "level": stands.level, "words": stands.words, "sentence": stands.sentence}
+    return evidence.under(standing_verdict(evidence.verdict, **before))
 
 
 def carried_looks(stores: Iterable[Store]) -> list[CarriedLook]:
