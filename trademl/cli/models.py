@@ -51,10 +51,12 @@ def show(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = N
 
 @app.command()
 def verify(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = None, json: Json = False) -> None:
-    """Prove a revision: signature, manifest, files, hashes, graphs, trained together, golden rows. Exit 1 when anything is wrong."""
+    """Prove a revision: signature, manifest, files, hashes, graphs, golden rows, and its verdict from its own trades. Exit 1 if wrong."""
     store = _store(symbol, models_dir, revision)
     found = store.locate(revision)
     done = found.checks()
+    if done[-1].ok:
+        done = [*done, _verdict_check(_stored(found))]
     whole = done[-1].ok
     record = {
         "revision": found.name,
@@ -81,6 +83,9 @@ def activate(
 ) -> None:
     """Prove a revision and let the pointer name it: what a bot on this machine loads next."""
     store = _store(symbol, models_dir, revision)
+    verdict = _verdict_check(_stored(store.open(revision)))
+    if not verdict.ok:
+        raise RevisionError(verdict.detail)
     if dry_run:
         done = store.activate(revision, reason, dry_run=True)
     else:
@@ -126,6 +131,19 @@ def _store(symbol: str | None, models_dir: str | None, revision: str | None = No
     from trademl.settings import load_settings
 
     return open_store(load_settings(), symbol=symbol, models_dir=models_dir, revision=revision)
+
+
+def _verdict_check(stored):
+    """Whether the verdict follows from the trades that the revision keeps."""
+    from trademl.pipeline.market.looks import looks_file
+    from trademl.pipeline.market.recompute import check_verdict
+    from trademl.settings import load_settings
+    from trademl.ship.revision import Check
+
+    try:
+        return Check("verdict", True, check_verdict(stored, looks_file(load_settings())))
+    except RevisionError as refusal:
+        return Check("verdict", False, str(refusal))
 
 
 def _stored(revision):

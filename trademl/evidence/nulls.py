@@ -136,6 +136,12 @@ class RandomEntries:
     method: Annotated[str, "how the runs were made"]
     reason: Annotated[str, "why there are none; else empty"] = ""
 
+    @property
+    def band(self) -> Band:
+        """The band of the expectancy; an empty one with the reason where there is no rotation."""
+        reason = self.reason if self.trades else "no trade"
+        return self.expectancy_net_r if self.runs else Band(None, None, None, None, 0, 0, None, reason)
+
 
 @dataclass(frozen=True, eq=False)
 class NullCurves:

@@ -225,7 +225,7 @@ def make_evidence(
     placed = traded(market, entries, costs)
     run, options = run_of(market, placed), {"seed": judging.seed, "draws": judging.bootstrap_draws, "level": judging.level}
     null, curves = random_entries(market, entries, placed, costs, lookback=judging.lookback, curves=judging.null_curves)
-    verdict = judge_trades(placed.trades["net_r"], run.entry_s, _compared_with(null), judging.terms)
+    verdict = judge_trades(placed.trades["net_r"], run.entry_s, null.band, judging.terms)
     points, break_even = cost_curve(market, entries, costs, **options)
     return Evidence(
         schema=EVIDENCE_SCHEMA,
@@ -251,11 +251,6 @@ def make_evidence(
     )
 
 # %% ../../nbs/64_evidence_page.ipynb #d9016af7
-def _compared_with(null: RandomEntries) -> Band:
-    """The band of the expectancy; an empty one with the reason when there was no rotation."""
-    return null.expectancy_net_r if null.runs else Band(None, None, None, None, 0, 0, None, "no trade" if not null.trades else null.reason)
-
-
 def _in_whole_frame(trades: pd.DataFrame, offset: int) -> pd.DataFrame:
     return trades.assign(**{name: trades[name] + offset for name in ("decision_bar", "entry_bar", "exit_bar")})
 

@@ -26,6 +26,7 @@ class StoredData:
     sha256: str
     news_sha256: str | None = None
     source: str | None = None  # name of the file
+    prints: str | None = None  # fingerprints of its prices
     symbol: str | None = None  # what the data say of themselves, or "unknown"; None: an earlier trademl did not ask
 
 

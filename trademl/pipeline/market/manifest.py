@@ -37,6 +37,7 @@ from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
 from trademl.settings import Settings
 from trademl.ship.export import INPUT, OPSET
 from trademl.ship.manifest import MIN_RUNTIME, SCHEMA, TOLERANCE
+from trademl.validate.fingerprints import fingerprints
 from trademl.validate.lineage import FitKind, Lineage
 from trademl.validate.splits import Window
 
@@ -223,6 +224,7 @@ def _data(inputs: Inputs) -> dict:
         "sha256": inputs.bars_sha256,
         "news_sha256": inputs.news_sha256,
         "source": inputs.choice.source,
+        "prints": fingerprints(inputs.bars).to_text(),
         "symbol": inputs.said_symbol,
     }
 

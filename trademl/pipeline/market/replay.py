@@ -23,6 +23,7 @@ from trademl.pipeline.market.inputs import Inputs, make_features
 from trademl.pipeline.market.looks import decisions_of, entries_of, stored_request, take_look, under_look
 from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.risk import sized
+from trademl.pipeline.market.seen import why_seen
 from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
 from trademl.validate.splits import Span
@@ -184,6 +185,8 @@ def _run_shipped(stored, inputs, settings, conditions, *, in_sample) -> tuple[Sp
     if not in_sample:
         span = replace(span, start_s=int(decided_s[unseen[0]]))
         stored.lineage.check(span.start_s, stored.embargo_s)
+        if said := why_seen(stored, inputs.bars, span):
+            raise LeakageError(f"the models have seen these prices: {said}. Use --in-sample for figures that prove nothing")
     inside = (decided_s >= span.start_s) & (decided_s < span.end_s)
     made, on_account = (shipped_decisions(policy, inputs, settings) for policy in policies)
     made, on_account = (replace(decisions, side=np.where(inside, decisions.side, 0)) for decisions in (made, on_account))
