@@ -1,9 +1,10 @@
 """What may be said of a recipe: its probabilities against the prior, its trades against chance, and the gate."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
+from trademl.evidence.champion import Comparison
 from trademl.evidence.gate import GateVerdict, Terms
 from trademl.evidence.looks import Look
 from trademl.evidence.page import Evidence
@@ -14,6 +15,7 @@ from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged
 from trademl.pipeline.market.alarms import LeakAlarms
 from trademl.pipeline.market.case import Case
+from trademl.pipeline.market.champion import beside_champion
 from trademl.pipeline.market.looks import decisions_of, look_request, take_look, under_look
 from trademl.pipeline.market.replay import Conditions, evidence_on
 from trademl.pipeline.market.risk import RiskHeads, head_of, sized
@@ -29,7 +31,7 @@ class Finding:
     evidence: Evidence
     look: Look
     entries: Decisions  # that were judged: those of the recipe's record, and this run's on new days
-    lost: int = 0  # recorded entries on bars that the file no longer has
+    champion: Comparison | None  # with the active revision; None: there was none
 
     @property
     def verdict(self) -> GateVerdict:
@@ -46,14 +48,18 @@ def judge_final(case: Case, judged: Judged, look: Look, alarms: LeakAlarms, head
     """The evidence of the look's days: every entry at fixed risk under the gate, and beside it the case's account."""
     rows, settings = case.rows, case.settings
     entries, lost = decisions_of(look.entries(), rows.time_s)
+    if lost:
+        look = replace(look, remarks=(*look.remarks, f"{lost} recorded entries lie on bars that the file no longer has"))
     trades = trades_in(rows, entries.side, np.arange(len(rows.time_s)), entries.exit_bar)
     on_account = sized(entries, trades, head_of(heads, case.profile, settings), case.profile)
     edge_found = judged.frozen.margins[case.profile].edge_found
-    terms = Terms(look.alpha, settings.gate.min_trades, look.number, edge_found, alarms.refusals())
+    champion = beside_champion(case, judged, look)
+    held = (champion.sentence,) if champion is not None and champion.is_held else ()
+    terms = Terms(look.alpha, settings.gate.min_trades, look.number, edge_found, (*alarms.refusals(), *held))
     conditions = Conditions(case.profile, rows.costs, case.account)
     days = Span(look.start_s, look.end_s)
     evidence = evidence_on(rows.bars, entries, rows.spec, conditions, settings, days, terms=terms, on_account=on_account)
-    return Finding(under_look(settings, look, evidence), look, entries, lost)
+    return Finding(under_look(settings, look, evidence), look, entries, champion)
 
 
 def score_signal(case: Case, judged: Judged) -> dict:

@@ -84,6 +84,7 @@ def build_manifest(case: Case, trained: Trained, files: Mapping[str, bytes], met
         "gate": trained.finding.verdict.to_json(),
         "look": trained.finding.look.to_json(),
         "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
+        "champion": None if trained.finding.champion is None else asdict(trained.finding.champion),
         "market": _section(case, judged, shipped) | {"leaks": trained.alarms.record()} | risk_record(files, case.recipe.seed),
     }
     return jsonable(record)

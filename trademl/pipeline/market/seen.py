@@ -1,4 +1,4 @@
-"""Prices recognised by their content. Stamps say which bars were learned from only as long as they are true; a sequence of moves says it always."""
+"""Prices recognised by their content: stamps say which bars were learned from only if they are true, a sequence of moves always."""
 
 import pandas as pd
 
