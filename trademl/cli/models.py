@@ -159,7 +159,7 @@ def _line_of(store, stored) -> dict:
         "state": f"{store.state(stored.revision)}{', expired' if expired else ''}",
         "trained_at": stored.revision.trained_at,
         "line": stored.line,
-        "gate": "passed" if stored.gate.passed else "refused",
+        "gate": _gate_note(stored),
         "leaks": stored.leaks.note,
         "models": "+".join(model.name for model in stored.models),
     }
@@ -172,7 +172,8 @@ def _facts(store, stored) -> dict:
         "line": stored.line,
         "trained at": stored.revision.trained_at,
         "expires at": stored.expires_at or "never",
-        "gate": "passed" if stored.gate.passed else "refused: " + "; ".join(stored.gate.reasons),
+        "gate": _gate_note(stored) + (": " if stored.gate.reasons else "") + "; ".join(stored.gate.reasons),
+        "look": "; ".join((stored.look.words, *stored.look.remarks)),
         "leaks": "; ".join(stored.leaks.sentences),
         "signature": _signature_of(stored.revision),
         "trained together": stored.run_id,
@@ -183,6 +184,17 @@ def _facts(store, stored) -> dict:
         "code": stored.code,
         "folder": stored.revision.folder,
     }
+
+
+def _gate_note(stored) -> str:
+    """The verdict and the level it was reached at; settings looser than the limits are named."""
+    from trademl.evidence.gate import percent
+
+    loose = any("looser than" in reason or "is below" in reason for reason in stored.gate.reasons)
+    words = "passed" if stored.gate.passed else "refused"
+    note = ", judged looser than the limits" if loose else ""
+    stands = " (stands)" if stored.look.standing else ""
+    return f"{words} at {percent(stored.gate.level)}{stands}{note}"
 
 
 def _signature_of(revision) -> str:

@@ -70,7 +70,6 @@ def _check_consistent(stored: Stored) -> None:
         "gate.terms.number is not look.number": terms["number"] == look.number,
         "gate.level is not look.level": look.standing is not None or _agree(stored.gate.level, look.level),
         "gate.terms.objections are not the leak alarms": list(terms["objections"][: len(alarms)]) == alarms,
-        == list(terms["objections"][: len(leaks.get("refusals", ()))]),
         "gate.terms.edge_found is not the margin's": terms["edge_found"] == stored.edge_found,
         "the headline does not end with the verdict": stored.headline is not None and stored.headline.endswith(sentence),
     }
