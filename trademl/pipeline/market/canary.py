@@ -1,4 +1,4 @@
-"""The null canary: markets in which there is nothing to find go through the whole pipeline, up to the verdict.
+"""The null canary: markets in which there is nothing to find go through the whole pipeline.
 
 What passes there passed by chance, or by a fault of the pipeline, the machine or the settings. Every market is a project of its
 own in a temporary folder: no store, no chain of looks and no run folder of the user's is touched.
