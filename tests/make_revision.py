@@ -93,6 +93,7 @@ def make_manifest(run=RUN, trained_at="2026-01-02T03:04:05Z", passed=True, symbo
     section = {
         "position_model": True,
         "exchange": None,
+        "recipe": {"rule": "expected_r"},
         "scaler": {"sha256": "b" * 64, "n_features": len(FEATURES)},
         "label_spec": {"hash": "c" * 64, "dynamic_sltp_required": True, "tp_atr": 1.5},
         "round_step": 1000,
@@ -142,6 +143,15 @@ def make_manifest(run=RUN, trained_at="2026-01-02T03:04:05Z", passed=True, symbo
             "windows": {name: {"start_s": n, "end_s": n + 1} for n, name in enumerate(("train", "tune", "select", "final"))},
         },
         "metrics": {"log_loss": 1.08},
+        "look": {
+            "number": 1,
+            "level": 0.01,
+            "days": [0, 86_400],
+            "project": "ab",
+            "hash": "d" * 64,
+            "standing": None,
+            "remarks": [],
+        },
         "gate": {
             "passed": passed,
             "reasons": [] if passed else ["lower bound below zero"],

@@ -52,7 +52,8 @@ def retrain(
         tempfile.TemporaryDirectory() as run_dir,  # a command's, as it were
         pd.option_context("display.max_colwidth", None),  # the notebook sets it for its reader
     ):
-        asked = {"run_dir": run_dir, "symbol": "SYNTH", "models_dir": str(models_dir), "overrides": dict(settings)}
+        own = {"paths.models": str(models_dir)} | dict(settings)  # a project's chain of looks lies beside its stores
+        asked = {"run_dir": run_dir, "symbol": "SYNTH", "models_dir": str(models_dir), "overrides": own}
         given = check_parameters(notebook, asked | parameters)
         for number, cell in enumerate(json.loads(notebook.read_text("utf-8"))["cells"]):
             if cell["cell_type"] != "code":

@@ -128,8 +128,14 @@ def test_import_refuses_what_repair_mends(run, bad, tmp_path):
 
 
 def test_samples_can_be_read_back_and_are_calendars_and_bars(run):
-    assert run("sample", "--bars", "4000", "--edge", "1", "--seed", "3", "--output", "s.csv.gz")[0] == 0
-    code, out, _ = run("check", "s.csv.gz", "--json")
+    code, out, _ = run("sample", "--bars", "4000", "--edge", "1", "--seed", "3", "--output", "s.csv.gz")
+    assert (code, "the volume tells the outcome on purpose: a leak for `data check` and the gate, unless --symbol SYNTH" in out) == (
+        0,
+        True,
+    )
+    assert "on purpose" not in run("sample", "--bars", "400", "--edge", "0", "--output", "n.csv")[1]
+    assert run("check", "s.csv.gz")[0] == 4  # its volume knows the outcome
+    code, out, _ = run("check", "s.csv.gz", "--symbol", "SYNTH", "--json")
     assert (code, json.loads(out)["rows"]) == (0, 4000)
     code, out, _ = run("check", "s_news.csv.gz", "--json")
     assert (code, json.loads(out)["kind"]) == (0, "news")
@@ -157,7 +163,7 @@ def test_the_real_mt4_file_is_imported_by_the_remedy_that_its_refusal_names(run,
 
 
 def test_the_calendar_has_a_clock_of_its_own(run):
-    assert run("sample", "--bars", "40000", "--output", "s.csv")[0] == 0
+    assert run("sample", "--bars", "40000", "--edge", "0", "--output", "s.csv")[0] == 0
     text = Path("s_news.csv").read_text().replace("Z", "")
     Path("naive.csv").write_text(text)
     code, _, err = run("check", "naive.csv")

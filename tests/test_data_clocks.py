@@ -1,5 +1,7 @@
 """Clocks that the file itself disproves: weekly closes, releases, and dates that a spreadsheet has rewritten."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from bars_files import kinds, lines, market, weekly, write
 from trademl.data.bars import read_bars, write_bars
 from trademl.data.clocks import localise, to_wall, zone
 from trademl.data.news import read_news, write_news
-from trademl.data.releases import prove_bars_clock
+from trademl.data.releases import ReleaseProfile, prove_bars_clock, release_profile
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import BadDataError
 
@@ -236,3 +238,49 @@ def test_to_wall_is_the_way_back():
     utc = pd.date_range("2023-01-01", "2024-12-31", freq="15min").as_unit("ns").asi8
     for clock in CLOCKS:
         assert (localise(to_wall(utc, zone(clock)), zone(clock)).utc == utc).all()
+
+
+class TestBesideTheRelease:
+    @pytest.mark.leakage
+    @pytest.mark.parametrize("shift", [-3, -1, 1, 2])
+    def test_rows_that_are_shifted_by_whole_bars_are_seen(self, made, shift):
+        profile = release_profile(made.bars.set_axis(made.bars.index + shift * pd.Timedelta("15min")), made.events)
+        assert profile.is_alarmed
+        assert profile.peak == shift
+        bars, when = (
+            f"{abs(shift)} bar{'s' * (abs(shift) > 1)} {'after' if shift > 0 else 'before'} it (x",
+            "late" if shift > 0 else "early",
+        )
+        assert profile.sentence.startswith(f"at {profile.count} dollar releases prices move most {bars}")
+        assert profile.sentence.endswith(f": the stamps are {15 * abs(shift)} minutes {when}; export the bars again")
+
+    @pytest.mark.leakage
+    def test_true_stamps_peak_at_the_release(self, made):
+        profile = release_profile(made.bars, made.events)
+        assert (profile.peak, profile.is_alarmed) == (0, False)
+        assert re.fullmatch(
+            r"at \d+ dollar releases prices move most in the bar of the release \(x1\.\d+\), as they do where the stamps are right",
+            profile.sentence,
+        )
+
+    def test_a_peak_that_is_not_clear_alarms_nothing(self):
+        profile = ReleaseProfile(count=14, moved=(0.0, 0.0, 0.0, 0.0, 0.1, 0.2, 0.0, 0.0, 0.0), peak=1, is_clear=False)
+        assert not profile.is_alarmed
+        assert profile.sentence == (
+            "at 14 dollar releases prices move most 1 bar after it (x1.22), in the bar of the release x1.11: "
+            "not clear enough to say anything"
+        )
+
+    def test_few_releases_and_no_bars_give_no_profile(self, made):
+        assert release_profile(made.bars.head(1_000), made.events) is None
+        assert release_profile(made.bars.head(0), made.events) is None
+
+    @pytest.mark.slow
+    @pytest.mark.leakage
+    def test_the_real_file_peaks_at_the_release_and_beside_it_when_it_is_shifted(self, shared_data):
+        bars = read_bars(shared_data / "market/btcusd_m15_2024-04_2026-04.csv.gz").bars
+        news = read_news(shared_data / "market/news_2015_2026.csv.gz")
+        assert release_profile(bars, news).peak == 0
+        for shift in (-1, 1):
+            profile = release_profile(bars.set_axis(bars.index + shift * pd.Timedelta("15min")), news)
+            assert (profile.peak, profile.is_alarmed) == (shift, True)

@@ -17,7 +17,7 @@ from trademl.evidence.costs import ambiguous_trades, cost_curve, short_label_mis
 from trademl.evidence.figures import AccountFigures, Run, TradeFigures, annual_periods, figure, schema_table, trade_figures
 from trademl.evidence.gate import Terms
 from trademl.evidence.nulls import allowed_shifts, cut_window, null_band, random_entries, run_of, traded
-from trademl.evidence.page import Evidence, Resampling, json_schema_tables, make_evidence
+from trademl.evidence.page import Evidence, Judging, json_schema_tables, make_evidence
 from trademl.market.backtest import Decisions, run_backtest
 from trademl.market.rotation import EVIDENCE_ACCOUNT, entries_made, rotate
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
@@ -25,7 +25,7 @@ from trademl.pipeline.market.pages import Pages
 
 N = 3_000
 SPEC, COSTS, ACCOUNT = LabelSpec(), CostSpec(spread=16.95), AccountSpec(risk_pct=0.05)
-QUICK = Resampling(seed=7, lookback=96, null_curves=60, bootstrap_draws=100)
+QUICK = Judging(seed=7, lookback=96, null_curves=60, bootstrap_draws=100)
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def traded_of(window, costs=COSTS):
 
 def test_trades_are_those_of_the_full_backtest_with_the_rest_silenced(bars):
     made = blind(1)
-    page = make_evidence(bars, made, SPEC, COSTS, ACCOUNT, window=window_of(bars, 800, 2_500), resampling=QUICK)
+    page = make_evidence(bars, made, SPEC, COSTS, ACCOUNT, window=window_of(bars, 800, 2_500), judging=QUICK)
     side = made.side.copy()
     side[:800] = 0
     side[2_500:] = 0
@@ -77,7 +77,7 @@ ACCOUNTS = [
 @pytest.mark.parametrize("account", ACCOUNTS)
 def test_no_account_changes_the_claim(bars, account):
     made = blind(3, share=0.3)
-    first, other = (make_evidence(bars, made, SPEC, COSTS, one, resampling=QUICK) for one in (ACCOUNT, account))
+    first, other = (make_evidence(bars, made, SPEC, COSTS, one, judging=QUICK) for one in (ACCOUNT, account))
     one, two = strict(first), strict(other)
     assert one.pop("profile_account") != two.pop("profile_account")
     assert one == two
@@ -87,7 +87,7 @@ def test_no_account_changes_the_claim(bars, account):
 def test_how_much_the_account_risks_changes_nothing_of_the_claim(bars):
     made = blind(3, share=0.3)
     sized = replace(made, multiplier=np.where(made.side > 0, 0.1, 1.2))
-    one, two = (make_evidence(bars, made, SPEC, COSTS, ACCOUNT, on_account=on, resampling=QUICK) for on in (None, sized))
+    one, two = (make_evidence(bars, made, SPEC, COSTS, ACCOUNT, on_account=on, judging=QUICK) for on in (None, sized))
     assert one.sentence == two.sentence
     assert one.strategy == two.strategy
     assert one.profile_account.figures.net_pnl != two.profile_account.figures.net_pnl
@@ -95,7 +95,7 @@ def test_how_much_the_account_risks_changes_nothing_of_the_claim(bars):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_one_page_rests_on_one_number_of_trades(bars, seed):
-    page = make_evidence(bars, blind(seed, share=0.4), SPEC, COSTS, ACCOUNTS[0], resampling=QUICK)
+    page = make_evidence(bars, blind(seed, share=0.4), SPEC, COSTS, ACCOUNTS[0], judging=QUICK)
     n = page.strategy.trades
     ties = page.tie_bounds
     counts = [page.random_entries.trades, page.break_even_spread.n, ties.win_rate_sl_first.n, ties.win_rate_tp_first.n, len(page.trades)]
@@ -113,13 +113,13 @@ def test_window_is_half_open_in_decision_time_and_takes_datetimes(bars):
     side[1_000] = 1
     at = int(epoch_seconds(bars.index)[1_000]) + 900
     for window, trades in (((at, at + 1), 1), ((at - 900, at), 0), ((at + 1, at + 901), 0)):
-        assert make_evidence(bars, Decisions(side), SPEC, window=window, resampling=QUICK).strategy.trades == trades
+        assert make_evidence(bars, Decisions(side), SPEC, window=window, judging=QUICK).strategy.trades == trades
     moments = tuple(datetime.fromtimestamp(second, UTC) for second in (at, at + 1))
-    assert make_evidence(bars, Decisions(side), SPEC, window=moments, resampling=QUICK).strategy.trades == 1
+    assert make_evidence(bars, Decisions(side), SPEC, window=moments, judging=QUICK).strategy.trades == 1
 
 
 def test_figures_agree_with_a_slow_reference(bars):
-    page = make_evidence(bars, blind(2), SPEC, COSTS, ACCOUNT, resampling=QUICK)
+    page = make_evidence(bars, blind(2), SPEC, COSTS, ACCOUNT, judging=QUICK)
     trades, found, account = page.trades, page.strategy, page.profile_account.figures
     r = trades["net_r"]
     assert found.win_rate.value == pytest.approx((r > 0).mean())
@@ -157,7 +157,7 @@ def test_the_curves_drawn_reach_the_stated_figures(bars, seed):
     rng = np.random.default_rng(seed)
     account = replace(ACCOUNT, risk_pct=float(rng.uniform(0.05, 3)), max_total_drawdown_pct=float(rng.choice([0, 40])))
     window = window_of(bars, int(rng.integers(0, 1_500)), int(rng.integers(1_600, N)))  # trades run past its end
-    page = make_evidence(bars, blind(seed, share=rng.uniform(0.01, 0.5)), SPEC, COSTS, account, window=window, resampling=QUICK)
+    page = make_evidence(bars, blind(seed, share=rng.uniform(0.01, 0.5)), SPEC, COSTS, account, window=window, judging=QUICK)
     found, curve = page.strategy, page.curve
     assert len(curve["time_utc"]) <= 800
     assert max(curve["drawdown_r"]) == pytest.approx(found.max_drawdown_r.value, abs=1e-4)
@@ -171,7 +171,7 @@ def test_the_curves_drawn_reach_the_stated_figures(bars, seed):
 
 def test_the_pictures_and_the_table_of_assumptions_show_the_stated_figures(bars):
     account = replace(ACCOUNT, risk_pct=1.5)
-    evidence = make_evidence(bars, blind(3, share=0.3), SPEC, COSTS, account, resampling=QUICK)
+    evidence = make_evidence(bars, blind(3, share=0.3), SPEC, COSTS, account, judging=QUICK)
     pages = Pages(stored=None, evidence=evidence)
     stated = evidence.strategy.max_drawdown_r.value
     assert -min(pages.equity().data[-1].y) == pytest.approx(stated, abs=1e-4)
@@ -191,7 +191,7 @@ def test_the_pictures_and_the_table_of_assumptions_show_the_stated_figures(bars)
 def test_few_trades_give_a_page(bars, count):
     side = np.zeros(N, np.int8)
     side[500 : 500 + 100 * count : 100] = 1
-    page = make_evidence(bars, Decisions(side), SPEC, COSTS, ACCOUNT, resampling=QUICK)
+    page = make_evidence(bars, Decisions(side), SPEC, COSTS, ACCOUNT, judging=QUICK)
     assert page.strategy.trades == count
     assert not page.is_skill_found
     written = strict(page)
@@ -200,7 +200,7 @@ def test_few_trades_give_a_page(bars, count):
 
 
 def test_short_window_has_no_null_and_says_so(bars):
-    page = make_evidence(bars, blind(3, share=0.9), SPEC, COSTS, ACCOUNT, window=window_of(bars, 1_000, 1_150), resampling=QUICK)
+    page = make_evidence(bars, blind(3, share=0.9), SPEC, COSTS, ACCOUNT, window=window_of(bars, 1_000, 1_150), judging=QUICK)
     assert page.random_entries.runs == 0
     assert "leave no room to rotate" in page.random_entries.reason
     assert "no random entries to compare with" in page.sentence
@@ -210,11 +210,11 @@ def test_short_window_has_no_null_and_says_so(bars):
 
 
 def test_one_bar_and_a_ruined_account(bars):
-    page = make_evidence(bars.iloc[:30], Decisions(np.ones(30, np.int8)), SPEC, window=window_of(bars, 20, 21), resampling=QUICK)
+    page = make_evidence(bars.iloc[:30], Decisions(np.ones(30, np.int8)), SPEC, window=window_of(bars, 20, 21), judging=QUICK)
     assert page.window["bars"] == 1
     strict(page)
     ruin = AccountSpec(balance=500, risk_pct=60, leverage=1000, margin_call_pct=0)
-    ruined = make_evidence(bars, Decisions(np.ones(N, np.int8)), SPEC, CostSpec(spread=400), ruin, resampling=QUICK)
+    ruined = make_evidence(bars, Decisions(np.ones(N, np.int8)), SPEC, CostSpec(spread=400), ruin, judging=QUICK)
     assert ruined.profile_account.figures.return_pct.value < -50
     assert ruined.profile_account.figures.var_95_daily_pct.reason
     strict(ruined)
@@ -222,7 +222,7 @@ def test_one_bar_and_a_ruined_account(bars):
 
 def test_the_account_says_first_on_which_day_it_halted_and_what_that_skipped(bars):
     tight = replace(ACCOUNT, risk_pct=3, max_total_drawdown_pct=10)
-    page = make_evidence(bars, Decisions(np.ones(N, np.int8)), SPEC, COSTS, tight, resampling=QUICK)
+    page = make_evidence(bars, Decisions(np.ones(N, np.int8)), SPEC, COSTS, tight, judging=QUICK)
     account = page.profile_account
     assert re.fullmatch(r"2024-\d\d-\d\dT\d\d:\d\d:00Z", account.halted_at_utc)
     skipped, made = account.counters["skipped_halted"], account.figures.trades
@@ -232,7 +232,7 @@ def test_the_account_says_first_on_which_day_it_halted_and_what_that_skipped(bar
 
 
 def test_same_seed_same_json(bars):
-    first, again, other = (make_evidence(bars, blind(4), SPEC, COSTS, ACCOUNT, resampling=replace(QUICK, seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (make_evidence(bars, blind(4), SPEC, COSTS, ACCOUNT, judging=replace(QUICK, seed=seed)) for seed in (1, 1, 2))
     assert json.dumps(first.to_json()) == json.dumps(again.to_json())
     assert json.dumps(first.to_json()) != json.dumps(other.to_json())
 
@@ -289,7 +289,7 @@ def test_a_clear_edge_is_claimed_and_none_is_not():
 
     for edge, found in ((0.5, True), (0.0, False)):
         bars = synthetic_market(N, edge=edge, seed=5).bars
-        page = make_evidence(bars, read(bars), SPEC, COSTS, ACCOUNT, resampling=replace(QUICK, bootstrap_draws=400))
+        page = make_evidence(bars, read(bars), SPEC, COSTS, ACCOUNT, judging=replace(QUICK, bootstrap_draws=400))
         assert page.is_skill_found == found
         assert page.sentence.startswith("Gate passed" if found else "Gate refused")
 
@@ -302,7 +302,7 @@ def test_a_rising_market_is_not_skill(bars):
     rising["low"] = rising[["open", "low", "close"]].min(axis=1)
     rising["high"] = rising[["open", "high", "close"]].max(axis=1)
     long_only = Decisions((np.random.default_rng(8).random(N) < 0.15).astype(np.int8))
-    page = make_evidence(rising, long_only, SPEC, CostSpec(), ACCOUNT, resampling=replace(QUICK, bootstrap_draws=400))
+    page = make_evidence(rising, long_only, SPEC, CostSpec(), ACCOUNT, judging=replace(QUICK, bootstrap_draws=400))
     assert page.strategy.expectancy_net_r.low > 0
     assert page.baselines["always_long"].expectancy_net_r.value > 0
     assert not page.is_skill_found
@@ -335,7 +335,7 @@ def test_ties_stand_on_the_right_side_and_ambiguous_trades_are_those_that_flip(b
     every = np.arange(N) % 7 == 0  # loud bars that span both barriers
     wide["high"] = np.where(every, middle + 3 * (wide["high"] - middle), wide["high"])
     wide["low"] = np.where(every, middle - 3 * (middle - wide["low"]), wide["low"])
-    page = make_evidence(wide, blind(9), SPEC, COSTS, ACCOUNT, resampling=QUICK)
+    page = make_evidence(wide, blind(9), SPEC, COSTS, ACCOUNT, judging=QUICK)
     ties = page.tie_bounds
     assert ties.win_rate_sl_first.value < ties.win_rate_tp_first.value
     assert ties.override == {"tie": "tp_first", "contract_tie": "sl_first", "label_spec_hash": SPEC.hash}
@@ -402,7 +402,7 @@ def test_every_figure_carries_its_n_and_a_reason_when_empty(bars):
                 yield from walk(item)
 
     for made in (blind(11), Decisions(np.zeros(N, np.int8))):
-        found = list(walk(strict(make_evidence(bars, made, SPEC, COSTS, ACCOUNT, resampling=QUICK))))
+        found = list(walk(strict(make_evidence(bars, made, SPEC, COSTS, ACCOUNT, judging=QUICK))))
         assert len(found) > 60
         for entry in found:
             assert isinstance(entry["n"], int)
@@ -417,7 +417,7 @@ def test_figure_refuses_what_is_not_finite():
 
 @pytest.mark.contract
 def test_the_report_has_these_keys_and_the_tables_name_them(bars):
-    written = strict(make_evidence(bars, blind(12), SPEC, COSTS, ACCOUNT, resampling=QUICK))
+    written = strict(make_evidence(bars, blind(12), SPEC, COSTS, ACCOUNT, judging=QUICK))
     assert list(written) == [
         *("schema", "kind", "sentence", "is_skill_found", "verdict", "window", "label_spec", "label_spec_hash", "costs", "seed"),
         *("strategy", "random_entries", "baselines", "cost_curve", "break_even_spread", "tie_bounds", "shorts_off_label_share"),
@@ -448,17 +448,17 @@ def test_the_report_has_these_keys_and_the_tables_name_them(bars):
 def test_an_account_without_trades_says_what_became_of_the_signals(bars):
     made = blind(11)
     for account, why in ((replace(ACCOUNT, balance=0.01), "below the smallest lot"), (replace(ACCOUNT, leverage=1e-6), "leverage allows")):
-        page = make_evidence(bars, made, SPEC, COSTS, account, resampling=QUICK)
+        page = make_evidence(bars, made, SPEC, COSTS, account, judging=QUICK)
         assert re.search(
             rf"Never halted: 0 trades were made where [\d,]+ were judged \(.* signals .*{why}\)", page.profile_account.sentence
         )
-    nothing = make_evidence(bars, Decisions(np.zeros(N, np.int8)), SPEC, COSTS, ACCOUNT, resampling=QUICK)
+    nothing = make_evidence(bars, Decisions(np.zeros(N, np.int8)), SPEC, COSTS, ACCOUNT, judging=QUICK)
     assert nothing.sentence == "Gate refused at 1 %: no trade was made, 30 are needed."
     assert not nothing.is_skill_found
 
 
 def test_what_is_asked_comes_from_outside(bars):
-    page = make_evidence(bars, blind(2), SPEC, COSTS, ACCOUNT, terms=Terms(number=3, objections=("a leak",)), resampling=QUICK)
+    page = make_evidence(bars, blind(2), SPEC, COSTS, ACCOUNT, judging=replace(QUICK, terms=Terms(number=3, objections=("a leak",))))
     assert "a leak" in page.sentence
     assert "look 3" in page.sentence
     assert page.verdict.level == 0.01 / 3
@@ -468,11 +468,11 @@ def test_refusals(bars):
     made = blind(13)
     for window in ((5, 5), (10, 20)):
         with pytest.raises(UsageError, match="window"):
-            make_evidence(bars, made, SPEC, window=window, resampling=QUICK)
+            make_evidence(bars, made, SPEC, window=window, judging=QUICK)
     with pytest.raises(UsageError):
-        make_evidence(bars.iloc[:10], made, SPEC, resampling=QUICK)
+        make_evidence(bars.iloc[:10], made, SPEC, judging=QUICK)
     with pytest.raises(UsageError, match="bars"):
-        make_evidence(bars.iloc[:0], Decisions(np.zeros(0, np.int8)), SPEC, resampling=QUICK)
+        make_evidence(bars.iloc[:0], Decisions(np.zeros(0, np.int8)), SPEC, judging=QUICK)
 
 
 def test_a_window_is_as_wide_as_its_trades_need(bars):

@@ -9,7 +9,7 @@ import pytest
 from small_run import SMALL, retrain
 
 from trademl.cli import app
-from trademl.errors import BadDataError, LeakageError, UsageError
+from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
 from trademl.files import npz_bytes
 from trademl.market.features import FEATURE_NAMES
 from trademl.market.out_of_sample import LEAD_BARS
@@ -21,6 +21,7 @@ from trademl.pipeline.stored import Stored
 from trademl.runs import find_job, job_parameters
 from trademl.settings import load_settings
 from trademl.ship.manifest import TOLERANCE
+from trademl.ship.signing import KeyFolder
 from trademl.ship.store import State, Store
 from trademl.validate.leakage import assert_no_leakage
 
@@ -235,6 +236,20 @@ class TestRevision:
         assert (
             pipeline.reread_evidence(then, small_run.settings).to_json() == small_run.evidence.to_json()
         )  # the same trades: the same heads
+
+    def test_where_a_key_is_a_retrain_signs_and_heads_are_not_signed_onto_a_stranger(self, small_run, tmp_path):
+        keys = KeyFolder(tmp_path / "keys")
+        keys.create()
+        settings = load_settings(SMALL | {"paths.keys": str(keys.path)}, environ={})
+        choice = replace(small_run.choice, models_dir=str(tmp_path / "models"))
+        case = replace(small_run.case, settings=settings, inputs=replace(small_run.inputs, choice=choice))
+        parts = (small_run.judged, small_run.finding, small_run.shipped, small_run.proven, small_run.heads)
+        stored = pipeline.store_revision(case, pipeline.Trained(*parts))
+        assert stored.revision.check_signature() == f"signed by key {keys.signer().name}, which is pinned here"
+        assert stored.store.trust == keys.trust()
+        unsigned = replace(small_run.stored.revision, trust=keys.trust())
+        with pytest.raises(RevisionError, match="is not signed"):
+            pipeline.store_risk(Stored(unsigned), settings)
 
     def test_metrics_say_what_the_report_draws(self, small_run):
         metrics = small_run.stored.metrics

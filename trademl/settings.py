@@ -75,6 +75,7 @@ class Paths:
     models: str
     datasets: str
     reports: str
+    keys: str
 
 
 @dataclass(frozen=True)

@@ -41,6 +41,7 @@ def retrain(
     strict: Strict = False,
     trust_clock: TrustClock = False,
     allow_flat: AllowFlat = False,
+    accept_leak: Annotated[str | None, typer.Option(help="why a leak alarm does not refuse the gate; stays in the manifest")] = None,
     profile: Profile = None,
     edge: Annotated[float | None, typer.Option(min=0, max=1, help="edge of the embedded market: 0 nothing to find, 0.5 clear")] = None,
     models_dir: ModelsDir = None,
@@ -55,6 +56,8 @@ def retrain(
             "--ensemble and --position are trained together, always: they share one scaler and one run, and a position model beside a "
             "signal that it was not trained with is how the original lost money. Give both, or neither (which means both)"
         )
+    if accept_leak is not None and not accept_leak.strip():
+        raise UsageError("--accept-leak needs a reason, such as --accept-leak 'the volume is made on purpose'; it stays in the manifest")
     from trademl.commands.market import run_retrain, run_risk
     from trademl.device import notes
     from trademl.pipeline.choice import MarketFlags
@@ -63,16 +66,16 @@ def retrain(
     overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
     overrides["warmstart.enabled"] = False if no_warmstart else None
     if risk and not ensemble:
-        _refuse_beside_risk(asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart})
+        _refuse_beside_risk(asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart, "accept_leak": accept_leak})
         summary = run_risk(overrides, symbol=symbol, models_dir=models_dir, quiet=quiet)
     else:
-        summary = run_retrain(overrides, flags, risk=risk or not ensemble, quiet=quiet)
+        summary = run_retrain(overrides, flags, risk=risk or not ensemble, accept_leak=accept_leak, quiet=quiet)
     if json:
         common.emit(summary)
     else:
         print(summary["headline"])
-        more = (summary["unknown_symbol"], summary["start"], summary["constant"], *summary["tuning"], *notes(summary["devices"]))
-        for sentence in filter(None, more):
+        more = (summary["unknown_symbol"], summary["start"], summary["constant"], *summary["leaks"], *summary["tuning"])
+        for sentence in filter(None, (*more, *notes(summary["devices"]))):
             print(sentence)
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from trademl.commands.spine import REPORT, finish_revision_run, given, look_fact, open_run, printed, record_look
+from trademl.commands.spine import LOOK, REPORT, finish_revision_run, given, open_run, printed
 from trademl.device import check
 from trademl.errors import UsageError
 from trademl.evidence.page import Evidence
 from trademl.files import write_json
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import MarketFlags
+from trademl.pipeline.market.inputs import Inputs
 from trademl.pipeline.market.pages import Pages
+from trademl.pipeline.market.replay import IN_SAMPLE
 from trademl.pipeline.stored import Stored
 from trademl.report import write_report
 from trademl.runs import RunFolder, run_job
@@ -33,20 +35,20 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
 TUNE_SHARES = {"data": 0.02, "features": 0.01, "labels": 0.01, "task": 0.05, "trials": 0.85, "verdict": 0.06}
 
 
-def run_retrain(overrides: Mapping[str, object], flags: MarketFlags, *, risk: bool = True, quiet: bool = False) -> dict:
+def run_retrain(
+    overrides: Mapping[str, object], flags: MarketFlags, *, risk: bool = True, accept_leak: str | None = None, quiet: bool = False
+) -> dict:
     """`trademl retrain`: the job, its report, its look at the final window. Raises what the job raised."""
     settings = load_settings(overrides)
     check(settings.run.device)
     pipeline.label_spec(settings)  # a contract that contradicts itself is refused before anything is written
     choice = pipeline.choose_market(settings, flags)
-    store = Store(choice.models_dir)
+    store = pipeline.store_of(settings, choice.models_dir)
     store.check_line(choice.line)
-    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)}
+    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
     with store.lock(), open_run(settings, "retrain", parameters) as run:
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES, quiet=quiet)
-        stored = Stored(store.locate(result.summary["revision"]))
-        looks = record_look(settings, stored, run.run_id, result.summary["backtest"], "retrain")
-        return finish_revision_run(run, result, stored, moves_pointer=True, look=looks) | {"looks": looks}
+        return finish_revision_run(run, result, Stored(store.locate(result.summary["revision"])), moves_pointer=True)
 
 
 def run_risk(overrides: Mapping[str, object], *, symbol: str | None = None, models_dir: str | None = None, quiet: bool = False) -> dict:
@@ -137,29 +139,29 @@ def run_backtest(
             "they are read, nor --in-sample"
         )
     stored = pipeline.open_stored(settings, symbol=flags.symbol, models_dir=flags.models_dir, revision=revision)
-    evidence, watermark, said_symbol = _replay(settings, stored, flags, asked)
-    figures, varied = evidence.to_json(), asked.varied()
+    varied, conditions = asked.varied(), asked.conditions(settings, stored.symbol)
     options = {"revision": stored.name, "oos_only": asked.oos_only, "in_sample": asked.in_sample, "rule": asked.rule}
+    inputs = None if asked.oos_only else _inputs(settings, stored, flags)
     with open_run(settings, "backtest", given(flags.job_parameters() | varied | options)) as run:
+        if inputs is None:
+            evidence, look = pipeline.replay_final(stored, settings, conditions, run.run_id)
+        else:
+            evidence, look = pipeline.replay_bars(stored, inputs, settings, conditions, run.run_id, in_sample=asked.in_sample)
+        watermark, figures = IN_SAMPLE if asked.in_sample else "", evidence.to_json()
         write_json(run.path / "backtest_report.json", figures | {"watermark": watermark})
-        note = ", ".join(f"{key} {value}" for key, value in varied.items()) or f"profile {settings.account.profile}"
-        look = record_look(settings, stored, run.run_id, figures, f"backtest: {note}") if asked.oos_only else None
-        page = {"watermark": watermark, "facts": {"run": run.run_id} | look_fact(look)}
+        page = {"watermark": watermark, "facts": {"run": run.run_id} | ({} if look is None else {LOOK: look.words})}
         summary = _finish_backtest(run, stored, evidence, page if chart else None)
-    sentence = f"{f'{watermark}. ' if watermark else ''}{evidence.sentence}" + (f" Look {look} at this window." if look else "")
-    unknown = pipeline.symbol_sentence(said_symbol, stored.symbol) or None
-    told = {"look": look, "watermark": watermark, "sentence": sentence, "unknown_symbol": unknown}
+    sentence = f"{watermark}. {evidence.sentence}" if watermark else evidence.sentence
+    unknown = pipeline.symbol_sentence(stored.data.symbol if inputs is None else inputs.said_symbol, stored.symbol) or None
+    looks = {"looks": None, "look": None} if look is None else {"looks": look.number, "look": look.summary()}
+    told = looks | {"watermark": watermark, "sentence": sentence, "unknown_symbol": unknown}
     return summary | told | {"metrics": figures["strategy"]}
 
 
-def _replay(settings: Settings, stored: Stored, flags: MarketFlags, asked: ReplayFlags) -> tuple[Evidence, str, str | None]:
-    """The evidence that was asked for, a watermark, and the symbol that its bars say."""
-    conditions = asked.conditions(settings, stored.symbol)
-    if asked.oos_only:
-        return pipeline.reread_evidence(stored, settings, conditions), "", stored.data.symbol
+def _inputs(settings: Settings, stored: Stored, flags: MarketFlags) -> Inputs:
+    """The bars and news that the flags mean, for a stored revision."""
     choice = pipeline.choose_market(settings, replace(flags, symbol=stored.symbol, models_dir=str(stored.store.models_dir)))
-    inputs = pipeline.load_inputs(settings, choice, flags)
-    return *pipeline.shipped_evidence(stored, inputs, settings, conditions, in_sample=asked.in_sample), inputs.said_symbol
+    return pipeline.load_inputs(settings, choice, flags)
 
 
 def _finish_backtest(run: RunFolder, stored: Stored, evidence: Evidence, page: Mapping | None) -> dict:

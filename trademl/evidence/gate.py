@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['WEEK_S', 'MONDAY_S', 'WEEKS_FROM', 'POWER', 'LOOSEST_LEVEL', 'FEWEST_TRADES', 'Clustered', 'clustered', 'Terms',
-           'Check', 'GateVerdict', 'percent', 'judge_trades']
+           'Check', 'GateVerdict', 'percent', 'judge_trades', 'standing_verdict']
 
 # %% ../../nbs/63_evidence_gate.ipynb #ee4e1a22
 import math
@@ -214,3 +214,11 @@ def _sentence(verdict: GateVerdict, net_r: np.ndarray, null: Band) -> str:
 
 def _rivals(null: Band) -> str:
     return "none" if not null.at_least_as_good else percent(null.at_least_as_good / null.n)
+
+# %% ../../nbs/63_evidence_gate.ipynb #9ded5fc8
+def standing_verdict(now: GateVerdict, *, passed: bool, level: float, words: str, sentence: str) -> GateVerdict:
+    """The earlier verdict in place of `now`, of which only limits and objections count; `words` say which one it is."""
+    against = [now.checks[name].reason for name in ("limits", "objections") if not now.checks[name].passed]
+    reasons = tuple(against) if passed else (words, *against)
+    told = f"{words[0].upper()}{words[1:]}: {sentence}" + (f" Refused in this run: {'; '.join(against)}." if against else "")
+    return replace(now, passed=not reasons, reasons=reasons, checks={}, sentence=told, level=level, standing=words)

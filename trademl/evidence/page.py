@@ -4,11 +4,11 @@
 
 # %% auto #0
 __all__ = ['EVIDENCE_SCHEMA', 'EVIDENCE_KIND', 'ProfileAccount', 'Evidence', 'curve_of', 'baselines', 'account_sentence',
-           'counters_of', 'account_run', 'profile_account', 'Resampling', 'make_evidence', 'json_schema_tables']
+           'counters_of', 'account_run', 'profile_account', 'Judging', 'make_evidence', 'json_schema_tables']
 
 # %% ../../nbs/64_evidence_page.ipynb #403b5667
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Annotated
 
@@ -91,6 +91,10 @@ class Evidence:
     curve: Annotated[Mapping[str, list], "time_utc, worth_r, drawdown_r and null_low, null_median, null_high (5, 50, 95 %), thinned"]
     profile_account: Annotated[ProfileAccount, "what the profile's account made of the decisions, in money (keys below)"]
     trades: pd.DataFrame  # every trade at fixed risk, bar numbers of the whole frame; not part of the JSON
+
+    def under(self, verdict: GateVerdict) -> "Evidence":
+        """The same figures under another verdict."""
+        return replace(self, verdict=verdict, sentence=verdict.sentence, is_skill_found=verdict.passed)
 
     def to_json(self) -> dict:
         """`backtest_report.json` as plain values: `json.dumps(..., allow_nan=False)` always works."""
@@ -187,10 +191,11 @@ def profile_account(window: MarketWindow, costs: CostSpec, account: AccountSpec,
 
 # %% ../../nbs/64_evidence_page.ipynb #3c3c0d23
 @dataclass(frozen=True)
-class Resampling:
-    """What is drawn and rotated behind a page."""
+class Judging:
+    """What is asked of the trades, and what is drawn and rotated to answer."""
 
     seed: int
+    terms: Terms = Terms()  # noqa: RUF009 (frozen)
     lookback: int = 0  # bars that the decisions' inputs look back: how far a rotation must stay away
     null_curves: int = 1000  # rotations drawn into the picture; the figures rest on every allowed one
     bootstrap_draws: int = 2000
@@ -204,8 +209,7 @@ def make_evidence(
     costs: CostSpec = CostSpec(),  # noqa: B008 (frozen)
     account: AccountSpec = AccountSpec(),  # noqa: B008 (frozen)
     *,
-    resampling: Resampling,
-    terms: Terms = Terms(),  # noqa: B008 (frozen)
+    judging: Judging,
     window: tuple | None = None,  # decision times [start, end): epoch seconds or datetimes; None: all bars
     on_account: Decisions | None = None,  # what the account trades (its multipliers, its margin); None: the same decisions
 ) -> Evidence:
@@ -219,9 +223,9 @@ def make_evidence(
     asked = market if on_account is None else cut_window(bars, on_account, spec, start_s, end_s)
     entries = entries_made(market.prepared, market.decisions, costs)
     placed = traded(market, entries, costs)
-    run, options = run_of(market, placed), {"seed": resampling.seed, "draws": resampling.bootstrap_draws, "level": resampling.level}
-    null, curves = random_entries(market, entries, placed, costs, lookback=resampling.lookback, curves=resampling.null_curves)
-    verdict = judge_trades(placed.trades["net_r"], run.entry_s, _compared_with(null), terms)
+    run, options = run_of(market, placed), {"seed": judging.seed, "draws": judging.bootstrap_draws, "level": judging.level}
+    null, curves = random_entries(market, entries, placed, costs, lookback=judging.lookback, curves=judging.null_curves)
+    verdict = judge_trades(placed.trades["net_r"], run.entry_s, _compared_with(null), judging.terms)
     points, break_even = cost_curve(market, entries, costs, **options)
     return Evidence(
         schema=EVIDENCE_SCHEMA,
@@ -233,7 +237,7 @@ def make_evidence(
         label_spec=spec,
         label_spec_hash=spec.hash,
         costs=costs,
-        seed=int(resampling.seed),
+        seed=int(judging.seed),
         strategy=trade_figures(run, **options),
         random_entries=null,
         baselines=baselines(market, entries, costs, **options),

@@ -9,6 +9,7 @@ from pathlib import Path
 from trademl.errors import UsageError
 from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
+from trademl.ship.signing import key_folder
 from trademl.ship.store import Store
 
 SYNTHETIC = "SYNTH"
@@ -87,6 +88,11 @@ class MarketChoice:
         return f"{self.bars} with {'no calendar (--no-news)' if self.no_news else self.news}"
 
 
+def store_of(settings: Settings, models_dir: str | Path) -> Store:
+    """The store in a folder, under the keys that the settings name."""
+    return Store(models_dir, key_folder(settings.paths.keys).trust())
+
+
 def store_folder(settings: Settings, symbol: str) -> str:
     """The folder of a market's store: a store holds one line, and SYNTH's is the embedded market's, whatever its bars come from."""
     return f"{settings.paths.models}/synthetic" if symbol == SYNTHETIC else settings.paths.models
@@ -124,9 +130,9 @@ def open_store(settings: Settings, *, symbol: str | None = None, models_dir: str
     When a plain `retrain` would take the embedded market only for want of files, both its store and the configured market's
     come into question: then the one that holds `revision`, or the newest revision of all, is meant.
     """
-    configured, embedded = (Store(store_folder(settings, name)) for name in (settings.market.symbol, SYNTHETIC))
+    configured, embedded = (store_of(settings, store_folder(settings, name)) for name in (settings.market.symbol, SYNTHETIC))
     if models_dir is not None or symbol is not None:
-        named = Store(store_folder(settings, symbol) if models_dir is None else models_dir)
+        named = store_of(settings, store_folder(settings, symbol) if models_dir is None else models_dir)
         others = sorted({Stored(r).symbol for r in named.revisions()} - {symbol}) if symbol is not None else []
         if others:
             raise UsageError(

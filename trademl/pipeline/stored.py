@@ -41,6 +41,26 @@ class StoredGate:
 
 
 @dataclass(frozen=True)
+class StoredLook:
+    """Its place in the project's chain of looks."""
+
+    number: int  # the k-th recipe that looked at these days
+    level: float
+    days: Span  # that were judged, decision times
+    standing: Mapping | None  # the verdict that it repeats: at_utc, passed, words, sentence; None: it was judged itself
+    remarks: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """For a headline."""
+        return self.standing["words"] if self.standing else f"look {self.number} at these days, judged at {100 * self.level:.2g} %"
+
+    def summary(self) -> dict:
+        """For a command's object."""
+        return {"number": self.number, "level": self.level, "standing": self.standing and self.standing["words"]}
+
+
+@dataclass(frozen=True)
 class StoredStart:
     """How the training began: from nothing or from a parent."""
 
@@ -48,6 +68,27 @@ class StoredStart:
     why: str
     generation: int  # warm starts in a row
     log_loss: Mapping[str, Mapping[str, float]]  # window -> candidate -> value; empty where there was one candidate
+
+
+@dataclass(frozen=True)
+class StoredLeaks:
+    """What a run found of columns that know the future."""
+
+    alarms: tuple[str, ...]  # one sentence each
+    accepted: str | None  # the reason of --accept-leak
+    is_planted: bool  # the embedded market
+    sentences: tuple[str, ...]  # what a person is told
+    figures: Mapping  # `market.leaks` of the manifest; empty where nothing was looked for
+
+    @property
+    def note(self) -> str:
+        """A word for a list of revisions."""
+        if not self.figures:
+            return "not looked for"
+        if not self.alarms:
+            return "none"
+        count = f"{len(self.alarms)} alarm{'' if len(self.alarms) == 1 else 's'}"
+        return f"{count}, planted" if self.is_planted else f"{count}, accepted: {self.accepted}" if self.accepted else count
 
 
 @dataclass(frozen=True)
@@ -89,7 +130,7 @@ class Stored:
     @property
     def store(self) -> Store:
         """The store that holds it."""
-        return Store(self.revision.folder.parents[1])
+        return Store(self.revision.folder.parents[1], self.revision.trust)
 
     @property
     def line(self) -> str:
@@ -138,6 +179,12 @@ class Stored:
     def terms(self) -> Mapping:
         """What the gate was asked."""
         return self._manifest["gate"]["terms"]
+
+    @property
+    def look(self) -> StoredLook:
+        """Its look at the days that it was judged on."""
+        look = self._manifest["look"]
+        return StoredLook(look["number"], look["level"], Span(*look["days"]), look["standing"], tuple(look["remarks"]))
 
     @property
     def figures(self) -> Mapping:
@@ -223,6 +270,11 @@ class Stored:
         return costs_of(self.revision)
 
     @property
+    def recipe(self) -> dict:
+        """What makes its recipe this one and no other."""
+        return dict(self._market["recipe"])
+
+    @property
     def judged_profile(self) -> int:
         """The profile whose margin its decisions were judged under."""
         return self._market["decision"]["judged_profile"]
@@ -279,6 +331,18 @@ class Stored:
         """How its signal's training began."""
         record = self._market["warmstart"]
         return StoredStart(record["start"], record["why"], record["generation"], record.get("log_loss") or {})
+
+    @property
+    def leaks(self) -> StoredLeaks:
+        """What its run found of leaks; a revision from before says nothing."""
+        record = self._market.get("leaks", {})
+        return StoredLeaks(
+            tuple(record.get("alarms", ())),
+            record.get("accepted"),
+            record.get("planted", False),
+            tuple(record.get("sentences", ("no leak was looked for",))),
+            record,
+        )
 
     @property
     def studies(self) -> dict[str, str]:

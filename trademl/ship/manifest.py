@@ -81,6 +81,10 @@ COMMON = {
         },
         "the verdict that makes the revision approved or a candidate, the level it was judged at, and what was asked",
     ),
+    "look": (
+        {"number": int, "level": _NUMBER, "days": [int], "project": str, "hash": str, "standing": (dict, None), "remarks": [str]},
+        "its place in the project's chain of looks: the k-th recipe on these days, judged at which level, or the verdict that stands",
+    ),
     "golden": (
         {"file": str, "rows": int, "tolerance": _NUMBER},
         "rows that a reader replays, of every graph at least one and at most so many",
@@ -102,6 +106,7 @@ MARKET = {
     "round_step": (_NUMBER, "the grid of round prices, price units; part of the signal's feature_hash"),
     "costs": ({str: _NUMBER}, "what a trade was assumed to cost"),
     "news_covers_until": ((_UTC, None), "last moment of the calendar; null without one"),
+    "recipe": ({str: object}, "what makes the recipe this one and no other"),
     "decision": (
         {
             "rule": re.compile("expected_r|votes"),

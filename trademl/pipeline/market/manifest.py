@@ -22,10 +22,12 @@ from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES
 from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged, Shipped
 from trademl.market.warmstart import parameters_of
+from trademl.pipeline.market.alarms import LeakAlarms
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import Finding
 from trademl.pipeline.market.golden import GOLDEN_FILE, GOLDEN_ROWS
 from trademl.pipeline.market.inputs import Inputs, constant_features
+from trademl.pipeline.market.looks import recipe_parts
 from trademl.pipeline.market.proof import Proven
 from trademl.pipeline.market.risk import METADATA_FILE, RiskHeads, risk_verdicts
 from trademl.pipeline.stored import Stored
@@ -49,7 +51,8 @@ class Trained:
     finding: Finding
     shipped: Shipped
     proven: Proven
-    heads: RiskHeads | None = None
+    heads: RiskHeads | None
+    alarms: LeakAlarms
 
     @property
     def lineage(self) -> Lineage:
@@ -78,8 +81,9 @@ def build_manifest(case: Case, trained: Trained, files: Mapping[str, bytes], met
         "split": _split(judged, trained.lineage),
         "metrics": {key: metrics[key] for key in ("headline", "signal_summary", "trades_summary")} | {"parity": trained.proven.parity},
         "gate": trained.finding.verdict.to_json(),
+        "look": trained.finding.look.to_json(),
         "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
-        "market": _section(case, judged, shipped) | risk_record(files, case.recipe.seed),
+        "market": _section(case, judged, shipped) | {"leaks": trained.alarms.record()} | risk_record(files, case.recipe.seed),
     }
     return jsonable(record)
 
@@ -88,6 +92,7 @@ def _section(case: Case, judged: Judged, shipped: Shipped) -> dict:
     """The market section, but for the risk heads."""
     spec = case.rows.spec
     section = {
+        "recipe": recipe_parts(case),
         "position_model": True,
         "exchange": None,
         "round_step": case.round_step,

@@ -222,6 +222,22 @@ class Pages:
             }
         return pd.DataFrame(rows).T
 
+    def leaks(self) -> pd.DataFrame | str:
+        """The columns that know most of the moves after them, the strongest first; a sentence where none was looked at."""
+        columns = self.stored.leaks.figures.get("columns")
+        if not columns:
+            return " ".join(self.stored.leaks.sentences)
+        table = pd.DataFrame(columns).assign(alarm=lambda t: np.where(t["v"] > t["limit"], "alarm", ""))
+        return table.set_index("column")[["target", "v", "limit", "rows", "alarm"]].rename(columns={"v": "V", "rows": "bars"}).round(3)
+
+    def dependence(self) -> pd.DataFrame | str:
+        """Mean R of the judged decisions before cost, as they were and with each source of inputs shuffled; a sentence without them."""
+        found = self.stored.leaks.figures.get("dependence")
+        if not found or found["edge_r"] is None:
+            return "No decision was made in the window: there is nothing that could hang on an input."
+        rows = {"as decided": found["edge_r"]} | {f"{name} shuffled": left for name, left in found["without"].items()}
+        return pd.DataFrame({"mean R a decision, before cost": {name: f"{value:+.3f}" for name, value in rows.items()}})
+
     def warm_or_cold(self):
         """Log loss of both candidates on select (which decided) and final; a sentence where there was but one."""
         start = self.stored.start
