@@ -70,7 +70,7 @@ def test_another_seed_share_or_week_is_no_new_judgement(path, again):
     kept = look.entries(end_s=first.end_s)
     assert kept.tolist() == first.entries().tolist()  # the days first judged keep their entries
     assert len(look.entries()) == WINDOW + again.get("day", 0)
-    needed = max(WINDOW, again.get("window", 0))
+    needed = max(WINDOW, again.get("window", 0) if again.get("day") else 0)
     assert look.words == f"standing verdict of 2026-02-03; {again.get('day', 0)} of {needed} new days"
 
 
@@ -79,6 +79,15 @@ def test_weekly_retrains_are_judged_after_each_whole_window(path):
     assert judged == [0, 147, 294, 441, 588]
     look = open_look(path, ask(735), now=at(735))
     assert look.number == 1 and len(look.entries()) == WINDOW + 735  # the whole record, not the last window
+
+
+def test_a_replay_of_old_days_changes_nothing(path):
+    """A backtest of the stored days asks for all of them: that is no longer window to wait for."""
+    judge(path, ask())
+    judge(path, ask(140), 140)
+    replayed = open_look(path, ask(140, window=WINDOW + 140), now=at(141))
+    assert replayed.words.endswith("140 of 146 new days")
+    assert open_look(path, ask(147), now=at(147)).standing is None
 
 
 def test_a_tiny_window_does_not_bring_weekly_judgements(path):
