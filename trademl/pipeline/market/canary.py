@@ -16,8 +16,9 @@ from trademl.data.synthetic import synthetic_market
 from trademl.errors import BadDataError
 from trademl.pipeline.choice import SYNTHETIC, MarketChoice
 from trademl.pipeline.market.adoption import with_tuned
+from trademl.pipeline.market.alarms import inspect_decisions, inspect_inputs
 from trademl.pipeline.market.case import judge_recipe, open_case
-from trademl.pipeline.market.evidence import judge_final
+from trademl.pipeline.market.evidence import judge_final, look_at_final
 from trademl.pipeline.market.inputs import Inputs, made_inputs, make_features, make_rows
 from trademl.pipeline.market.parent import find_start
 from trademl.pipeline.market.replay import LOOKBACK
@@ -103,9 +104,11 @@ def passes_gate(kind: Kind, seed: int, overrides: Mapping[str, object] | None = 
         x = make_features(inputs, settings)
         if kind is Kind.ROTATED:
             x = rotated(x, settings.labeling.horizon_bars, np.random.default_rng([seed, 1]))
-        rows = make_rows(inputs, x, settings)
+        alarms, rows = inspect_inputs(inputs, x), make_rows(inputs, x, settings)
         case = with_tuned(open_case(inputs, rows, settings))
-        return judge_final(case, judge_recipe(case, find_start(case))).verdict.passed
+        judged = judge_recipe(case, find_start(case))
+        look = look_at_final(case, judged, f"canary-{seed}")
+        return judge_final(case, judged, look, inspect_decisions(case, judged, alarms)).verdict.passed
 
 
 def _inputs(kind: Kind, seed: int, settings: Settings, bars: Inputs | None) -> Inputs:
