@@ -37,7 +37,7 @@ from trademl.market.recipe import (
 from .warmstart import COLD, Choice, Start
 from ..validate.leakage import assert_no_leakage
 from ..validate.lineage import Fit, FitKind, Lineage
-from ..validate.metrics import log_loss
+from ..validate.metrics import log_loss, log_loss_difference
 from ..validate.bootstrap import Interval, block_bootstrap
 from ..validate.splits import Fold, Windows, out_of_fold, rows_before, walk_forward
 
@@ -92,14 +92,17 @@ def judge_warm(rows: MarketRows, windows: Windows, z: np.ndarray, cold: SignalJu
 
 # %% ../../nbs/38a_market_walkforward.ipynb #38aa0008
 def choose_start(rows, windows, cold: SignalJudged, warm: SignalJudged, start: Start, recipe: Recipe) -> Choice:
-    """Warm if its blended log loss on select is lower."""
+    """Warm if its blended log loss on select is lower by more than noise."""
     losses = {window: {} for window in ("select", "final")}
+    label, weight, made = rows.labels.label, rows.labels.weight, {}
     for name, signal in (("cold", cold), ("warm", warm)):
-        p = _blend(rows, windows, signal, recipe).probabilities(signal.model_probabilities)
+        made[name] = p = _blend(rows, windows, signal, recipe).probabilities(signal.model_probabilities)
         for window, loss_of in losses.items():
             at = windows.rows(window)
-            loss_of[name] = log_loss(p[at], rows.labels.label[at], rows.labels.weight[at])
-    return Choice(start, losses["select"]["warm"] < losses["select"]["cold"], losses)
+            loss_of[name] = log_loss(p[at], label[at], weight[at])
+    at, noise = windows.rows("select"), {"draws": recipe.bootstrap_draws, "level": 0.95, "seed": recipe.seed}
+    gain = log_loss_difference(made["warm"][at], label[at], rows.time_s[at], made["cold"][at], weight[at], **noise)
+    return Choice(start, gain.high is not None and gain.high < 0, losses, gain)
 
 
 def _blend(rows, windows, signal, recipe):

@@ -1,6 +1,6 @@
 """Bars and calendar in, rows out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from trademl.data.bars import BarsReport, bars_hash, inspect_bars, read_bars, re
 from trademl.data.news import check_coverage, high_impact_usd, news_covers_until, news_hash, read_news
 from trademl.data.releases import prove_bars_clock
 from trademl.data.symbols import same_symbol
-from trademl.data.synthetic import synthetic_market
+from trademl.data.synthetic import SyntheticMarket, synthetic_market
 from trademl.errors import BadDataError
 from trademl.market.features import FEATURE_NAMES, feature_matrix
 from trademl.market.labeling import label_bars
@@ -66,11 +66,18 @@ def load_inputs(
     """Read and check the inputs of the chosen market. BadDataError also for bars of another symbol; nothing is repaired."""
     if choice.is_synthetic:
         made = synthetic_market(settings.synthetic.bars, settings.synthetic.edge, settings.synthetic.seed)
-        bars, events, issues = made.bars, made.events, tuple(inspect_bars(made.bars))
-        about = {"symbol": choice.symbol}
-    else:
-        report, events, issues = _read_files(choice, flags, now or utc_now())
-        bars, about = report.bars, {name: getattr(report, name) for name in ("symbol", "timeframe", "origin_sha256")}
+        return made_inputs(choice, made)
+    report, events, issues = _read_files(choice, flags, now or utc_now())
+    about = {name: getattr(report, name) for name in ("symbol", "timeframe", "origin_sha256")}
+    return _inputs(choice, report.bars, events, issues, about)
+
+
+def made_inputs(choice: MarketChoice, made: SyntheticMarket) -> Inputs:
+    """A made market as inputs."""
+    return _inputs(choice, made.bars, made.events, inspect_bars(made.bars), {"symbol": choice.symbol})
+
+
+def _inputs(choice: MarketChoice, bars: pd.DataFrame, events: pd.DataFrame | None, issues: Sequence, about: Mapping) -> Inputs:
     return Inputs(
         choice,
         bars,
