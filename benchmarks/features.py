@@ -13,7 +13,8 @@ import time
 import numpy as np
 import pandas as pd
 
-from trademl.market.features import FEATURES, MIN_HISTORY_BARS, feature_matrix
+from trademl.market.context import Bars
+from trademl.market.features import FEATURES, MIN_HISTORY_BARS, feature_matrix, last_row
 from trademl.market.indicators import rolling_rank
 
 REPEATS = 7
@@ -82,7 +83,10 @@ def main(sizes):
             print(f"{n:>10,}  {what:<46}{seconds * 1e3:>8,.1f} ms{seconds / ours:>11.2f}x")
     tail = [x[-MIN_HISTORY_BARS:] for x in arrays]
     live = median_s(lambda: feature_matrix(bars.index[-MIN_HISTORY_BARS:], *tail, news), 50)
-    print(f"{MIN_HISTORY_BARS:>10,}  {'feature_matrix, as a bot calls it at each close':<46}{live * 1e3:>8,.1f} ms")
+    print(f"{MIN_HISTORY_BARS:>10,}  {'feature_matrix':<46}{live * 1e3:>8,.1f} ms")
+    bot = Bars(bars.index[-MIN_HISTORY_BARS:], *tail)
+    live = median_s(lambda: last_row(bot, news), 500)
+    print(f"{MIN_HISTORY_BARS:>10,}  {'last_row, as a bot calls it at each close':<46}{live * 1e3:>8,.1f} ms")
 
 
 if __name__ == "__main__":

@@ -1,10 +1,13 @@
 """Fixtures that every test may use."""
 
 import os
+import tempfile
 from pathlib import Path
 
 # Threads that spin long while they wait make the boosters several times slower when something else runs on the machine.
 os.environ.setdefault("GOMP_SPINCOUNT", "10000")
+# The developer's own keys neither sign nor refuse what the tests store.
+os.environ["XDG_CONFIG_HOME"] = str(Path(tempfile.gettempdir()) / "trademl-tests-have-no-keys")
 
 import pytest
 from hypothesis import settings

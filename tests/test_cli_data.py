@@ -225,3 +225,46 @@ def test_no_file_ends_in_a_traceback(run, tmp_path, content, command):
     assert (code, out) == (4, "")
     assert "Traceback" not in err
     assert "bars.parquet" in err
+
+
+IMPORT = {
+    "binance_btcusdt_m15_close_stamped_plus01.csv.gz": (
+        (),
+        0,
+        "34,945 bars, 2023-12-31T23:00:00Z to 2024-12-29T23:00:00Z, clock +01:00, +02:00, symbol unknown",
+        "stamps mark the close of their bars (a stamp 59.999 s into the minute, such as '2024-01-01 00:14:59.999000+01:00', says so); "
+        "15 minutes were taken off",
+    ),
+    "mt5_btcusd_m15_utc.csv.gz": (
+        (),
+        0,
+        "36,563 bars, 2025-06-02T17:00:00Z to 2026-06-18T16:45:00Z, clock UTC, symbol unknown",
+        "13 bars missing in 4 gaps; the first, 1 bars, between 2025-11-22T08:45:00Z and mt5_btcusd_m15_utc.csv.gz line 16,578",
+        "volume is the column 'tick_volume'; real_volume is zero throughout",
+        "the spread is in points of 0.01 (prices have 2 decimals; --point settles it) and was converted to price units",
+    ),
+    "mt4_eurusd_m15_eet_junk_tail.csv.gz": (
+        (),
+        4,
+        "trademl: mt4_eurusd_m15_eet_junk_tail.csv.gz: the stamps ('2023.03.13 21:00') carry no zone",
+        "--tz broker-eu fits best: 137 of 138 market closes fall at 17:00 New York (127 under broker-us, 0 under UTC)",
+    ),
+    "mt4_eurusd_m15_eet_junk_tail.csv.gz with its clock": (
+        ("--tz", "broker-eu"),
+        0,
+        "65,534 bars, 2023-03-13T19:00:00Z to 2025-10-31T06:15:00Z, clock broker-eu, symbol unknown",
+        "line 65,535: '-- Suite (98%) -- 2025.10.31 08:30' is not a row (2 such lines)",
+        "stamps mark the open of their bars (weeks open at :00 and close at :45)",
+        "141 closures (weekends, breaks, holidays), the longest 72 h",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPORT)
+def test_the_real_exports(run, shared_data, name):
+    words, exit_code, *sentences = IMPORT[name]
+    code, out, err = run("check", shared_data / "import" / name.split(" ")[0], *words)
+    assert code == exit_code
+    for sentence in sentences:
+        assert sentence in (err if exit_code else out)
+    assert "Traceback" not in err

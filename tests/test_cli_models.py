@@ -85,7 +85,7 @@ def test_verify_names_each_check_and_fails_on_a_flipped_byte(store):
     record, done = read(store, "verify", good.name)
     assert done.exit_code == record["exit"] == 0
     assert record["ok"] is True
-    assert len(record["checks"]) == 8
+    assert len(record["checks"]) == 9
     assert "every check passed" in call(store, "verify", good.name).stdout
     path = good.folder / "position.onnx"
     path.chmod(0o644)
@@ -93,7 +93,12 @@ def test_verify_names_each_check_and_fails_on_a_flipped_byte(store):
     path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     record, done = read(store, "verify", good.name)
     assert done.exit_code == record["exit"] == 1
-    assert [(one["name"], one["ok"]) for one in record["checks"]] == [("manifest", True), ("files", True), ("hashes", False)]
+    assert [(one["name"], one["ok"]) for one in record["checks"]] == [
+        ("signature", True),
+        ("manifest", True),
+        ("files", True),
+        ("hashes", False),
+    ]
     text = call(store, "verify", good.name)
     assert text.exit_code == 1
     assert "do not use it" in text.stdout
@@ -129,6 +134,7 @@ def test_diff_shows_where_two_manifests_differ(store):
         "trained_at": ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"),
         "gate.passed": (True, False),
         "gate.reasons": ([], ["lower bound below zero"]),
+        "gate.sentence": ("Gate passed at 1 %.", "Gate refused at 1 %."),
     }
     shown = call(store, "diff", good.name, bad.name).stdout
     assert shown.startswith(f"{good.name}  trained from nothing, as asked\n")

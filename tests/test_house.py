@@ -20,6 +20,7 @@ PROMISED = {
     "trademl.market.labeling": ["label_bars"],
     "trademl.market.backtest": ["run_backtest"],
     "trademl.risk.replay": ["replay"],
+    "trademl.bot": ["load_approved", "Predictor", "Decision"],
     "trademl.runs": ["RunFolder", "Progress", "run_job"],
     "trademl.report": ["render", "write_report"],
 }
@@ -109,7 +110,7 @@ import importlib, pkgutil, trademl
 from numba.core.dispatcher import Dispatcher
 strangers, seen = [], 0
 for found in pkgutil.walk_packages(trademl.__path__, "trademl."):
-    if found.name.split(".")[1] not in ("data", "validate", "learn", "market", "risk", "evidence"):
+    if found.name.split(".")[1] not in ("data", "validate", "learn", "market", "risk", "trades", "evidence"):
         continue
     module = importlib.import_module(found.name)
     for name, kernel in vars(module).items():
@@ -153,8 +154,10 @@ print(took, after == before[1:], sorted(set(sys.modules) - before[0]))
         "trademl.market.decision",
         "trademl.market.open_trade",
         "trademl.risk.state",
+        "trademl.trades.features",
         "trademl.bot.records",
         "trademl.bot.policy",
+        "trademl.bot",
     ],
 )
 def test_what_a_live_bot_computes_with_needs_numpy_alone(module):

@@ -21,6 +21,7 @@ from trademl.market.features import (
     compute_features,
     feature_hash,
     feature_matrix,
+    last_row,
     warmup_bars,
 )
 from trademl.market.indicators import atr_sma
@@ -162,6 +163,35 @@ def test_the_bots_2000_bars_give_the_trainers_row_to_the_last_bit(kind):
 
 
 @pytest.mark.leakage
+@pytest.mark.parametrize("kind", ["continuous", "weekends", "ticks", "halts"])
+def test_the_last_row_alone_is_the_matrix_row_to_the_last_bit(kind):
+    """Of a bot's tail, of a longer one, and of prefixes in which some or nearly all features are still withheld."""
+    bars = walk(4_500, seed=9, kind=kind)
+    news, all_day = events(bars)
+    full = matrix(bars, news, all_day_times=all_day)
+    for newest in [0, 1, 13, 14, 99, 100, 461, 1_932, 1_933, 1_934, *range(2_000, 4_500, 61), *range(4_340, 4_400, 7)]:
+        for first in {0, max(0, newest + 1 - MIN_HISTORY_BARS)}:
+            tail = bars.iloc[first : newest + 1]
+            got = last_row(Bars(tail.index, *(tail[name].to_numpy() for name in COLUMNS)), news, all_day_times=all_day)
+            np.testing.assert_array_equal(got.view(np.int64), full[newest].view(np.int64))
+
+
+def test_the_last_row_refuses_what_the_matrix_refuses():
+    bars = walk(50)
+    arrays = Bars(bars.index, *(bars[name].to_numpy() for name in COLUMNS))
+    with pytest.raises(BadDataError, match="there are none"):
+        last_row(Bars(*(column[:0] for column in arrays)), None)
+    with pytest.raises(BadDataError, match="close is nan"):
+        last_row(arrays._replace(close=np.append(arrays.close[:-1], np.nan)), None)
+    with pytest.raises(BadDataError, match="news times"):
+        last_row(arrays, [0.5])
+    with pytest.raises(UsageError, match="round_step"):
+        last_row(arrays, None, round_step=0)
+    with pytest.raises(UsageError, match="features repeat"):
+        last_row(arrays, None, features=FEATURES[:1] * 2)
+
+
+@pytest.mark.leakage
 @pytest.mark.parametrize("kind", ["continuous", "weekends"])
 def test_each_lookback_settles_its_feature(kind):
     bars = walk(2_500, seed=13, kind=kind)
@@ -214,6 +244,8 @@ def test_real_btc_rows_live_and_in_training(shared_data):
     rng = np.random.default_rng(0)
     for newest in [*rng.integers(2_000, len(bars), 300), *range(49_999, 50_006)]:
         tail = bars.iloc[newest + 1 - MIN_HISTORY_BARS : newest + 1]
+        arrays = Bars(tail.index, *(tail[name].to_numpy() for name in COLUMNS))
+        same(last_row(arrays, news, all_day_times=all_day), full[newest])
         same(matrix(tail, news, all_day_times=all_day)[-1], full[newest])
 
 

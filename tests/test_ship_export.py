@@ -118,6 +118,19 @@ def test_answers_hold_together(case):
     assert np.abs(one["probabilities"] - answer["probabilities"][:1]).max() < 1e-6
 
 
+@pytest.mark.leakage
+def test_a_rows_answer_does_not_depend_on_the_rows_beside_it(case):
+    """A bot asks for one row, the replay for thousands: the same bits, whatever the number of rows and the place among them."""
+    runner = session(case.graph())
+    whole = predict_onnx(runner, case.x[:1_000])
+    for rows in (1, 2, 3, 4, 5, 7, 31):
+        for start in range(0, 120, 7):
+            part = predict_onnx(runner, case.x[start : start + rows])
+            for name, values in whole.items():
+                assert part[name].tobytes() == values[start : start + rows].tobytes()
+    assert predict_onnx(runner, case.x[:0])["probabilities"].shape == (0, case.k)
+
+
 def test_missing_values_take_the_same_side(three):
     x = three.x.copy()
     x[np.random.default_rng(5).random(x.shape) < 0.2] = np.nan

@@ -1,4 +1,37 @@
-"""How a stored revision decides: the same code for the pipelines' replay and for a live bot.
+"""The promise to a live bot: nothing loads unproven, and what it computes is what was judged.
 
-Everything here imports numpy and, when a graph is run, onnxruntime; nothing else.
+    predictor = load_approved("models", keys=["ed25519:..."], profile=3, expect=Expect("BTCUSD"))
+    decision = predictor.predict(bars_tail, news_times, account_state)
+
+The pipelines' replay decides by the same code. Everything here imports numpy, onnxruntime when a graph is run, cryptography when a
+signature is checked, and nothing else.
 """
+
+from trademl.bot.account import AccountState
+from trademl.bot.loader import Expect, load_approved
+from trademl.bot.log import DecisionLog, read_log
+from trademl.bot.predictor import Decision, Mode, OpenPosition, PositionAdvice, Predictor, Reason
+from trademl.bot.refusals import AccountError, LoadCheck, LoadError, TailError, TailFault
+from trademl.bot.tail import Calendar
+from trademl.market.context import Bars
+
+__all__ = [
+    "AccountError",
+    "AccountState",
+    "Bars",
+    "Calendar",
+    "Decision",
+    "DecisionLog",
+    "Expect",
+    "LoadCheck",
+    "LoadError",
+    "Mode",
+    "OpenPosition",
+    "PositionAdvice",
+    "Predictor",
+    "Reason",
+    "TailError",
+    "TailFault",
+    "load_approved",
+    "read_log",
+]

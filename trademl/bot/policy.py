@@ -20,6 +20,16 @@ Head = Callable[[np.ndarray], float]  # the seven features of an account (7,) ->
 
 
 @dataclass(frozen=True)
+class Judgement:
+    """What the models said of n bars, and the sides that follow."""
+
+    side: np.ndarray  # int8 (n,): +1 long, -1 short, 0 none
+    probabilities: np.ndarray  # (n, classes) calibrated; NaN where a feature is missing
+    model_probabilities: np.ndarray  # (n, models, classes)
+    cost_r: np.ndarray  # (n,) of a round trip
+
+
+@dataclass(frozen=True)
 class Policy:
     """What a revision decides by under one profile: numbers out of its manifest, graphs out of its files."""
 
@@ -46,10 +56,20 @@ class Policy:
             blended[complete], own[complete] = answer["probabilities"], answer["model_probabilities"]
         return blended, own.reshape(len(x), members, classes)
 
-    def sides(self, x: np.ndarray, atr: np.ndarray) -> np.ndarray:
-        """+1 long, -1 short, 0 none for each bar, int8 (n,), of raw features (n, features) and the bars' ATR (n,)."""
+    def judge(self, x: np.ndarray, atr: np.ndarray) -> Judgement:
+        """What is decided at each bar, of raw features (n, features) and the bars' ATR (n,)."""
         blended, own = self.probabilities(x)
-        return decide(self.rule, blended, cost_in_r(self.costs, self.spec, atr), own)
+        cost = cost_in_r(self.costs, self.spec, atr)
+        return Judgement(decide(self.rule, blended, cost, own), blended, own, cost)
+
+    def sides(self, x: np.ndarray, atr: np.ndarray) -> np.ndarray:
+        """The side of each bar alone, int8 (n,)."""
+        return self.judge(x, atr).side
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """The ensemble's models, in the order of their own probabilities."""
+        return tuple(model_of(self.revision.manifest, "signal")["members"])
 
     def exit_probability(self, x: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Probability of EXIT (rows,) of open trades: raw features (rows, features) of the bar, state (rows, 4) of the trade."""
@@ -61,13 +81,18 @@ class Policy:
         return {role: session(self.revision.read(models[role])) for role in ("signal", "position") if role in models}
 
 
-def risk_head_of(revision: Revision, profile: int, *, is_enabled: bool = True) -> Head | None:
-    """The published risk head of a profile; None where the multiplier is 1.0. A head that should be there and is not: RevisionError."""
+def risk_head_of(revision: Revision, profile: int, *, is_enabled: bool = True, use_unpublished: bool = False) -> Head | None:
+    """The published risk head of a profile; None where the multiplier is 1.0. A head that should be there and is not: RevisionError.
+
+    `use_unpublished` takes one that did not pass its test too.
+    """
     verdicts = {entry["profile"]: entry for entry in revision.manifest["market"]["profiles"]}
-    if not is_enabled or not verdicts.get(profile, {}).get("published", False):
+    is_published = verdicts.get(profile, {}).get("published", False)
+    if not is_enabled or not (is_published or use_unpublished):
         return None
     model = next((model for model in revision.manifest["models"] if model["name"] == f"risk_p{profile}"), None)
     if model is None:
-        raise RevisionError(f"revision {revision.name} publishes a risk head for profile {profile}, but holds no risk_p{profile}")
+        asked = "publishes a risk head" if is_published else "was asked for its unpublished risk head"
+        raise RevisionError(f"revision {revision.name} {asked} for profile {profile}, but holds no risk_p{profile}")
     runner, answer = session(revision.read(model["file"])), model["outputs"][0]["name"]
     return lambda state: float(predict_onnx(runner, head_input(state))[answer][0, 0])

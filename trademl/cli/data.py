@@ -1,4 +1,4 @@
-"""`trademl data`: look at, repair and import bars and calendars, and make sample data."""
+"""`trademl data`: look at, repair and import bars and calendars, and make sample data: a market, or a bot's trade records."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -123,21 +123,32 @@ def repair(
 
 @app.command()
 def sample(
-    output: Annotated[Path, typer.Option(help=".parquet, .feather, .csv or .csv.gz; the calendar goes beside it, as NAME_news")],
-    bars: Annotated[int, typer.Option(min=1, max=5_000_000, help="number of 15-minute bars")] = 35_040,
+    output: Annotated[
+        Path, typer.Option(help=".parquet, .feather, .csv or .csv.gz, the calendar beside it as NAME_news; .jsonl with --records")
+    ],
+    bars: Annotated[int | None, typer.Option(min=1, max=5_000_000, help="number of 15-minute bars; default 35,040, a year")] = None,
+    records: Annotated[int | None, typer.Option(min=1, max=5_000_000, help="in place of bars: number of a bot's trade records")] = None,
     edge: Annotated[
         float, typer.Option(min=0, max=1, help="0 = nothing to find, 0.5 = clear, 1 = the best classifier is always right")
     ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="equal seeds give equal bytes")] = 7,
+    generation: Annotated[str | None, typer.Option(help="form of the records: live (default), older or mixed")] = None,
+    excursion_unit: Annotated[str | None, typer.Option(help="usd or pct; default: what that form of the record has")] = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Make a synthetic market with a known edge."""
+    """Make a synthetic market, or with --records a bot's log, with a known edge."""
+    if records is not None:
+        if bars is not None:
+            raise UsageError("--bars and --records make two different files; give one of them")
+        return _sample_records(output, records, edge, seed, generation, excursion_unit, dry_run, json)
+    if generation or excursion_unit:
+        raise UsageError("--generation and --excursion-unit say how records are written; give --records N with them")
     from trademl.data.bars import bars_hash, write_bars
     from trademl.data.news import news_hash, write_news
     from trademl.data.synthetic import synthetic_market
 
-    market = synthetic_market(bars, edge, seed)
+    market = synthetic_market(bars or 35_040, edge, seed)
     news = output.with_name(output.name.replace(".", "_news.", 1))
     made = {"synthetic": True, "edge": edge, "seed": seed}
     record = {"status": "dry run" if dry_run else "done", "exit": 0, "bars": str(output), "rows": len(market.bars), "news": str(news)}
@@ -152,6 +163,24 @@ def sample(
     print(f"{verb} {record['events']:,} events to {news} (sha256 {record['news_sha256'][:16]})")
     if edge:
         print("the volume tells the outcome on purpose: a leak for `data check` and the gate, unless --symbol SYNTH")
+    return None
+
+
+def _sample_records(output: Path, n: int, edge: float, seed: int, generation: str | None, unit: str | None, dry_run: bool, json: bool):
+    from trademl.data.record_maker import Generation, make_records, write_records
+
+    if output.suffix != ".jsonl":
+        raise UsageError(f"{output}: records are JSON lines; the name must end in .jsonl")
+    made = make_records(n, edge, seed, unit, generation or Generation.LIVE)
+    record = {"status": "dry run" if dry_run else "done", "exit": 0, "records": str(output), "rows": len(made)}
+    record |= {"trades": int(made.is_traded.sum()), "synthetic": True, "edge": edge, "seed": seed}
+    record |= {"generation": made.generation, "excursion_unit": made.unit}
+    if not dry_run:
+        write_records(made, output)
+    if json:
+        return common.emit(record)
+    verb = "would write" if dry_run else "wrote"
+    print(f"{verb} {record['rows']:,} records to {output}: {record['trades']:,} trades, excursions in {made.unit}")
     return None
 
 

@@ -7,7 +7,7 @@ import typer
 
 from trademl.cli import common
 from trademl.clock import iso_z, utc_now
-from trademl.errors import Exit
+from trademl.errors import Exit, RevisionError
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -51,7 +51,7 @@ def show(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = N
 
 @app.command()
 def verify(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = None, json: Json = False) -> None:
-    """Prove a revision: manifest, files, hashes, graphs, trained together, golden rows. Exit 1 when anything is wrong."""
+    """Prove a revision: signature, manifest, files, hashes, graphs, trained together, golden rows. Exit 1 when anything is wrong."""
     store = _store(symbol, models_dir, revision)
     found = store.locate(revision)
     done = found.checks()
@@ -156,6 +156,7 @@ def _facts(store, stored) -> dict:
         "expires at": stored.expires_at or "never",
         "gate": "passed" if stored.gate.passed else "refused: " + "; ".join(stored.gate.reasons),
         "leaks": "; ".join(stored.leaks.sentences),
+        "signature": _signature_of(stored.revision),
         "trained together": stored.run_id,
         "models": ", ".join(f"{model.name} ({'+'.join(model.members) or model.format})" for model in stored.models),
         "features": len(stored.feature_names),
@@ -164,6 +165,13 @@ def _facts(store, stored) -> dict:
         "code": stored.code,
         "folder": stored.revision.folder,
     }
+
+
+def _signature_of(revision) -> str:
+    try:
+        return revision.check_signature()
+    except RevisionError as refusal:
+        return f"REFUSED: {refusal}"
 
 
 def _start_of(stored) -> str:

@@ -169,13 +169,35 @@ class Given:
         self.time, columns = checked_bars(*bars)
         self.open, self.high, self.low, self.close, self.volume = (columns[name] for name in COLUMNS)
         self.round_step = float(round_step)  # distance of round numbers, price units
-        self.decision_time = read_only(self.time + BAR_SECONDS)
-        self.session = Session(self.decision_time)
-        self.news = schedule_at(self.decision_time, news_times, all_day_times)
+        untimed = [] if all_day_times is None else all_day_times
+        self._events = () if news_times is None else (_event_times(news_times), _event_times(untimed))
         self._kept = {}
 
     def __len__(self):
         return len(self.time)
+
+    def tail(self, bars):
+        """The last `bars` bars as a context of their own; what was checked is not checked again."""
+        part = object.__new__(type(self))
+        for name in ("time", *COLUMNS):
+            setattr(part, name, getattr(self, name)[-bars:])
+        part.round_step, part._events, part._kept = self.round_step, self._events, {}
+        return part
+
+    @once
+    def decision_time(self):
+        """Epoch seconds of each bar's close, when its features are known."""
+        return self.time + BAR_SECONDS
+
+    @cached_property
+    def session(self):
+        """The clock at the decision time."""
+        return Session(self.decision_time)
+
+    @cached_property
+    def news(self):
+        """The calendar at the decision time."""
+        return schedule_at(self.decision_time, *self._events)
 
     @once
     def candle_sign(self):
@@ -196,11 +218,6 @@ class Given:
     def returns(self, bars):
         """Log return over `bars` bars."""
         return np.log(self.close / lag(self.close, bars))
-
-    @kept
-    def higher(self, seconds):
-        """Completed bars of a longer timeframe, and which of them each row sees."""
-        return higher_bars(self.time, self.decision_time, self.close, seconds)
 
 # %% ../../nbs/31a_market_context.ipynb #a06714ef
 class Context(Given):
@@ -250,6 +267,11 @@ class Context(Given):
     def volatility(self, bars):
         """Sample standard deviation of `bars` log returns."""
         return rolling_std(self.returns(1), bars, ddof=1)
+
+    @kept
+    def higher(self, seconds):
+        """Completed bars of a longer timeframe, and which of them each row sees."""
+        return higher_bars(self.time, self.decision_time, self.close, seconds)
 
     @kept
     def di(self):

@@ -22,6 +22,7 @@ from ..clock import DAY_S
 from ..errors import UsageError
 from .context import BAR_SECONDS, Context
 from trademl.market.indicators import (
+    bounded,
     ema_bars,
     lag,
     position_in,
@@ -163,7 +164,7 @@ def direction_run(c):
     same = sign[1:] == sign[:-1]
     began = row.copy()
     began[1:][same] = 0
-    return np.clip((row - np.maximum.accumulate(began) + 1) * sign, -10, 10)
+    return bounded((row - np.maximum.accumulate(began) + 1) * sign, 10)
 
 
 def range_place(c):
@@ -190,7 +191,7 @@ def wick(c, length):
 def round_distance(c):
     """(close - nearest multiple of round_step) / ATR, within ±10."""
     nearest = c.round_step * np.floor(c.close / c.round_step + 0.5)
-    return np.clip(ratio(c.close - nearest, c.atr), -10, 10)
+    return bounded(ratio(c.close - nearest, c.atr), 10)
 
 # %% ../../nbs/31b_market_definitions.ipynb #13389f93
 PRICE_ACTION = table(

@@ -26,6 +26,7 @@ class StoredData:
     sha256: str
     news_sha256: str | None = None
     source: str | None = None  # name of the file
+    symbol: str | None = None  # what the data say of themselves, or "unknown"; None: an earlier trademl did not ask
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,29 @@ class StoredGate:
 
     passed: bool
     reasons: tuple[str, ...]
+    sentence: str
+    level: float  # at which it was judged
+    number: int  # the k-th recipe that looked at these days
+
+
+@dataclass(frozen=True)
+class StoredLook:
+    """Its place in the project's chain of looks."""
+
+    number: int  # the k-th recipe that looked at these days
+    level: float
+    days: Span  # that were judged, decision times
+    standing: Mapping | None  # the verdict that it repeats: at_utc, passed, words, sentence; None: it was judged itself
+    remarks: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """For a headline."""
+        return self.standing["words"] if self.standing else f"look {self.number} at these days, judged at {100 * self.level:.2g} %"
+
+    def summary(self) -> dict:
+        """For a command's object."""
+        return {"number": self.number, "level": self.level, "standing": self.standing and self.standing["words"]}
 
 
 @dataclass(frozen=True)
@@ -106,7 +130,7 @@ class Stored:
     @property
     def store(self) -> Store:
         """The store that holds it."""
-        return Store(self.revision.folder.parents[1])
+        return Store(self.revision.folder.parents[1], self.revision.trust)
 
     @property
     def line(self) -> str:
@@ -148,7 +172,19 @@ class Stored:
     @property
     def gate(self) -> StoredGate:
         """The gate's verdict."""
-        return StoredGate(self._manifest["gate"]["passed"], tuple(self._manifest["gate"]["reasons"]))
+        gate = self._manifest["gate"]
+        return StoredGate(gate["passed"], tuple(gate["reasons"]), gate["sentence"], gate["level"], gate["terms"]["number"])
+
+    @property
+    def terms(self) -> Mapping:
+        """What the gate was asked."""
+        return self._manifest["gate"]["terms"]
+
+    @property
+    def look(self) -> StoredLook:
+        """Its look at the days that it was judged on."""
+        look = self._manifest["look"]
+        return StoredLook(look["number"], look["level"], Span(*look["days"]), look["standing"], tuple(look["remarks"]))
 
     @property
     def figures(self) -> Mapping:
@@ -232,6 +268,21 @@ class Stored:
     def costs(self) -> CostSpec:
         """What a trade cost when it was judged."""
         return costs_of(self.revision)
+
+    @property
+    def recipe(self) -> dict:
+        """What makes its recipe this one and no other."""
+        return dict(self._market["recipe"])
+
+    @property
+    def judged_profile(self) -> int:
+        """The profile whose margin its decisions were judged under."""
+        return self._market["decision"]["judged_profile"]
+
+    @property
+    def edge_found(self) -> bool:
+        """Whether select found a margin with a positive expectancy for that profile."""
+        return self._market["decision"]["margins"][str(self.judged_profile)]["edge_found"]
 
     @property
     def windows(self) -> Windows:

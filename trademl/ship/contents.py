@@ -11,13 +11,14 @@ from pathlib import Path
 
 from trademl.errors import RevisionError
 from trademl.files import digest, read_regular
+from trademl.ship.signing import SIGNATURE
 
 POINTER = "model_compat.json"
 SCALER = "native/scaler.npz"
 MAX_FILES = 64
 MAX_FILE_BYTES = 1 << 30
 SUFFIXES = (".onnx", ".json", ".npz", ".parquet", ".txt", ".ubj", ".md", ".html")  # none of them runs code when it is read
-OWN_FILES = ("manifest.json", "manifest.sig", POINTER)
+OWN_FILES = ("manifest.json", SIGNATURE, POINTER)
 
 _PART = re.compile(r"[a-z0-9][a-z0-9_.-]{0,62}")
 _RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{n}" for port in ("com", "lpt") for n in range(10))}

@@ -1,18 +1,21 @@
-"""One stored revision: its manifest, its files, and the eight checks that prove it.
+"""One stored revision: its manifest, its files, and the nine checks that prove it.
 
 What is proven when:
 
 - `read_revision` proves the manifest: canonical, complete, and the hash that the folder is named by.
+- `Revision.check_signature` proves who made it, where a key is pinned; elsewhere it says what stands there.
 - `Revision.verify(graphs=False)` proves the bytes: every listed file is read once from the disk and hashed, none is
   missing, none is extra. What passed is remembered in that object and not looked at again: a `Revision` speaks of the
   moment when it was verified, and who must know about now (an activation, `models verify`) opens a new one.
-- `Revision.verify()` also opens the graphs, from the very bytes that were hashed, and replays the golden rows.
+- `Revision.verify()` asks for the signature first, then opens the graphs, from the very bytes that were hashed, and replays
+  the golden rows.
 - `Revision.read` proves the bytes that it hands out, each time.
 
-Reading needs numpy, and onnxruntime for the graphs.
+Reading needs numpy, cryptography where a key is pinned, and onnxruntime for the graphs.
 """
 
 import json
+import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +31,7 @@ from trademl.files import canonical_json, digest, read_npz
 from trademl.ship.contents import POINTER, SCALER, advice, read_file, read_listed, walk
 from trademl.ship.manifest import MAX_BYTES, compat_record, model_of, parse_manifest
 from trademl.ship.runtime import check_graph, predict_onnx, session
+from trademl.ship.signing import MAX_SIGNATURE_BYTES, NO_TRUST, SIGNATURE, Trust
 
 _ONNX_TYPES = {"float64": "tensor(double)", "float32": "tensor(float)", "int64": "tensor(int64)"}
 
@@ -48,6 +52,7 @@ class Revision:
     folder: Path
     manifest: dict = field(repr=False)
     manifest_sha256: str = field(repr=False)
+    trust: Trust = field(default=NO_TRUST, repr=False, compare=False)  # whose signature is asked for
     _passed: dict[str, tuple[Check, ...]] = field(default_factory=dict, init=False, repr=False, compare=False)  # by group of checks
 
     @property
@@ -89,10 +94,11 @@ class Revision:
     def checks(self, *, graphs: bool = True) -> list[Check]:
         """Look at everything in order and stop at the first failure: what comes after it cannot be trusted.
 
-        `graphs=False` leaves out what needs onnxruntime. What passed once is not looked at again in this object.
+        `graphs=False` looks at the bytes alone: neither at the signature nor at what needs onnxruntime.
+        What passed once is not looked at again in this object.
         """
         done, look = [], _Inspection(self, keep=graphs)
-        for group in ("files", "graphs") if graphs else ("files",):
+        for group in ("signature", "files", "graphs") if graphs else ("files",):
             if group not in self._passed:
                 fresh = []
                 for name, check in _CHECKS[group].items():
@@ -111,6 +117,15 @@ class Revision:
             raise RevisionError(f"{done[-1].detail} (check: {done[-1].name})")
         return done
 
+    def check_signature(self) -> str:
+        """Who signed, in words. RevisionError when a key is pinned here and it is none of theirs; nothing else was looked at yet."""
+        path, where = self.folder / SIGNATURE, f"revision {self.name}"
+        signature = read_file(path, MAX_SIGNATURE_BYTES, f"{where}: {SIGNATURE}") if os.path.lexists(path) else None
+        try:
+            return self.trust.check(canonical_json(self.manifest), signature)
+        except RevisionError as refusal:
+            raise RevisionError(f"{where} {refusal}") from refusal
+
     def check_runtime(self) -> None:
         """RevisionError when this trademl is too old for the revision."""
         needed = self.manifest["min_runtime_version"]
@@ -128,7 +143,7 @@ class Revision:
 
     def moved_to(self, folder: Path) -> "Revision":
         """The same revision after its folder was renamed: what was proven stays proven."""
-        moved = Revision(folder, self.manifest, self.manifest_sha256)
+        moved = Revision(folder, self.manifest, self.manifest_sha256, self.trust)
         moved._passed.update(self._passed)
         return moved
 
@@ -138,15 +153,18 @@ def version_key(version: str) -> tuple[int, ...]:
     return tuple(int(re.match(r"\d*", part)[0] or 0) for part in version.split(".")[:3])
 
 
-def read_revision(folder: Path) -> Revision:
-    """A revision from its folder: manifest strictly parsed, folder named by its hash. Raises RevisionError."""
+def read_revision(folder: Path, trust: Trust = NO_TRUST) -> Revision:
+    """A revision from its folder: manifest strictly parsed, folder named by its hash. Raises RevisionError.
+
+    `trust` says whose signature `verify` asks for.
+    """
     if folder.is_symlink():
         raise RevisionError(f"revision {folder.name}: is a link, not a folder of this store")
     data = read_file(folder / "manifest.json", MAX_BYTES, f"revision {folder.name}: manifest.json")
     sha256 = digest(data)
     if folder.name != sha256[:16]:
         raise RevisionError(f"revision {folder.name}: its manifest hashes to {sha256[:16]}; the folder was renamed or the manifest altered")
-    return Revision(folder, parse_manifest(data), sha256)
+    return Revision(folder, parse_manifest(data), sha256, trust)
 
 
 # ---------------------------------------------------------------- the checks
@@ -190,7 +208,7 @@ def _check_names(look: _Inspection) -> str:
     revision = look.revision
     found = set(walk(revision.folder))
     listed = {*revision.files(), "manifest.json", POINTER}
-    extra, missing = sorted(found - listed - {"manifest.sig"}), sorted(listed - found)
+    extra, missing = sorted(found - listed - {SIGNATURE}), sorted(listed - found)
     if extra or missing:
         wrong = [f"{what}: {', '.join(names[:5])}" for what, names in (("not in the manifest", extra), ("missing", missing)) if names]
         raise RevisionError(f"revision {revision.name}: files {'; '.join(wrong)}. {advice(revision.folder)}")
@@ -336,6 +354,7 @@ def _replay(look: _Inspection, model: Mapping, arrays: Mapping[str, np.ndarray])
 
 
 _CHECKS: dict[str, dict[str, Callable[[_Inspection], str]]] = {
+    "signature": {"signature": lambda look: look.revision.check_signature()},
     "files": {
         "manifest": _check_manifest,
         "files": _check_names,

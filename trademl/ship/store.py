@@ -1,6 +1,6 @@
 """The local store: whole revisions that never change, and one pointer that moves last.
 
-    <models_dir>/revisions/<rev>/   read-only; <rev> = first 16 hex of sha256(manifest.json)
+    <models_dir>/revisions/<rev>/   read-only; <rev> = first 16 hex of sha256(manifest.json); signed where a key is (`trademl.ship.signing`)
     <models_dir>/.staging/          what is being written; left-overs of dead runs are swept
     <models_dir>/model_compat.json  the pointer: names the active revision
     <models_dir>/state.json         approvals by hand (and what the hub remembers)
@@ -12,7 +12,7 @@ the pointer is replaced in one step. Nothing is parsed before its hash is right.
 
 `write` and `activate` ask who may write (`trademl.ship.lock`), and store nothing for a process that outlived its run.
 
-Reading needs numpy, and onnxruntime for `Revision.verify`; writing needs filelock.
+Reading needs numpy, onnxruntime for `Revision.verify` and cryptography where a key is pinned; writing needs filelock.
 """
 
 import contextlib
@@ -44,6 +44,7 @@ from trademl.ship.manifest import (
     short,
 )
 from trademl.ship.revision import Revision, read_revision
+from trademl.ship.signing import NO_TRUST, SIGNATURE, Trust
 
 STATE_FILE = "state.json"
 _NAME = frozenset("0123456789abcdef")
@@ -82,6 +83,7 @@ class Store:
     """A folder of revisions of one line. Construction touches nothing."""
 
     models_dir: Path | str
+    trust: Trust = NO_TRUST  # whose signatures count, and what signs here
 
     def __post_init__(self):
         object.__setattr__(self, "models_dir", Path(self.models_dir))
@@ -98,7 +100,7 @@ class Store:
         good, broken = [], []
         for folder in sorted(self.folder.iterdir()) if self.folder.is_dir() else []:
             try:
-                good.append(read_revision(folder))
+                good.append(self._read(folder))
             except RevisionError as refusal:
                 broken.append(Broken(folder, str(refusal), isinstance(refusal, OldSchemaError)))
         return sorted(good, key=lambda r: (r.trained_at, r.name), reverse=True), broken
@@ -128,13 +130,12 @@ class Store:
             what = "no revision" if not found else f"{len(found)} revisions"
             where = f"{'stored' if rev is None else f'named {rev}'} in {self.models_dir}"
             raise RevisionError(f"{what} {where}; `trademl models list` shows them, `trademl retrain` makes one")
-        return read_revision(found[0])
+        return self._read(found[0])
 
     def open(self, rev: str | None = None) -> Revision:
         """As `locate`, with every file's name and hash checked. RevisionError also when it needs a newer trademl."""
         revision = self.locate(rev)
-        revision.check_runtime()
-        revision.verify(graphs=False)
+        _check_files(revision)
         return revision
 
     def pointer(self) -> dict | None:
@@ -149,11 +150,16 @@ class Store:
         return record
 
     def active(self, now: datetime | None = None) -> Revision | None:
-        """The revision that the pointer names, hashes checked; None when nothing is active. RevisionError also when it has expired."""
+        """The revision that the pointer names, signature and hashes checked; None when nothing is active.
+
+        RevisionError also when it has expired.
+        """
         record = self.pointer()
         if record is None:
             return None
-        revision = self.open(record["revision"])
+        revision = self.locate(record["revision"])
+        revision.check_signature()
+        _check_files(revision)
         revision.check_age(now or utc_now())
         said = {key: value for key, value in record.items() if key != "activation"}
         if revision.manifest_sha256 != record["manifest_sha256"] or said != revision.compat:
@@ -176,6 +182,9 @@ class Store:
                 f"{self.models_dir} holds the line {others[0]}, this run makes {line}; one store holds one line: "
                 "choose another folder with --models-dir"
             )
+
+    def _read(self, folder: Path) -> Revision:
+        return read_revision(folder, self.trust)
 
     # -------- writing
 
@@ -205,6 +214,7 @@ class Store:
         """Store a revision; the same one twice is the same folder.
 
         `manifest` is complete but for `files` and each model's `sha256`, which are filled in from the bytes here.
+        Where a key signs (`trust`), its signature lies beside the manifest.
         It is read back from the disk and verified (with `graphs`, run on its golden rows) before it gets its place.
         Raises RevisionError for what breaks the contract, UsageError for another line, LockedError when another run
         holds the store or this process outlived its own run; then nothing is stored.
@@ -216,6 +226,8 @@ class Store:
         parse_manifest(data)
         self.check_line(record["line"])
         own = {"manifest.json": data, POINTER: canonical_json(compat_record(record, digest(data)))}
+        signature = self.trust.sign(data)
+        own |= {} if signature is None else {SIGNATURE: signature}
         target = self.folder / revision_name(data)
         revision = None
         with StoreLock(self.models_dir).writing():
@@ -223,7 +235,7 @@ class Store:
                 revision = self._write_folder(target, dict(sorted(files.items())) | own, graphs)
             self._seal(target)
         if revision is None:  # it was there before, or another writer of the same one was first
-            revision = read_revision(target)
+            revision = self._read(target)
             revision.verify(graphs=graphs)
         return revision
 
@@ -313,7 +325,8 @@ class Store:
                 disk.write_new(made / name, data, mode=0o444)
             for folder in (*inner_folders(made), made):
                 disk.sync_folder(folder)
-            revision = read_revision(made)
+            revision = self._read(made)
+            revision.check_signature()
             revision.verify(graphs=graphs)
             StoreLock(self.models_dir).check()  # again: proving took a while
             try:
@@ -345,6 +358,12 @@ class Store:
             disk.write_atomically(path, data, aside=self._staging())  # aside, where the next run sweeps what a killed one left
         except OSError as refusal:
             raise RevisionError(f"{path} could not be written ({refusal}); what was there is still there") from refusal
+
+
+def _check_files(revision: Revision) -> None:
+    """RevisionError when this trademl is too old for it, or a file is not what the manifest says."""
+    revision.check_runtime()
+    revision.verify(graphs=False)
 
 
 def _is_approval(item: tuple[str, object]) -> bool:

@@ -21,6 +21,8 @@ from trademl.pipeline.choice import MarketChoice, MarketFlags
 from trademl.pipeline.market.parameters import cost_spec, label_spec
 from trademl.settings import Settings
 
+UNKNOWN_SYMBOL = "unknown"  # what is recorded where neither the file nor --symbol says it
+
 
 @dataclass(frozen=True)
 class Inputs:
@@ -36,6 +38,11 @@ class Inputs:
     symbol: str = ""  # whose bars the data say these are; "" = unknown
     timeframe: str = "15min"
     origin_sha256: str | None = None  # of the file that the bars first came from; None: the embedded market
+
+    @property
+    def said_symbol(self) -> str:
+        """The symbol that the data carry, or UNKNOWN_SYMBOL."""
+        return self.symbol or UNKNOWN_SYMBOL
 
     def overview(self) -> pd.DataFrame:
         """What came in and what was found, one line each."""
@@ -149,6 +156,14 @@ def constant_sentence(names: Sequence[str]) -> str:
         f"{len(names)} feature{'' if one else 's'} never change{'s' if one else ''} in these bars ({few}): nothing is learned from "
         f"{'it' if one else 'them'}; volume features need a volume column, news features a calendar (--news)"
     )
+
+
+def symbol_sentence(said: str | None, symbol: str) -> str:
+    """What to know when the bars do not say whose they are (`said` is UNKNOWN_SYMBOL); empty when they do, or when nobody asked them."""
+    if said != UNKNOWN_SYMBOL:
+        return ""
+    remedy = f"`trademl data import --symbol {symbol}` records it"
+    return f"symbol unknown: the bars do not say whose they are, and were taken for {symbol}; {remedy}"
 
 
 def describe_features(rows: MarketRows) -> list[dict]:

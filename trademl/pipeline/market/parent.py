@@ -11,11 +11,11 @@ from trademl.learn.fits import Scaler
 from trademl.market.features import FEATURE_NAMES
 from trademl.market.specs import CLASSES
 from trademl.market.warmstart import COLD, NEWEST_ROWS, Parent, Start, Terms, parameters_of, read_signal, unlike, why_not_warm
+from trademl.pipeline.choice import store_of
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.stored import Stored
 from trademl.ship.manifest import TOLERANCE
 from trademl.ship.runtime import predict_onnx
-from trademl.ship.store import Store
 
 
 def find_start(case: Case) -> Start:
@@ -24,7 +24,7 @@ def find_start(case: Case) -> Start:
         return COLD
     ours, name = terms_of_case(case), "the active revision"
     try:
-        revision = Store(case.choice.models_dir).active()
+        revision = store_of(case.settings, case.choice.models_dir).active()
         if revision is None:
             return Start(None, "no approved revision is active here")
         stored, name = Stored(revision), f"revision {revision.name}"
