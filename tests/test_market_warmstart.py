@@ -20,6 +20,7 @@ from trademl.market.walkforward import unwatched
 from trademl.market.warmstart import COLD, Choice, Start, Terms, parameters_of, read_signal, unlike, why_not_warm
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.market import Conditions
+from trademl.pipeline.market.alarms import answers
 from trademl.pipeline.market.parent import read_parent, terms_of
 from trademl.pipeline.stored import Stored
 from trademl.settings import load_settings
@@ -196,6 +197,10 @@ class TestChild:
         assert record["start"] == "cold"
         assert "no approved revision is active" in record["why"]
         assert family.parent.stored.revision.manifest["parent"] is None
+
+    def test_the_models_that_a_warm_walk_keeps_are_those_that_judged(self, family):
+        judged, final = family.child.judged, family.child.judged.windows.rows("final")
+        np.testing.assert_array_equal(answers(judged, family.child.rows.x[final]), judged.signal.model_probabilities[final])
 
     def test_a_warm_child_names_its_parent_and_what_was_decided(self, family):
         name, manifest = family.parent.stored.revision.name, family.child.stored.revision.manifest

@@ -95,7 +95,8 @@ class TestContent:
 class TestSameData:
     def test_a_file_that_grew_or_was_cut_agrees_with_itself(self, bars, seen):
         assert agreement(seen, fingerprints(bars.iloc[:15_000])) == 1
-        assert agreement(fingerprints(bars.iloc[3_333:]), seen) == 1
+        for start, end in ((3_333, 20_000), (1, 19_999), (7_001, 15_555), (8_192, 10_000)):
+            assert agreement(fingerprints(bars.iloc[start:end]), seen) == 1
 
     def test_revisions_of_two_bars_in_a_thousand_are_the_same_data(self, bars, seen):
         rng = np.random.default_rng(1)
@@ -118,6 +119,11 @@ class TestKept:
     def test_two_years_take_eight_kilobytes_of_text(self, seen):
         assert 8 * len(seen) * 4 / 3 <= len(seen.to_text()) <= 8 * len(seen) * 4 / 3 + 4
         assert len(seen) / (20_000 / 96) == pytest.approx(1, abs=0.1)
+
+    def test_a_mark_carries_the_day_of_its_last_bar(self, bars, seen):
+        places = kept_stretches(stretch_hashes(bars["close"].to_numpy()))
+        last = bars.index[places + STRETCH].tz_localize(None)
+        np.testing.assert_array_equal(seen.day, last.to_numpy("M8[D]").astype(np.int64))
 
     def test_text_keeps_every_day_and_mark(self, seen):
         again = Fingerprints.from_text(seen.to_text())
