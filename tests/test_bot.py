@@ -133,6 +133,16 @@ class TestPolicy:
         left = np.flatnonzero(batch.exit_bar >= 0)
         assert (batch.exit_bar[left] - left >= 6).all()
 
+    def test_trades_that_have_no_label_yet_are_left_too(self, small_run, policy):
+        eager = replace(policy, exits=ExitRule(0.0))
+        batch, n = shipped_decisions(eager, small_run.inputs, small_run.settings), len(small_run.inputs.bars)
+        newest = np.flatnonzero(batch.side != 0)
+        newest = newest[(newest >= n - policy.spec.horizon_bars) & (newest < n - 2)]
+        assert (small_run.case.rows.labels.label[newest] == -1).all()
+        left = batch.exit_bar[newest]
+        assert ((left == newest + 1) | (left == -1)).all()  # at the first close, or its bracket was sooner
+        assert np.count_nonzero(left > 0) > len(newest) / 2 > 3
+
     def test_other_costs_and_another_rule_replace_the_stored_ones(self, small_run):
         policy = Policy.of(small_run.stored.revision, 1, costs=CostSpec(spread=1e9), rule="votes")
         assert policy.rule.rule == "votes"

@@ -34,6 +34,7 @@ from trademl.clock import DAY_S, epoch_seconds
 from trademl.data.news import high_impact_usd
 from trademl.errors import RevisionError, UsageError
 from trademl.files import npz_bytes, read_npz
+from trademl.market.barriers import prices_of, walk_brackets
 from trademl.market.definitions import NEWS
 from trademl.market.specs import LabelSpec
 from trademl.pipeline.market.replay import shipped_decisions
@@ -123,6 +124,7 @@ def assert_serves_the_batch(predictor, market, small_run, rows):
     x, labels = small_run.case.rows.x, small_run.case.rows.labels
     blended, own = policy.probabilities(x)
     batch = shipped_decisions(policy, small_run.inputs, small_run.settings)
+    sides = walk_brackets(prices_of(small_run.inputs.bars, policy.spec)[0], policy.spec, full_horizon=False)
     open_trade, asked = None, 0
     for row in rows:
         tail = market.tail(row)
@@ -137,13 +139,13 @@ def assert_serves_the_batch(predictor, market, small_run, rows):
         assert decision.size_multiplier == predictor.loaded.head(state)
         if open_trade is not None:
             entry = int(np.searchsorted(market.bars.time, open_trade.decided_bar_s))
-            ends = int((labels.long if open_trade.side > 0 else labels.short).exit_bar[entry])
+            ends = int(sides[0 if open_trade.side > 0 else 1].exit_bar[entry])
             if decision.position.exit_probability is not None and row < ends:
                 asked += 1
                 assert decision.position.leave == (batch.exit_bar[entry] == row)
             if decision.position.leave or row >= ends - 1:
                 open_trade = None
-        if open_trade is None and decision.side and labels.label[row] >= 0:
+        if open_trade is None and decision.side and row + 1 < len(market.bars.time):
             stop = decision.stop_distance
             open_trade = OpenPosition(decision.side, market.bars.open[row + 1], stop, int(market.bars.time[row]))
     assert asked > len(rows) / 20
@@ -151,12 +153,13 @@ def assert_serves_the_batch(predictor, market, small_run, rows):
 
 
 def test_what_it_decides_is_what_the_batch_decides(predictor, market, small_run):
-    assert_serves_the_batch(predictor, market, small_run, range(8_500, 8_620))
+    """To the newest bar: the trades that are still open have no label yet."""
+    assert_serves_the_batch(predictor, market, small_run, range(8_900, 9_000))
 
 
 @pytest.mark.slow
 def test_two_thousand_bars_one_at_a_time_are_the_batch(predictor, market, small_run):
-    assert_serves_the_batch(predictor, market, small_run, range(6_900, 8_900))
+    assert_serves_the_batch(predictor, market, small_run, range(7_000, 9_000))
 
 
 def test_a_decision_says_everything_that_an_order_needs(predictor, market, small_run):

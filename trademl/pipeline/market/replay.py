@@ -13,6 +13,7 @@ from trademl.evidence.gate import Terms, standing_verdict
 from trademl.evidence.looks import Look
 from trademl.evidence.page import Evidence, Judging, make_evidence
 from trademl.market.backtest import Decisions, run_backtest
+from trademl.market.barriers import prices_of, walk_brackets
 from trademl.market.features import FEATURES
 from trademl.market.labeling import label_bars
 from trademl.market.out_of_sample import OutOfSample, read_out_of_sample
@@ -210,13 +211,18 @@ def _unseen(stored: Stored, decided_s: np.ndarray, *, in_sample: bool) -> np.nda
 
 
 def shipped_decisions(policy: Policy, inputs: Inputs, settings: Settings) -> Decisions:
-    """What the shipped graphs decide at each bar, with the position model's exits if they are on."""
+    """What the shipped graphs decide at each bar, with the position model's exits if they are on.
+
+    A trade whose horizon the data cut short has no label, and is judged at every close all the same, as a bot would.
+    """
     bars, x = inputs.bars, make_features(inputs, settings)
     labels = label_bars(bars, policy.spec)
     side = policy.sides(x, labels.atr)
     if policy.exits is None:
         return Decisions(side)
-    entry = np.flatnonzero((side != 0) & (labels.label >= 0))
+    long, short = walk_brackets(prices_of(bars, policy.spec)[0], policy.spec, full_horizon=False, excursions=False)
+    labels = replace(labels, long=long, short=short)
+    entry = np.flatnonzero((side != 0) & (long.exit_bar >= 0))
     prices = bars["open"].to_numpy(), bars["close"].to_numpy()
     held = held_rows(*prices, labels, entry, side[entry], min_bars_held=policy.exits.min_bars_held)
     exit_bar = np.full(len(bars), -1, np.int64)
