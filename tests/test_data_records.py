@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trademl.data.record_columns import parts_of, record_columns
@@ -387,6 +387,7 @@ def cut_record(number: int, size: int) -> bytes:
 
 
 @pytest.mark.fault
+@settings(max_examples=40)
 @given(st.lists(st.binary(max_size=60) | st.builds(cut_record, st.integers(0, 9), st.integers(0, 900))))
 def test_any_bytes_are_read_or_refused(tmp_path_factory, lines):
     path = tmp_path_factory.mktemp("fuzz") / "f.jsonl"

@@ -69,13 +69,15 @@ def test_without_losing_trades_the_unit_cannot_be_told():
         label_trades(won, ExcursionUnit.AUTO)
 
 
+ONE = record_columns(list(make_records(1, 0.5, seed=3).records())).values
+
+
 @given(st.floats(0.1, 5), st.floats(1_000, 1e5), st.floats(1, 20), st.floats(-3, 3))
 def test_r_is_what_was_made_of_what_was_at_risk(stop, notional, leverage, r):
     """Part 7, defect 9: the leverage must not matter, the notional holds it already."""
-    columns = columns_of(make_records(1, 0.5, seed=3))
     changes = {"exec_stopLossDistancePct": stop, "exec_positionSizeUsd": notional, "exec_leverage": leverage}
     changes["outcome_realizedPnl"] = r * stop / 100 * notional
-    labels = label_trades(columns | {name: np.array([value]) for name, value in changes.items()}, ExcursionUnit.USD)
+    labels = label_trades(ONE | {name: np.array([value]) for name, value in changes.items()}, ExcursionUnit.USD)
     assert labels.r_multiple[0] == pytest.approx(r, abs=1e-9)
 
 

@@ -4,13 +4,13 @@
 
 # %% auto #0
 __all__ = ['NAMES', 'GZIP', 'BLOCK_BYTES', 'MAX_LINE', 'MS_FROM', 'MS_TO', 'REMEDIES', 'AROUND', 'AROUND_MS', 'LEVELS',
-           'MINUTE_MS', 'HOUR_MS', 'DAY_MS', 'EXCURSIONS', 'FREE_TEXTS', 'MAX_BAD_SHARE', 'record_files', 'Hashed',
-           'read_blocks', 'refused', 'repeated_key', 'keys_add_up', 'clock_fault', 'record_fault', 'Where', 'BadLines',
-           'Block', 'parse_line', 'read_block', 'packed', 'Gathered', 'trailing_blank', 'read_file', 'Repeats',
-           'find_repeats', 'foreign_prices', 'Rows', 'report_clock', 'forget_negative_excursions', 'report_levels',
-           'report_generations', 'report_words', 'joined', 'records_frame', 'RecordsSource', 'RecordsReport',
-           'out_of_order', 'settle_repeats', 'impossible_prices', 'gather', 'in_read_order', 'read_records',
-           'report_rows']
+           'MINUTE_MS', 'HOUR_MS', 'DAY_MS', 'EXCURSIONS', 'FREE_TEXTS', 'MAX_BAD_SHARE', 'PRICED', 'record_files',
+           'Hashed', 'read_blocks', 'refused', 'repeated_key', 'key_count', 'keys_add_up', 'clock_fault',
+           'record_fault', 'Where', 'BadLines', 'Block', 'parse_line', 'repeating', 'read_block', 'packed', 'Gathered',
+           'trailing_blank', 'read_file', 'Repeats', 'find_repeats', 'foreign_prices', 'Rows', 'report_clock',
+           'forget_negative_excursions', 'report_levels', 'report_generations', 'report_words', 'joined',
+           'records_frame', 'RecordsSource', 'RecordsReport', 'out_of_order', 'settle_repeats', 'impossible_prices',
+           'gather', 'in_read_order', 'read_records', 'rows_of', 'report_rows']
 
 # %% ../../nbs/19b_data_records.ipynb #5f90cae4
 import gzip
@@ -19,7 +19,7 @@ import io
 import json
 import os
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -126,9 +126,9 @@ def repeated_key(line: bytes) -> str:
     json.loads(line, object_pairs_hook=unique)
     return found[0] if found else ""
 
-# %% ../../nbs/19b_data_records.ipynb #5ebef7a1
-def keys_add_up(line: bytes, record: dict) -> bool:
-    """Whether no key can have been lost: every key that stands in the line is there. False only means: look closely."""
+# %% ../../nbs/19b_data_records.ipynb #1566de76
+def key_count(record: dict) -> int:
+    """Keys of a record, its sections and its sources; deeper ones are not counted."""
     keys = len(record)
     for section in record.values():
         if type(section) is dict:
@@ -136,7 +136,17 @@ def keys_add_up(line: bytes, record: dict) -> bool:
     sources = record["signal"].get("sources") if type(record["signal"]) is dict else None
     if type(sources) is list and sources and type(sources[0]) is dict:
         keys += sum(map(len, sources))
-    return line.count(b'":') == keys and b'" ' not in line and b'"\t' not in line
+    return keys
+
+
+def keys_add_up(text: bytes, keys: int) -> bool:
+    """Whether no key of `text` can have been lost when `keys` are left of it. False only means: look closely."""
+    codes = np.frombuffer(text, np.uint8)
+    colon = codes[1:] == ord(":")
+    before = codes[:-1]
+    if np.count_nonzero(colon & (before == ord('"'))) != keys:
+        return False
+    return not (colon & (before <= ord(" "))).any()
 
 # %% ../../nbs/19b_data_records.ipynb #5cce574e
 MS_FROM, MS_TO = 1_230_768_000_000, 4_102_444_800_000  # 2009 to 2100
@@ -236,10 +246,16 @@ def parse_line(line: bytes) -> tuple[dict | None, Fault | None]:
         return None, refused(line)
     if len(line) > MAX_LINE:
         return None, refused(line)
-    fault = record_fault(record)
-    if fault is None and not keys_add_up(line, record) and (key := repeated_key(line)):
-        fault = Fault("repeated_key", key, "", "an object must hold a key once")
-    return record, fault
+    return record, record_fault(record)
+
+
+def repeating(lines: list[bytes], records: list[dict]) -> dict[int, Fault]:
+    """The records (by place) of whose lines an object holds a key twice."""
+    if keys_add_up(b"\n".join(lines), sum(map(key_count, records))):
+        return {}
+    close = [place for place, (line, record) in enumerate(zip(lines, records)) if not keys_add_up(line, key_count(record))]
+    keys = {place: repeated_key(lines[place]) for place in close}
+    return {place: Fault("repeated_key", key, "", "an object must hold a key once") for place, key in keys.items() if key}
 
 # %% ../../nbs/19b_data_records.ipynb #e10acadc
 def read_block(lines: list[bytes], file: str, first: int, bad: BadLines) -> Block | None:
@@ -255,6 +271,7 @@ def read_block(lines: list[bytes], file: str, first: int, bad: BadLines) -> Bloc
     if not records:
         return None
     made = record_columns(records)
+    made.faults.update(repeating([lines[number - first] for number in kept], records))
     for row, fault in sorted(made.faults.items()):
         bad.add(Where(file, kept[row]), fault)
     good = np.array([row for row in range(len(records)) if row not in made.faults], np.int64)
@@ -457,10 +474,12 @@ def joined(parts: list, order: np.ndarray, name: str):
     return text.take(pa.array(order)).to_pandas()
 
 
-def records_frame(blocks: list[Block], order: np.ndarray) -> pd.DataFrame:
-    """The rows `order` of all blocks. The blocks lose their columns one by one, so that no column stands in memory twice."""
-    names = list(blocks[0].columns)
-    return pd.DataFrame({name: joined([block.columns.pop(name) for block in blocks], order, name) for name in names}, copy=False)
+def records_frame(blocks: list[Block], order: np.ndarray, names: Sequence[str] | None = None) -> pd.DataFrame:
+    """The rows `order` of all blocks: some columns, or all, which the blocks then lose one by one: none stands in memory twice."""
+    if names is not None:
+        return pd.DataFrame({name: joined([block.columns[name] for block in blocks], order, name) for name in names})
+    every = list(blocks[0].columns)
+    return pd.DataFrame({name: joined([block.columns.pop(name) for block in blocks], order, name) for name in every}, copy=False)
 
 # %% ../../nbs/19b_data_records.ipynb #4ed377d0
 MAX_BAD_SHARE = 0.01  # of the lines; above it the input is refused
@@ -537,6 +556,9 @@ def settle_repeats(gathered: Gathered, rows: Rows, findings: Findings) -> np.nda
     return keep
 
 # %% ../../nbs/19b_data_records.ipynb #817b3054
+PRICED = ("asset", "timestamp", "market_price", "exec_entryPrice")  # what `impossible_prices` looks at
+
+
 def impossible_prices(rows: Rows, bad: BadLines) -> np.ndarray:
     """Mask of rows whose price belongs to another asset, or whose entry lies more than a fifth from the market."""
     frame = rows.frame
@@ -595,15 +617,18 @@ def read_records(path: str | os.PathLike, now: datetime | None = None) -> Record
     read.say(findings, "out_of_order", out_of_order(time, read.files), "earlier than the record before it; sorted by time")
     kept = np.flatnonzero(settle_repeats(gathered, read, findings))
     order = kept[np.argsort(time[kept], kind="stable")]
-    rows = Rows(records_frame(gathered.blocks, order), read.files[order], read.lines[order], names)
-    good = ~impossible_prices(rows, gathered.bad)
-    if not good.all():
-        rows = Rows(rows.frame[good].reset_index(drop=True), rows.files[good], rows.lines[good], names)
+    order = order[~impossible_prices(rows_of(gathered, read, order, PRICED), gathered.bad)]
+    rows = rows_of(gathered, read, order)
     gathered.bad.report(findings)
     report_rows(rows, now or utc_now(), findings)
     sha256 = gathered.hashes[0] if len(files) == 1 else hashlib.sha256("\n".join(gathered.hashes).encode()).hexdigest()
     counts = {"lines": gathered.lines, "bad": gathered.bad.total, "repeats": len(time) - len(kept), "kept": len(rows.frame)}
     return RecordsReport(rows.frame, findings.frozen(), RecordsSource(str(path), names, sha256, **counts))
+
+
+def rows_of(gathered: Gathered, read: Rows, order: np.ndarray, names: Sequence[str] | None = None) -> Rows:
+    """The records `order`, with some of their columns or all."""
+    return Rows(records_frame(gathered.blocks, order, names), read.files[order], read.lines[order], read.names)
 
 
 def report_rows(rows: Rows, now: datetime, findings: Findings) -> None:
