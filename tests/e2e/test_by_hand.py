@@ -75,7 +75,8 @@ def test_a_whole_retrain_by_hand_stores_as_the_command_does(project):
     (revision,) = Store(store).revisions()
     (folder,) = (project / "reports").iterdir()
     record = json.loads((folder / "run.json").read_text())
-    assert (record["status"], record["exit"], record["revision"]) == ("done", 0, revision.name)
+    said = ("done", 0) if revision.gate_passed else ("refused", 3)
+    assert (record["status"], record["exit"], record["revision"]) == (*said, revision.name)
     assert record["data"]["sha256"] == revision.manifest["data"]["sha256"]
     assert list(record["stages"])[-1] == "store"
     assert f"`trademl models activate {revision.name}` moves it" in shown(client)

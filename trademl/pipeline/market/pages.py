@@ -9,6 +9,7 @@ import pandas as pd
 
 from trademl import report
 from trademl.evidence.figures import Figure
+from trademl.evidence.nulls import Band
 from trademl.evidence.page import Evidence
 from trademl.learn.ensemble import MODELS
 from trademl.market.labeling import Labels, label_bars
@@ -176,7 +177,8 @@ class Pages:
         for name in TRADE_ROWS:
             row = {column: _shown(getattr(figures, name)) for column, figures in columns.items()}
             band = getattr(luck, name, None)
-            row["random entries, 5 to 95 %"] = "" if band is None or band.low is None else f"{_short(band.low)} to {_short(band.high)}"
+            known = isinstance(band, Band) and band.low is not None
+            row["random entries, 5 to 95 %"] = f"{_short(band.low)} to {_short(band.high)}" if known else ""
             rows[self._meaning(name)] = row
         rows[TRADE_ROWS["trades"]]["random entries, 5 to 95 %"] = f"{luck.trades:,}" if luck.runs else ""
         order = ["these decisions", "random entries, 5 to 95 %", *list(columns)[1:]]
