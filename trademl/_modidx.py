@@ -662,6 +662,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                         'trademl.evidence.looks.Record.id': ('evidence_looks.html#record.id', 'trademl/evidence/looks.py'),
                                         'trademl.evidence.looks.Record.looks': ( 'evidence_looks.html#record.looks',
                                                                                  'trademl/evidence/looks.py'),
+                                        'trademl.evidence.looks.Record.marks_near': ( 'evidence_looks.html#record.marks_near',
+                                                                                      'trademl/evidence/looks.py'),
                                         'trademl.evidence.looks.Record.prints': ( 'evidence_looks.html#record.prints',
                                                                                   'trademl/evidence/looks.py'),
                                         'trademl.evidence.looks.Record.recipe': ( 'evidence_looks.html#record.recipe',
