@@ -3,6 +3,7 @@
 Modules:
 
 - `trademl.bot.account`: What a bot remembers of its account, as one small JSON file that it keeps itself.
+- `trademl.bot.log`: The bot's log: one line of JSON a decision, fill or exit, each bound to the one before by its hash.
 - `trademl.errors`: One root for everything that TradeML refuses, with the exit code that the command line gives for it.
 - `trademl.files`: Durable writes and careful reads, once for everybody; and arrays as bytes.
 - `trademl.report.figures`: Figures of the reports: plotly, from plain arrays and mappings, in one quiet style.
