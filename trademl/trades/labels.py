@@ -44,16 +44,22 @@ class UnitVerdict:
         return self.unit
 
     @property
+    def holds_both(self) -> bool:
+        """Whether some trades fit the one unit and the rest the other."""
+        return min(self.usd_share, self.pct_share) > 1 - FIT and self.usd_share + self.pct_share >= FIT
+
+    @property
     def sentence(self) -> str:
         """What was found, as one sentence."""
+        shares = f"of {self.losing_trades:,} losing trades {self.usd_share:.0%} fit dollars and {self.pct_share:.0%} percent"
         if self.is_given:
-            return f"excursions are read in {self.unit}, as --excursion-unit says"
+            return f"excursions are read in {self.unit}, as --excursion-unit says" + (f": {shares}" if self.losing_trades else "")
         if not self.losing_trades:
             return "no losing trade has an adverse excursion, so their unit cannot be told; give --excursion-unit usd or pct"
-        shares = f"of {self.losing_trades:,} losing trades {self.usd_share:.0%} fit dollars and {self.pct_share:.0%} percent"
-        if self.unit is None:
-            return f"the unit of the excursions cannot be told: {shares} ({FIT:.0%} must); give --excursion-unit usd or pct"
-        return f"excursions are in {self.unit}: {shares}"
+        if self.unit is not None:
+            return f"excursions are in {self.unit}: {shares}"
+        next_step = "split the log where its unit changes" if self.holds_both else "give --excursion-unit usd or pct"
+        return f"the unit of the excursions cannot be told: {shares} ({FIT:.0%} must); {next_step}"
 
 # %% ../../nbs/52_trades_labels.ipynb #0240a317
 FIT = 0.95  # share of losing trades whose excursion must be possible

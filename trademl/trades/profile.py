@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPARSE', 'IDENTITY', 'ENOUGH', 'HUNDREDS', 'MIN_SAMPLES', 'ColumnHealth', 'known_values', 'health_of',
-           'column_health', 'looks_like_fraction', 'unit_smells', 'ModelRows', 'target_in_words', 'model_rows',
-           'TradesProfile', 'trades_by_asset', 'profile_trades']
+           'column_health', 'looks_like_fraction', 'unit_smells', 'ModelRows', 'target_in_words', 'rows_of',
+           'model_rows', 'TradesProfile', 'trades_by_asset', 'profile_trades']
 
 # %% ../../nbs/53_trades_profile.ipynb #9e47b2f8
 from collections.abc import Mapping
@@ -98,10 +98,14 @@ class ModelRows:
     rows: int  # records that have its target
     target: str  # in words: positives, mean, levels, quantile
 
+    different: int  # values of the target
+
     @property
-    def is_enough(self) -> bool:
-        """Whether it would be trained at all."""
-        return self.rows >= MIN_SAMPLES
+    def obstacle(self) -> str:
+        """Why it would not be trained; "" when it would."""
+        if self.rows < MIN_SAMPLES:
+            return f"too few: {MIN_SAMPLES} are needed"
+        return "one class only: nothing to learn" if self.different < 2 else ""
 
 
 def target_in_words(model: TradeModel, target: np.ndarray) -> str:
@@ -119,10 +123,15 @@ def target_in_words(model: TradeModel, target: np.ndarray) -> str:
     return f"95 % of the winners went at most {np.quantile(known, 0.95):.2f} % against their entry"
 
 # %% ../../nbs/53_trades_profile.ipynb #6fa82e87
+def rows_of(model: TradeModel, target: np.ndarray) -> ModelRows:
+    """What a model could be trained on; target: (n,), NaN where a record has none."""
+    known = target[~np.isnan(target)]
+    return ModelRows(model, len(known), target_in_words(model, target), len(np.unique(known)))
+
+
 def model_rows(labels: TradeLabels) -> tuple[ModelRows, ...]:
     """How many rows each model would have, and what its target looks like."""
-    targets = {model: labels.target_of(model) for model in TradeModel}
-    return tuple(ModelRows(model, int((~np.isnan(t)).sum()), target_in_words(model, t)) for model, t in targets.items())
+    return tuple(rows_of(model, labels.target_of(model)) for model in TradeModel)
 
 # %% ../../nbs/53_trades_profile.ipynb #e78dd482
 @dataclass(frozen=True)
