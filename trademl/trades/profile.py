@@ -22,7 +22,7 @@ SPARSE = 0.2  # share of records below which a column is called sparse
 IDENTITY = ("id", "timestamp", "asset", "avoided_reason")  # say which record it is, or what became of it
 ENOUGH = 20  # filled values that are needed to judge their size
 
-
+# %% ../../nbs/53_trades_profile.ipynb #888a30a5
 @dataclass(frozen=True)
 class ColumnHealth:
     """One column of what was known at the decision."""
@@ -42,7 +42,7 @@ class ColumnHealth:
             return "constant"
         return "sparse" if self.filled < SPARSE else ""
 
-
+# %% ../../nbs/53_trades_profile.ipynb #c6108b29
 def known_values(values) -> np.ndarray:
     """The values (n,) that are not missing."""
     array = np.asarray(values)
@@ -89,7 +89,7 @@ def unit_smells(columns: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 # %% ../../nbs/53_trades_profile.ipynb #cb573ba0
 MIN_SAMPLES = 90
 
-
+# %% ../../nbs/53_trades_profile.ipynb #59dfa8e3
 @dataclass(frozen=True)
 class ModelRows:
     """What one model could be trained on."""
@@ -107,7 +107,7 @@ class ModelRows:
             return f"too few: {MIN_SAMPLES} are needed"
         return "one class only: nothing to learn" if self.different < 2 else ""
 
-
+# %% ../../nbs/53_trades_profile.ipynb #34ce094e
 def target_in_words(model: TradeModel, target: np.ndarray) -> str:
     """The distribution of a target (n,) without its missing values."""
     known = target[~np.isnan(target)]
@@ -153,7 +153,7 @@ class TradesProfile:
         """Columns in that state: dead, sparse or constant."""
         return tuple(column for column in self.columns if column.state == state)
 
-
+# %% ../../nbs/53_trades_profile.ipynb #fe1857ef
 def trades_by_asset(asset: np.ndarray, is_trade: np.ndarray) -> dict[str, tuple[int, int]]:
     """Asset -> number of records and of trades, most records first. Both (n,)."""
     names, place, counts = np.unique(asset.astype(str), return_inverse=True, return_counts=True)
