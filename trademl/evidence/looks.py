@@ -80,9 +80,9 @@ class Record:
         """Fingerprints of its days, by day number."""
         return {int(day): seen for line in self.lines for day, seen in line.get("prints", {}).items()}
 
-    def marks_near(self, day: int) -> set[str]:
-        """The fingerprints of a day and its neighbours: a little revision may move one across midnight."""
-        return {mark for near in (day - 1, day, day + 1) for mark in self.prints.get(near, "").split()}
+    def marks_of(self, day: int) -> set[str]:
+        """The fingerprints of a day."""
+        return set(self.prints.get(day, "").split())
 
 # %% ../../nbs/65a_evidence_looks.ipynb #41ca3eaf
 def records_of(chain: Chain) -> list[Record]:
@@ -141,7 +141,8 @@ def record_of(records: Sequence[Record], request: LookRequest) -> Record | None:
         if record.recipe != request.recipe:
             continue
         common = record.prints.keys() & request.prints.keys()
-        agree = sum(not record.marks_near(day).isdisjoint(request.prints[day].split()) for day in common)
+        equal = {day for day in common if not record.marks_of(day).isdisjoint(request.prints[day].split())}
+        agree = sum(not equal.isdisjoint((day - 1, day, day + 1)) for day in common)  # one revised bar changes no more than a mark
         is_same = agree >= AGREEMENT * len(common) if common else _by_time(record, request)
         if is_same and len(common) > most:
             found, most = record, len(common)
