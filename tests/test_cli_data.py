@@ -128,7 +128,7 @@ def test_import_refuses_what_repair_mends(run, bad, tmp_path):
 
 
 def test_samples_can_be_read_back_and_are_calendars_and_bars(run):
-    code, out, _ = run("sample", "--bars", "4000", "--edge", "1", "--seed", "3", "--output", "s.csv.gz")
+    code, out, _ = run("sample", "--bars", "6000", "--edge", "1", "--seed", "3", "--output", "s.csv.gz")
     assert (code, "the volume tells the outcome on purpose: a leak for `data check` and the gate, unless --symbol SYNTH" in out) == (
         0,
         True,
@@ -136,10 +136,10 @@ def test_samples_can_be_read_back_and_are_calendars_and_bars(run):
     assert "on purpose" not in run("sample", "--bars", "400", "--edge", "0", "--output", "n.csv")[1]
     assert run("check", "s.csv.gz")[0] == 4  # its volume knows the outcome
     code, out, _ = run("check", "s.csv.gz", "--symbol", "SYNTH", "--json")
-    assert (code, json.loads(out)["rows"]) == (0, 4000)
+    assert (code, json.loads(out)["rows"]) == (0, 6000)
     code, out, _ = run("check", "s_news.csv.gz", "--json")
     assert (code, json.loads(out)["kind"]) == (0, "news")
-    again = json.loads(run("sample", "--bars", "4000", "--edge", "1", "--seed", "3", "--output", "t.parquet", "--json")[1])
+    again = json.loads(run("sample", "--bars", "6000", "--edge", "1", "--seed", "3", "--output", "t.parquet", "--json")[1])
     assert again["sha256"] == read_bars("s.csv.gz").sha256 == read_bars("t.parquet").sha256
 
 

@@ -174,12 +174,12 @@ class TestRetrain:
             assert pages.dependence() == "No decision was made in the window: there is nothing that could hang on an input."
 
     def test_the_reason_comes_in_by_the_job(self, tmp_path):
-        run = retrain(tmp_path, SMALL | {"synthetic.bars": 4_000}, until="alarms", accept_leak="flow of our own desk")
+        run = retrain(tmp_path, SMALL | {"synthetic.bars": 6_000}, until="alarms", accept_leak="flow of our own desk")
         assert run.alarms.accepted == "flow of our own desk"
-        assert retrain(tmp_path, SMALL | {"synthetic.bars": 4_000}, until="alarms").alarms.accepted is None
+        assert retrain(tmp_path, SMALL | {"synthetic.bars": 6_000}, until="alarms").alarms.accepted is None
 
     def test_bars_from_a_file_are_not_planted(self, tmp_path):
-        made = synthetic_market(n_bars=4_000, edge=1.0, seed=3).bars
+        made = synthetic_market(n_bars=6_000, edge=1.0, seed=3).bars
         bars = str(write(tmp_path / "made.csv", lines(made)))
         run = retrain(tmp_path, SMALL, until="alarms", bars=bars, no_news=True, symbol="BTCUSD")
         assert run.alarms.refusals() == run.alarms.found != ()
@@ -226,7 +226,7 @@ class TestCommands:
         assert "no column knows the future: the strongest, " in out
 
     def test_data_check_of_the_embedded_market_says_planted(self, run, tmp_path):
-        made = synthetic_market(n_bars=4_000, edge=1.0, seed=3).bars
+        made = synthetic_market(n_bars=6_000, edge=1.0, seed=3).bars
         file = write(tmp_path / "made.csv", lines(made))
         code, out, _ = run("data", "check", file, "--symbol", "SYNTH")
         assert code == 0

@@ -10,6 +10,7 @@ from scipy.stats import chi2_contingency, spearmanr
 from trademl.data.bars import read_bars
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import BadDataError
+from trademl.market.features import compute_features
 from trademl.validate.leaks import (
     LEAST_BARS,
     LEAST_LEAD_BARS,
@@ -178,7 +179,7 @@ class TestBadInput:
     def test_too_few_bars_say_so_and_alarm_nothing(self, bars):
         report = inspect_leaks(knowing(bars, 1).head(LEAST_BARS - 1))
         assert report.alarms == ()
-        assert report.sentence == "2,999 bars are too few to look for columns that know the future; it takes 3,000"
+        assert report.sentence == "4,999 bars are too few to look for columns that know the future; it takes 5,000"
         assert volume_lead(bars.head(LEAST_LEAD_BARS - 1)) is None
 
     def test_a_missing_column_is_named(self, bars):
@@ -214,3 +215,13 @@ def test_real_files_are_silent_and_every_attack_on_them_is_alarmed(shared_data, 
     attacks = [ahead(bars, column, by) for column in ("high", "low", "close", "volume") for by in (1, 4, 8)]
     attacks += [knowing(bars, by) for by in (1, 4, 8)]
     assert all(inspect_leaks(attacked).alarms for attacked in attacks)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("edge", [0.0, 0.1])
+def test_generated_years_are_silent_with_all_features(edge):
+    for seed in range(10):
+        made = synthetic_market(edge=edge, seed=seed)
+        report = inspect_leaks(made.bars, compute_features(made.bars, made.events))
+        assert report.alarms == ()
+        assert max(leak.v / leak.limit for leak in report.columns) < 0.75

@@ -7,10 +7,17 @@ import subprocess
 import sys
 import sysconfig
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from house import own_files
+from packaging.requirements import Requirement
+
+from trademl.clock import epoch_seconds
+from trademl.files import npz_bytes
+from trademl.ship.signing import KeyFolder, Trust
+from trademl.ship.store import Store
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -86,3 +93,63 @@ def test_trademl_retrain_runs_outside_the_clone(elsewhere):
     folder = (work / told["report"]).parent
     assert {"run.json", "events.jsonl", "retrain.ipynb", "report.html"} <= {path.name for path in folder.iterdir()}
     assert json.loads((folder / "run.json").read_text())["exit"] == done.returncode
+
+
+# ---------------------------------------------------------------- the extra `bot`
+
+
+def needed(distribution: str, extra: str | None = None) -> set[str]:
+    """What a distribution, with an extra, requires here, itself not among it."""
+    found = set()
+    for text in metadata.requires(distribution) or []:
+        requirement = Requirement(text)
+        environments = [{"extra": extra}] if extra else [{"extra": ""}]
+        if requirement.marker is None or any(requirement.marker.evaluate(one) for one in environments):
+            found |= {requirement.name} | needed(requirement.name)
+    return found
+
+
+@pytest.fixture(scope="module")
+def bare(wheel, tmp_path_factory) -> Path:
+    """A new environment as `pip install 'trademl[bot]'` makes it, without a network: the wheel, and links to what the extra requires."""
+    home = tmp_path_factory.mktemp("bare")
+    assert run(sys.executable, "-m", "venv", "--without-pip", home / "venv", cwd=home).returncode == 0
+    (site,) = (home / "venv").glob("lib/python*/site-packages")
+    source = Path(sysconfig.get_path("purelib"))
+    for name in needed("trademl", "bot"):
+        for top in {Path(str(file)).parts[0] for file in metadata.files(name)} - {"..", "__pycache__"}:
+            if not (site / top).exists():
+                (site / top).symlink_to(source / top)
+    done = run(sys.executable, "-m", "pip", "--python", home / "venv/bin/python", "install", "--no-deps", "--no-index", wheel, cwd=home)
+    assert done.returncode == 0, done.stderr
+    return home
+
+
+def test_the_extra_bot_is_enough_for_a_decision(bare, small_run, tmp_path):
+    """Nothing of the workbench is there: no pandas, no numba, no filelock."""
+    keys = KeyFolder(tmp_path / "keys")
+    store, revision = Store(tmp_path / "models", Trust((keys.create(),), keys.private)), small_run.stored.revision
+    store.activate(store.write({name: revision.read(name) for name in revision.files()}, revision.manifest).name, "a test")
+    bars = small_run.inputs.bars.iloc[-2_000:]
+    columns = {name: bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume")}
+    (tmp_path / "bars.npz").write_bytes(npz_bytes(columns | {"time": epoch_seconds(bars.index)}))
+    code = f"""
+import importlib.util
+from datetime import UTC, datetime
+import numpy as np
+from trademl.bot import Calendar, DecisionLog, Expect, load_approved
+here = [name for name in ("pandas", "numba", "filelock", "sklearn", "typer") if importlib.util.find_spec(name)]
+bars = dict(np.load({str(tmp_path / "bars.npz")!r}))
+last = int(bars["time"][-1])
+predictor = load_approved({str(store.models_dir)!r}, [{str(keys.signer())!r}], profile=3, expect=Expect("SYNTH"), risk_enabled=False)
+calendar = Calendar(bars["time"][::90], (), last + 10**6)
+decision = predictor.predict(bars, calendar, now=datetime.fromtimestamp(last + 901, UTC))
+print(here, decision.probabilities is not None, DecisionLog("log.jsonl").decision(decision, bars))
+"""
+    done = run(bare / "venv/bin/python", "-I", "-c", code, cwd=tmp_path)
+    assert done.stdout.strip() == "[] True 0", done.stderr
+    forged = next((store.models_dir / "revisions").iterdir()) / "signal.onnx"
+    forged.chmod(0o644)
+    forged.write_bytes(forged.read_bytes()[:-1] + b"\x00")
+    done = run(bare / "venv/bin/python", "-I", "-c", code, cwd=tmp_path)
+    assert "signal.onnx is not what the manifest says" in done.stderr

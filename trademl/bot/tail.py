@@ -107,7 +107,8 @@ class TailRule:
             raise TailError(
                 TailFault.HOLE,
                 f"bars: {missing:,} of the last {slots:,} are missing, {allowed:,} are usual for this market; the widest hole is "
-                f"{step[widest] // BAR_SECONDS - 1:,} bars after {iso_z(time[-self.bars :][widest])}; fetch them before deciding",
+                f"{step[widest] // BAR_SECONDS - 1:,} bars after {iso_z(time[-self.bars :][widest])}; fetch them, or, if the market itself "
+                "stood still, load with Expect(missing_share=…)",
             )
 
     def _check_spacing(self, time: np.ndarray) -> None:

@@ -84,10 +84,11 @@ def last_row(bars, news_times, *, all_day_times=None, round_step=1000.0, feature
     whole = Context(bars, news_times, all_day_times, _positive(round_step))
     if not len(whole):
         raise BadDataError("bars: there are none, so there is no last row; give the bars up to the one that has just closed")
-    recent, out = whole.tail(SHORT_TAIL), np.full(len(features), np.nan)
+    recent, longer = whole.tail(SHORT_TAIL), whole.tail(warmup_bars(features) + 1)
+    out = np.full(len(features), np.nan)
     for column, feature in enumerate(features):
         if feature.lookback <= len(whole):
-            out[column] = _computed(feature, recent if feature.lookback <= SHORT_TAIL else whole)[-1]
+            out[column] = _computed(feature, recent if feature.lookback <= SHORT_TAIL else longer)[-1]
     return out
 
 # %% ../../nbs/31c_market_features.ipynb #31cc0005
