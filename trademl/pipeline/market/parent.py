@@ -53,9 +53,9 @@ def _why_not_warm(parent: Parent, ours: Terms, case: Case) -> str:
 
 
 def _seen_before(stored: Stored, case: Case) -> str:
-    """That the parent knows prices of the judged days, whatever their stamps."""
+    """That the parent knows prices of the judged days under other stamps, so that its lineage, which goes by time, is not true here."""
     judged = Span(case.windows.span("select").start_s, case.windows.span("final").end_s)
-    said = why_seen(stored, case.rows.bars, judged)
+    said = why_seen(stored, case.rows.bars, judged, only_restamped=True)
     return said and f"it knows prices of the judged days: {said}"
 
 

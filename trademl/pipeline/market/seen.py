@@ -19,12 +19,16 @@ def refuse_repeats(bars: pd.DataFrame, windows: Windows) -> None:
         raise LeakageError(f"the judged days repeat earlier prices: {said}. A model would know them; give every stretch of prices once")
 
 
-def why_seen(stored: Stored, bars: pd.DataFrame, span: Span) -> str:
-    """In words, that the prices within a span are some that a revision was trained on; empty when they are not."""
+def why_seen(stored: Stored, bars: pd.DataFrame, span: Span, *, only_restamped: bool = False) -> str:
+    """In words, that the prices within a span are some that a revision was trained on; empty when they are not.
+
+    `only_restamped`: prices that both know under the same stamps are left to the lineage, which goes by time.
+    """
     text = stored.data.prints
     if text is None:
         raise RevisionError(f"revision {stored.name} keeps no fingerprints: nothing shows which prices its models saw; retrain")
-    return _words(Fingerprints.from_text(text), fingerprints(bars).within(span.start_s, span.end_s))
+    seen, asked = Fingerprints.from_text(text), fingerprints(bars).within(span.start_s, span.end_s)
+    return "" if only_restamped and days_moved(seen, asked) == 0 else _words(seen, asked)
 
 
 def _words(seen: Fingerprints, asked: Fingerprints) -> str:
