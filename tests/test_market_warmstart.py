@@ -311,7 +311,7 @@ class TestAncestry:
         lineage = json.loads(run.stored.lineage.add(far).to_json())
         inherited = Stored(replace(revision, manifest=revision.manifest | {"lineage": lineage}))
         with pytest.raises(UsageError, match=r"trees 'shipped signal' of revision feedbeef.*nothing here is out of sample"):
-            pipeline.shipped_evidence(inherited, run.inputs, family.settings, Conditions.of(inherited, family.settings))
+            pipeline.replay_bars(inherited, run.inputs, family.settings, Conditions.of(inherited, family.settings), "a-test")
 
 
 def signal(manifest, **changes):
@@ -406,7 +406,7 @@ class TestDoctored:
         stored, _ = self.start(family, tmp_path, {}, DOCTORED[what][0](family.parent.stored.revision.manifest))
         conditions = Conditions.of(stored, family.settings)
         with pytest.raises(RevisionError, match=f"revision {stored.name} was trained on .*retrain"):
-            pipeline.shipped_evidence(stored, family.child.inputs, family.settings, conditions, in_sample=True)
+            pipeline.replay_bars(stored, family.child.inputs, family.settings, conditions, "a-test", in_sample=True)
 
     @pytest.mark.parametrize("what", ["another label spec", "a label spec that is not its hash"])
     def test_nor_are_its_trades_replayed_under_a_contract_that_was_not_its_own(self, family, tmp_path, what):
@@ -421,7 +421,7 @@ class TestDoctored:
         stored, _ = self.start(family, tmp_path, {}, {})
         stored = replace(stored, revision=replace(stored.revision, manifest=stored.revision.manifest | {"lineage": []}))
         with pytest.raises(LeakageError, match="keeps no lineage"):
-            pipeline.shipped_evidence(stored, family.child.inputs, family.settings, Conditions.of(stored, family.settings))
+            pipeline.replay_bars(stored, family.child.inputs, family.settings, Conditions.of(stored, family.settings), "a-test")
 
     def test_an_out_of_sample_table_that_cannot_be_read(self, family, tmp_path):
         stored, _ = self.start(family, tmp_path, {"oos.parquet": b"PAR1"}, {})
