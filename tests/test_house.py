@@ -20,6 +20,7 @@ PROMISED = {
     "trademl.market.labeling": ["label_bars"],
     "trademl.market.backtest": ["run_backtest"],
     "trademl.risk.replay": ["replay"],
+    "trademl.evidence.treeshap": ["tree_shap"],
     "trademl.runs": ["RunFolder", "Progress", "run_job"],
     "trademl.report": ["render", "write_report"],
 }
