@@ -332,6 +332,10 @@ def categorical_lightgbm():
     return lgb.train(LGB | {"objective": "binary", "min_data_per_group": 1}, lgb.Dataset(codes, y, categorical_feature=[1]), 5)
 
 
+class Stranger(RandomForestClassifier):
+    """A forest of another library, whose leaves may mean something else (scikit-learn-intelex keeps votes in them)."""
+
+
 @pytest.mark.parametrize(
     ("make", "what", "way_out"),
     [
@@ -343,6 +347,7 @@ def categorical_lightgbm():
         (xgb.XGBClassifier, "not fitted", "call fit"),
         (lgb.LGBMClassifier, "not fitted", "call fit"),
         (lambda: GradientBoostingClassifier(n_estimators=2).fit(X, Y2), "GradientBoostingClassifier", "forest"),
+        (lambda: Stranger(n_estimators=2).fit(X, Y2), "Stranger", "scikit-learn forest"),
         (lambda: None, "NoneType", "TreeTable"),
     ],
 )

@@ -21,6 +21,7 @@ PROMISED = {
     "trademl.market.backtest": ["run_backtest"],
     "trademl.risk.replay": ["replay"],
     "trademl.bot": ["load_approved", "Predictor", "Decision"],
+    "trademl.evidence.treeshap": ["tree_shap"],
     "trademl.runs": ["RunFolder", "Progress", "run_job"],
     "trademl.report": ["render", "write_report"],
 }

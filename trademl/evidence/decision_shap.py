@@ -19,7 +19,7 @@ class DecisionShap:
     """One answer shared out among the features; `base` and `values` add up to `answer`."""
 
     values: np.ndarray  # float64 (features,), in the unit of the callable, such as expected R
-    error: np.ndarray  # float64 (features,): standard error over the pairs of orders
+    error: np.ndarray  # float64 (features,): standard error over the orders, for this background
     base: float  # mean answer of the background
     answer: float  # answer for the row
     pairs: int  # orders, each taken forwards and backwards
@@ -51,27 +51,27 @@ def decision_shap(
     row: np.ndarray,  # (features,), the bar in question
     background: np.ndarray,  # (b, features): rows that "not known" is taken from, drawn once and kept
     *,
-    rounds: int = 4,  # pairs of orders for each background row; at least 2 pairs in all
+    rounds: int = 4,  # pairs of orders for each background row, at least 2: their spread is the error
     seed: int,
 ) -> DecisionShap:
     """Shapley values of one answer by permutations, with their standard error. Same arguments, same values.
 
     Asks for b x rounds x 2 x (features + 1) rows in `rounds` calls of equal size. Raises UsageError for shapes that do not fit, for an
-    answer that is not finite, and for fewer than two pairs, which have no standard error.
+    answer that is not finite, and for one round, which has no standard error.
     """
     row, background = _checked(row, background)
-    if rounds < 1 or rounds * len(background) < 2:
-        raise UsageError(f"{len(background)} background rows x {rounds} rounds: at least 2 pairs of orders are needed for an error")
-    rng, pairs = np.random.default_rng(seed), []
-    for _ in range(rounds):
+    if rounds < 2:
+        raise UsageError(f"rounds = {rounds} must be at least 2: the standard error is the spread over rounds")
+    rng, found = np.random.default_rng(seed), np.empty((rounds, *background.shape))
+    for pairs in found:
         orders = [rng.permutation(len(row)) for _ in background]
         asked = [_paths(row, start, way) for start, order in zip(background, orders) for way in (order, order[::-1])]
         moved = np.diff(_answers(answer, np.concatenate(asked)).reshape(len(background), 2, len(row) + 1))
-        for (forward, backward), order in zip(moved, orders):
-            gains = np.empty((2, len(row)))
-            gains[0, order], gains[1, order[::-1]] = forward, backward
-            pairs.append(gains.mean(axis=0))
-    found = np.array(pairs)
+        for pair, (forward, backward), order in zip(pairs, moved, orders):
+            pair[order] = forward
+            pair[order[::-1]] += backward
+    found /= 2
     base, own = _answers(answer, background).mean(), _answers(answer, row[None, :])[0]
-    error = found.std(axis=0, ddof=1) / np.sqrt(len(found))
-    return DecisionShap(found.mean(axis=0), error, float(base), float(own), len(found))
+    count = rounds * len(background)
+    error = np.sqrt(found.var(axis=0, ddof=1).mean(axis=0) / count)  # within background rows: they are all used, none by chance
+    return DecisionShap(found.mean(axis=(0, 1)), error, float(base), float(own), count)

@@ -34,8 +34,8 @@ def _fitted(model):
     """The library's own trees inside an estimator: a forest, or a Booster. Raises UsageError when it is not fitted or has none."""
     kinds, library = {kind.__name__ for kind in type(model).__mro__}, _library(model)
     try:
-        if kinds & {"ForestClassifier", "ForestRegressor"}:
-            return model if model.estimators_ else None
+        if library == "sklearn" and kinds & {"ForestClassifier", "ForestRegressor"} and model.estimators_:
+            return model
         if library == "xgboost" and "XGBModel" in kinds:
             best, booster = getattr(model, "best_iteration", None), model.get_booster()
             return booster if best is None else booster[: best + 1]
