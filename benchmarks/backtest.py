@@ -21,7 +21,8 @@ import numpy as np
 
 from trademl.data.synthetic import synthetic_market
 from trademl.market.account import money_of, room, run_account
-from trademl.market.backtest import Decisions, _wanted, prepare, run_backtest, turned_runs
+from trademl.market.backtest import Decisions, _wanted, prepare, run_backtest
+from trademl.market.rotation import entries_made, rotate
 from trademl.market.specs import AccountSpec, CostSpec
 
 COSTS = CostSpec(spread=16.95, commission=1, slippage=1, swap_long=-5, swap_short=-3)
@@ -102,6 +103,7 @@ def main():
     side = np.where(rng.random(n) < options.share, rng.choice(np.array([-1, 1], np.int8), n), np.int8(0))
     side[: np.flatnonzero(prepared.atr > 0)[0]] = 0
     decisions, shifts = Decisions(side), rng.integers(1, n, 1000)
+    entries = entries_made(prepared, decisions, COSTS)
 
     def run(of=prepared):
         return run_backtest(of, decisions, costs=COSTS, account=ACCOUNT)
@@ -109,7 +111,7 @@ def main():
     wanted, made = _wanted(decisions, 0, n), room(n, int((side != 0).sum()))
     of_a_run = (prepared.prices, prepared.market, prepared.exits(COSTS.spread), prepared.rules, money_of(COSTS, ACCOUNT), wanted, made)
     rows = [("kernel: a whole account, prepared bars (mark 0.5 ms)", lambda: run_account(*of_a_run), 5 * options.repeat)]
-    rows += [("1,000 turned runs of it (mark 1,000 ms)", lambda: turned_runs(prepared, decisions, shifts, COSTS, ACCOUNT), 3)]
+    rows += [("1,000 rotations of its entries (mark 1,000 ms)", lambda: rotate(prepared, entries, shifts, COSTS, start=0, stop=n), 3)]
     rows += [("run_backtest, prepared bars: table, marks, counts", run, options.repeat)]
     rows += [("run_backtest, bars frame: checks and ATR too", lambda: run(bars), options.repeat)]
     peers = [("vectorbt", "rust", with_vectorbt), ("vectorbt", "numba", with_vectorbt), ("backtesting", "", with_backtesting)]

@@ -1,6 +1,7 @@
 """Small retrains by the job notebook's own cells: the order of the steps is said there, and nowhere else."""
 
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from types import SimpleNamespace
@@ -20,7 +21,7 @@ SMALL = {  # settings of a market that is trained in seconds
     "ensemble.lgb_max_rounds": 40,
     "warmstart.refresh_bars": 3_000,
     "warmstart.max_drift_psi": 1,  # three months: slow features have hardly been anywhere
-    "backtest.null_runs": 50,
+    "backtest.null_curves": 50,
     "backtest.bootstrap_draws": 300,
 }
 
@@ -46,9 +47,14 @@ def retrain(
 ) -> SimpleNamespace:
     """Run the cells of the job `retrain` on the embedded market; returns every name that they made."""
     notebook, change = find_job("retrain"), dict(change or {})
-    given = check_parameters(notebook, {"symbol": "SYNTH", "models_dir": str(models_dir), "overrides": dict(settings)} | parameters)
     names: dict = {}
-    with pd.option_context("display.max_colwidth", None):  # the notebook sets it for its reader
+    with (
+        tempfile.TemporaryDirectory() as run_dir,  # a command's, as it were
+        pd.option_context("display.max_colwidth", None),  # the notebook sets it for its reader
+    ):
+        own = {"paths.models": str(models_dir)} | dict(settings)  # a project's chain of looks lies beside its stores
+        asked = {"run_dir": run_dir, "symbol": "SYNTH", "models_dir": str(models_dir), "overrides": own}
+        given = check_parameters(notebook, asked | parameters)
         for number, cell in enumerate(json.loads(notebook.read_text("utf-8"))["cells"]):
             if cell["cell_type"] != "code":
                 continue

@@ -128,12 +128,18 @@ def test_import_refuses_what_repair_mends(run, bad, tmp_path):
 
 
 def test_samples_can_be_read_back_and_are_calendars_and_bars(run):
-    assert run("sample", "--bars", "4000", "--edge", "1", "--seed", "3", "--output", "s.csv.gz")[0] == 0
-    code, out, _ = run("check", "s.csv.gz", "--json")
-    assert (code, json.loads(out)["rows"]) == (0, 4000)
+    code, out, _ = run("sample", "--bars", "6000", "--edge", "1", "--seed", "3", "--output", "s.csv.gz")
+    assert (code, "the volume tells the outcome on purpose: a leak for `data check` and the gate, unless --symbol SYNTH" in out) == (
+        0,
+        True,
+    )
+    assert "on purpose" not in run("sample", "--bars", "400", "--edge", "0", "--output", "n.csv")[1]
+    assert run("check", "s.csv.gz")[0] == 4  # its volume knows the outcome
+    code, out, _ = run("check", "s.csv.gz", "--symbol", "SYNTH", "--json")
+    assert (code, json.loads(out)["rows"]) == (0, 6000)
     code, out, _ = run("check", "s_news.csv.gz", "--json")
     assert (code, json.loads(out)["kind"]) == (0, "news")
-    again = json.loads(run("sample", "--bars", "4000", "--edge", "1", "--seed", "3", "--output", "t.parquet", "--json")[1])
+    again = json.loads(run("sample", "--bars", "6000", "--edge", "1", "--seed", "3", "--output", "t.parquet", "--json")[1])
     assert again["sha256"] == read_bars("s.csv.gz").sha256 == read_bars("t.parquet").sha256
 
 
@@ -157,7 +163,7 @@ def test_the_real_mt4_file_is_imported_by_the_remedy_that_its_refusal_names(run,
 
 
 def test_the_calendar_has_a_clock_of_its_own(run):
-    assert run("sample", "--bars", "40000", "--output", "s.csv")[0] == 0
+    assert run("sample", "--bars", "40000", "--edge", "0", "--output", "s.csv")[0] == 0
     text = Path("s_news.csv").read_text().replace("Z", "")
     Path("naive.csv").write_text(text)
     code, _, err = run("check", "naive.csv")
@@ -219,3 +225,46 @@ def test_no_file_ends_in_a_traceback(run, tmp_path, content, command):
     assert (code, out) == (4, "")
     assert "Traceback" not in err
     assert "bars.parquet" in err
+
+
+IMPORT = {
+    "binance_btcusdt_m15_close_stamped_plus01.csv.gz": (
+        (),
+        0,
+        "34,945 bars, 2023-12-31T23:00:00Z to 2024-12-29T23:00:00Z, clock +01:00, +02:00, symbol unknown",
+        "stamps mark the close of their bars (a stamp 59.999 s into the minute, such as '2024-01-01 00:14:59.999000+01:00', says so); "
+        "15 minutes were taken off",
+    ),
+    "mt5_btcusd_m15_utc.csv.gz": (
+        (),
+        0,
+        "36,563 bars, 2025-06-02T17:00:00Z to 2026-06-18T16:45:00Z, clock UTC, symbol unknown",
+        "13 bars missing in 4 gaps; the first, 1 bars, between 2025-11-22T08:45:00Z and mt5_btcusd_m15_utc.csv.gz line 16,578",
+        "volume is the column 'tick_volume'; real_volume is zero throughout",
+        "the spread is in points of 0.01 (prices have 2 decimals; --point settles it) and was converted to price units",
+    ),
+    "mt4_eurusd_m15_eet_junk_tail.csv.gz": (
+        (),
+        4,
+        "trademl: mt4_eurusd_m15_eet_junk_tail.csv.gz: the stamps ('2023.03.13 21:00') carry no zone",
+        "--tz broker-eu fits best: 137 of 138 market closes fall at 17:00 New York (127 under broker-us, 0 under UTC)",
+    ),
+    "mt4_eurusd_m15_eet_junk_tail.csv.gz with its clock": (
+        ("--tz", "broker-eu"),
+        0,
+        "65,534 bars, 2023-03-13T19:00:00Z to 2025-10-31T06:15:00Z, clock broker-eu, symbol unknown",
+        "line 65,535: '-- Suite (98%) -- 2025.10.31 08:30' is not a row (2 such lines)",
+        "stamps mark the open of their bars (weeks open at :00 and close at :45)",
+        "141 closures (weekends, breaks, holidays), the longest 72 h",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", IMPORT)
+def test_the_real_exports(run, shared_data, name):
+    words, exit_code, *sentences = IMPORT[name]
+    code, out, err = run("check", shared_data / "import" / name.split(" ")[0], *words)
+    assert code == exit_code
+    for sentence in sentences:
+        assert sentence in (err if exit_code else out)
+    assert "Traceback" not in err

@@ -134,6 +134,7 @@ def test_diff_shows_where_two_manifests_differ(store):
         "trained_at": ("2026-01-01T00:00:00Z", "2026-01-02T00:00:00Z"),
         "gate.passed": (True, False),
         "gate.reasons": ([], ["lower bound below zero"]),
+        "gate.sentence": ("Gate passed at 1 %.", "Gate refused at 1 %."),
     }
     shown = call(store, "diff", good.name, bad.name).stdout
     assert shown.startswith(f"{good.name}  trained from nothing, as asked\n")

@@ -1,5 +1,7 @@
 """Clocks that the file itself disproves: weekly closes, releases, and dates that a spreadsheet has rewritten."""
 
+import re
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from bars_files import kinds, lines, market, weekly, write
 from trademl.data.bars import read_bars, write_bars
 from trademl.data.clocks import localise, to_wall, zone
 from trademl.data.news import read_news, write_news
-from trademl.data.releases import prove_bars_clock
+from trademl.data.releases import ReleaseProfile, prove_bars_clock, release_profile
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import BadDataError
 
@@ -51,6 +53,27 @@ def test_a_label_that_closes_disprove(tmp_path):
     pd.testing.assert_index_equal(read_bars(file, tz="wall:broker-eu").bars.index, frame.index, check_names=False)
 
 
+def joined(frame, first, then, share, form="%Y-%m-%d %H:%M"):
+    """Digits of two exports that were joined: the first share of the bars on one clock, the rest on another; and the day between."""
+    cut = int(share * len(frame))
+    return digits(frame, first, form)[:cut] + digits(frame, then, form)[cut:], str(frame.index[cut].date())
+
+
+@pytest.mark.parametrize(("first", "then", "share"), [("UTC", "broker-eu", 0.6), ("broker-us", "UTC", 0.6), ("broker-eu", "UTC", 0.45)])
+def test_closes_that_leave_the_clock_in_mid_file(tmp_path, first, then, share):
+    frame = weekly(40)
+    stamps, day = joined(frame, first, then, share)
+    file = write(tmp_path / "a.csv", lines(frame, stamps=stamps, decimals=5))
+    with pytest.raises(BadDataError, match=rf"the clock {first} is disproved: from .* on, \d+ market closes fall at 17:00") as refusal:
+        read_bars(file, tz=first)
+    assert f"under {then} and not under {first}; the file holds two clocks: split it there" in str(refusal.value)
+    named = pd.Timestamp(str(refusal.value).partition("from ")[2][:10])
+    assert abs(named - pd.Timestamp(day)) <= pd.Timedelta("8D")
+    with pytest.raises(BadDataError, match=rf"the clock {then} is disproved: before .* under {first} and not under {then}"):
+        read_bars(file, tz=then)
+    assert "clock_doubtful" in kinds(read_bars(file, tz=first, accept=("clock",)))
+
+
 @pytest.mark.parametrize("zone_key", ["America/New_York", "Europe/Berlin"])
 def test_an_exchange_with_short_days_closes_when_it_closes(tmp_path, zone_key):
     frame = weekly(20)
@@ -89,6 +112,22 @@ def test_releases_disprove_the_clock_of_a_market_that_never_closes(tmp_path, mad
     assert "clock_doubtful" in kinds(prove_bars_clock(wrong, made.events, trust_clock=True))
 
 
+@pytest.mark.parametrize(("first", "then", "share"), [("UTC", "+02:00", 0.7), ("broker-us", "UTC", 0.3), ("UTC", "+05:30", 0.55)])
+def test_releases_that_leave_the_clock_in_mid_file(tmp_path, made, first, then, share):
+    stamps, day = joined(made.bars, first, then, share)
+    report = read_bars(write(tmp_path / "a.csv", lines(made.bars, stamps=stamps)), tz=first, accept=("clock",))
+    reports = [report, read_bars(tmp_path / "a.csv", tz=then, accept=("clock",))]
+    seen = []
+    for clock, report in zip((first, then), reports, strict=True):
+        with pytest.raises(BadDataError, match=f"the clock {clock} is disproved".replace("+", r"\+")) as refusal:
+            prove_bars_clock(report, made.events)
+        seen += [str(refusal.value)] if "the file holds two clocks" in str(refusal.value) else []
+    assert seen, "one of the two holds for most releases and is left on the other side"
+    for text in seen:
+        assert abs(pd.Timestamp(text.partition("about ")[2][:10]) - pd.Timestamp(day)) <= pd.Timedelta("14D")
+        assert "Split the file there and read each part on its own clock" in text
+
+
 @pytest.mark.parametrize("shift", [1, -1])
 def test_stamps_that_are_one_bar_off(tmp_path, made, shift):
     moved = made.bars.set_axis(made.bars.index + shift * pd.Timedelta("15min"))
@@ -123,6 +162,10 @@ def test_the_real_files_agree_with_the_real_calendar_and_not_with_a_shifted_cloc
     report = read_bars(shared_data / "market/btcusd_m15_2024-04_2026-04.csv.gz")
     assert "at 437 dollar releases prices move x1.50 under UTC" in kinds(prove_bars_clock(report, news))["releases"].message
     wall = to_wall(report.bars.index.as_unit("ns").asi8, zone(tz))
+    late = np.r_[report.bars.index.as_unit("ns").asi8[: len(wall) // 2], wall[len(wall) // 2 :]]
+    two = report.bars.set_axis(pd.DatetimeIndex(late.view("M8[ns]"), tz="UTC", name="time"))
+    with pytest.raises(BadDataError, match="the file holds two clocks"):
+        prove_bars_clock(type(report)(two[~two.index.duplicated()].sort_index(), (), report.source), news)
     bars = report.bars.set_axis(pd.DatetimeIndex(wall.view("M8[ns]"), tz="UTC", name="time"))
     moved = type(report)(bars[~bars.index.duplicated()].sort_index(), (), report.source)
     with pytest.raises(BadDataError, match=f"with --tz wall:{tz}".replace("+", r"\+")):
@@ -195,3 +238,49 @@ def test_to_wall_is_the_way_back():
     utc = pd.date_range("2023-01-01", "2024-12-31", freq="15min").as_unit("ns").asi8
     for clock in CLOCKS:
         assert (localise(to_wall(utc, zone(clock)), zone(clock)).utc == utc).all()
+
+
+class TestBesideTheRelease:
+    @pytest.mark.leakage
+    @pytest.mark.parametrize("shift", [-3, -1, 1, 2])
+    def test_rows_that_are_shifted_by_whole_bars_are_seen(self, made, shift):
+        profile = release_profile(made.bars.set_axis(made.bars.index + shift * pd.Timedelta("15min")), made.events)
+        assert profile.is_alarmed
+        assert profile.peak == shift
+        bars, when = (
+            f"{abs(shift)} bar{'s' * (abs(shift) > 1)} {'after' if shift > 0 else 'before'} it (x",
+            "late" if shift > 0 else "early",
+        )
+        assert profile.sentence.startswith(f"at {profile.count} dollar releases prices move most {bars}")
+        assert profile.sentence.endswith(f": the stamps are {15 * abs(shift)} minutes {when}; export the bars again")
+
+    @pytest.mark.leakage
+    def test_true_stamps_peak_at_the_release(self, made):
+        profile = release_profile(made.bars, made.events)
+        assert (profile.peak, profile.is_alarmed) == (0, False)
+        assert re.fullmatch(
+            r"at \d+ dollar releases prices move most in the bar of the release \(x1\.\d+\), as they do where the stamps are right",
+            profile.sentence,
+        )
+
+    def test_a_peak_that_is_not_clear_alarms_nothing(self):
+        profile = ReleaseProfile(count=14, moved=(0.0, 0.0, 0.0, 0.0, 0.1, 0.2, 0.0, 0.0, 0.0), peak=1, is_clear=False)
+        assert not profile.is_alarmed
+        assert profile.sentence == (
+            "at 14 dollar releases prices move most 1 bar after it (x1.22), in the bar of the release x1.11: "
+            "not clear enough to say anything"
+        )
+
+    def test_few_releases_and_no_bars_give_no_profile(self, made):
+        assert release_profile(made.bars.head(1_000), made.events) is None
+        assert release_profile(made.bars.head(0), made.events) is None
+
+    @pytest.mark.slow
+    @pytest.mark.leakage
+    def test_the_real_file_peaks_at_the_release_and_beside_it_when_it_is_shifted(self, shared_data):
+        bars = read_bars(shared_data / "market/btcusd_m15_2024-04_2026-04.csv.gz").bars
+        news = read_news(shared_data / "market/news_2015_2026.csv.gz")
+        assert release_profile(bars, news).peak == 0
+        for shift in (-1, 1):
+            profile = release_profile(bars.set_axis(bars.index + shift * pd.Timedelta("15min")), news)
+            assert (profile.peak, profile.is_alarmed) == (shift, True)

@@ -14,25 +14,18 @@ from trademl.clock import epoch_seconds
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import UsageError
 from trademl.evidence.costs import ambiguous_trades, cost_curve, short_label_mismatch
-from trademl.evidence.figures import Run, TradeFigures, annual_periods, figure, schema_table, trade_figures
-from trademl.evidence.nulls import (
-    Band,
-    allowed_shifts,
-    backtest_window,
-    constant_decisions,
-    cut_window,
-    null_band,
-    random_entries,
-    run_of_window,
-)
-from trademl.evidence.page import Evidence, Resampling, claim, json_schema_tables, make_evidence
+from trademl.evidence.figures import AccountFigures, Run, TradeFigures, annual_periods, figure, schema_table, trade_figures
+from trademl.evidence.gate import Terms
+from trademl.evidence.nulls import allowed_shifts, cut_window, null_band, random_entries, run_of, traded
+from trademl.evidence.page import Evidence, Judging, json_schema_tables, make_evidence
 from trademl.market.backtest import Decisions, run_backtest
+from trademl.market.rotation import EVIDENCE_ACCOUNT, entries_made, rotate
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
 from trademl.pipeline.market.pages import Pages
 
 N = 3_000
 SPEC, COSTS, ACCOUNT = LabelSpec(), CostSpec(spread=16.95), AccountSpec(risk_pct=0.05)
-QUICK = Resampling(seed=7, null_runs=60, bootstrap_draws=100)
+QUICK = Judging(seed=7, lookback=96, null_curves=60, bootstrap_draws=100)
 
 
 @pytest.fixture(scope="module")
@@ -54,17 +47,65 @@ def strict(page):
     return json.loads(json.dumps(page.to_json(), allow_nan=False))
 
 
+def traded_of(window, costs=COSTS):
+    return traded(window, entries_made(window.prepared, window.decisions, costs), costs).trades
+
+
 def test_trades_are_those_of_the_full_backtest_with_the_rest_silenced(bars):
     made = blind(1)
-    page = make_evidence(bars, made, SPEC, COSTS, ACCOUNT, window=window_of(bars, 800, 2_500), resampling=QUICK)
+    page = make_evidence(bars, made, SPEC, COSTS, ACCOUNT, window=window_of(bars, 800, 2_500), judging=QUICK)
     side = made.side.copy()
     side[:800] = 0
     side[2_500:] = 0
     whole = run_backtest(bars, Decisions(side), SPEC, COSTS, ACCOUNT)
-    pd.testing.assert_frame_equal(page.trades, whole.trades, check_exact=True)
+    same = ["decision_bar", "entry_bar", "exit_bar", "entry_time", "exit_time", "side", "entry_price", "exit_price", "reason"]
+    pd.testing.assert_frame_equal(page.trades[same], whole.trades[same], check_exact=True)
+    np.testing.assert_allclose(page.trades["net_r"], whole.trades["net_r"], rtol=1e-9)
     assert page.window["bars"] == 1_700
-    assert page.strategy.trades == len(whole.trades)
-    assert page.strategy.return_pct.value == pytest.approx(100 * (whole.equity[-1] / ACCOUNT.balance - 1))
+    assert page.strategy.trades == page.profile_account.figures.trades == len(whole.trades)
+    assert page.profile_account.figures.return_pct.value == pytest.approx(100 * (whole.equity[-1] / ACCOUNT.balance - 1))
+
+
+ACCOUNTS = [
+    replace(ACCOUNT, risk_pct=3.0, max_total_drawdown_pct=20.0),  # halts early
+    replace(ACCOUNT, balance=50.0, risk_pct=0.1, min_lot=1.0),  # cannot afford a lot
+    replace(ACCOUNT, risk_pct=3.0, weekly_pause_pct=2.0),
+    replace(ACCOUNT, risk_pct=60.0, leverage=1_000.0, margin_call_pct=0.0),  # ruined
+]
+
+
+@pytest.mark.parametrize("account", ACCOUNTS)
+def test_no_account_changes_the_claim(bars, account):
+    made = blind(3, share=0.3)
+    first, other = (make_evidence(bars, made, SPEC, COSTS, one, judging=QUICK) for one in (ACCOUNT, account))
+    one, two = strict(first), strict(other)
+    assert one.pop("profile_account") != two.pop("profile_account")
+    assert one == two
+    assert other.profile_account.figures.trades < first.strategy.trades
+
+
+def test_how_much_the_account_risks_changes_nothing_of_the_claim(bars):
+    made = blind(3, share=0.3)
+    sized = replace(made, multiplier=np.where(made.side > 0, 0.1, 1.2))
+    one, two = (make_evidence(bars, made, SPEC, COSTS, ACCOUNT, on_account=on, judging=QUICK) for on in (None, sized))
+    assert one.sentence == two.sentence
+    assert one.strategy == two.strategy
+    assert one.profile_account.figures.net_pnl != two.profile_account.figures.net_pnl
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_one_page_rests_on_one_number_of_trades(bars, seed):
+    page = make_evidence(bars, blind(seed, share=0.4), SPEC, COSTS, ACCOUNTS[0], judging=QUICK)
+    n = page.strategy.trades
+    ties = page.tie_bounds
+    counts = [page.random_entries.trades, page.break_even_spread.n, ties.win_rate_sl_first.n, ties.win_rate_tp_first.n, len(page.trades)]
+    counts += [point.trades for point in page.cost_curve] + [rival.trades for rival in page.baselines.values()]
+    assert set(counts) == {n}
+    assert f"On {n:,} trades" in page.sentence
+    assert page.verdict.checks["trades"].value == n
+    assert page.random_entries.expectancy_net_r.observed == pytest.approx(page.strategy.expectancy_net_r.value, abs=1e-12)
+    assert ties.expectancy_net_r_sl_first.value == pytest.approx(page.strategy.expectancy_net_r.value, abs=1e-12)
+    assert f"{n:,} were judged" in page.profile_account.sentence
 
 
 def test_window_is_half_open_in_decision_time_and_takes_datetimes(bars):
@@ -72,29 +113,30 @@ def test_window_is_half_open_in_decision_time_and_takes_datetimes(bars):
     side[1_000] = 1
     at = int(epoch_seconds(bars.index)[1_000]) + 900
     for window, trades in (((at, at + 1), 1), ((at - 900, at), 0), ((at + 1, at + 901), 0)):
-        assert make_evidence(bars, Decisions(side), SPEC, window=window, resampling=QUICK).strategy.trades == trades
+        assert make_evidence(bars, Decisions(side), SPEC, window=window, judging=QUICK).strategy.trades == trades
     moments = tuple(datetime.fromtimestamp(second, UTC) for second in (at, at + 1))
-    assert make_evidence(bars, Decisions(side), SPEC, window=moments, resampling=QUICK).strategy.trades == 1
+    assert make_evidence(bars, Decisions(side), SPEC, window=moments, judging=QUICK).strategy.trades == 1
 
 
 def test_figures_agree_with_a_slow_reference(bars):
-    page = make_evidence(bars, blind(2), SPEC, COSTS, ACCOUNT, resampling=QUICK)
-    trades, found = page.trades, page.strategy
-    gains, losses = trades["pnl"][trades["pnl"] > 0].sum(), -trades["pnl"][trades["pnl"] < 0].sum()
-    assert found.win_rate.value == pytest.approx((trades["net_r"] > 0).mean())
-    assert found.profit_factor.value == pytest.approx(gains / losses)
-    assert found.expectancy_net_r.value == pytest.approx(trades["net_r"].mean())
-    assert found.cost_r.value == pytest.approx((trades["gross_r"] - trades["net_r"]).mean())
-    assert found.net_pnl.value == pytest.approx(trades["pnl"].sum())
+    page = make_evidence(bars, blind(2), SPEC, COSTS, ACCOUNT, judging=QUICK)
+    trades, found, account = page.trades, page.strategy, page.profile_account.figures
+    r = trades["net_r"]
+    assert found.win_rate.value == pytest.approx((r > 0).mean())
+    assert found.profit_factor_r.value == pytest.approx(r[r > 0].sum() / -r[r < 0].sum())
+    assert found.expectancy_net_r.value == pytest.approx(r.mean())
+    assert found.total_r.value == pytest.approx(r.sum())
+    assert found.cost_r.value == pytest.approx((trades["gross_r"] - r).mean())
     whole = run_backtest(bars, blind(2), SPEC, COSTS, ACCOUNT)
-    peak, deepest = ACCOUNT.balance, 0.0
-    for value in whole.equity:
-        peak = max(peak, value)
-        deepest = max(deepest, 100 * (1 - value / peak))
-    assert found.max_drawdown_equity_pct.value == pytest.approx(deepest)
-    rated = found.win_rate.value * found.profit_factor.value / math.sqrt(max(deepest / 100, 0.01))
-    assert found.score.value == pytest.approx(rated)
-    assert found.score_inputs["formula"] == "wr_pf_sqrt_dd"
+    pnl, deepest = whole.trades["pnl"], _deepest(whole.equity, ACCOUNT.balance)
+    assert account.profit_factor.value == pytest.approx(pnl[pnl > 0].sum() / -pnl[pnl < 0].sum())
+    assert account.net_pnl.value == pytest.approx(pnl.sum())
+    assert account.max_drawdown_equity_pct.value == pytest.approx(100 * deepest)
+    assert account.score.value == pytest.approx(found.win_rate.value * account.profit_factor.value / math.sqrt(max(deepest, 0.01)))
+    assert account.score_inputs["formula"] == "wr_pf_sqrt_dd"
+    fixed = run_backtest(bars, blind(2), SPEC, COSTS, EVIDENCE_ACCOUNT)
+    worth = (fixed.equity - EVIDENCE_ACCOUNT.balance) / (EVIDENCE_ACCOUNT.balance * EVIDENCE_ACCOUNT.risk_pct / 100)
+    assert found.max_drawdown_r.value == pytest.approx((np.maximum.accumulate(np.maximum(worth, 0)) - worth).max(), abs=1e-2)
     held = np.zeros(N, bool)
     for trade in trades.itertuples():
         held[trade.entry_bar : trade.exit_bar + 1] = True
@@ -102,80 +144,117 @@ def test_figures_agree_with_a_slow_reference(bars):
     assert found.exposure.value == pytest.approx(held.mean(), abs=0.02)  # a bar that ends one trade and begins the next counts twice
 
 
+def _deepest(equity, start):
+    peak, deepest = start, 0.0
+    for value in equity:
+        peak = max(peak, value)
+        deepest = max(deepest, 1 - value / peak)
+    return deepest
+
+
 @pytest.mark.parametrize("seed", range(6))
-def test_the_curve_drawn_reaches_the_stated_figures(bars, seed):
+def test_the_curves_drawn_reach_the_stated_figures(bars, seed):
     rng = np.random.default_rng(seed)
     account = replace(ACCOUNT, risk_pct=float(rng.uniform(0.05, 3)), max_total_drawdown_pct=float(rng.choice([0, 40])))
     window = window_of(bars, int(rng.integers(0, 1_500)), int(rng.integers(1_600, N)))  # trades run past its end
-    page = make_evidence(bars, blind(seed, share=rng.uniform(0.01, 0.5)), SPEC, COSTS, account, window=window, resampling=QUICK)
+    page = make_evidence(bars, blind(seed, share=rng.uniform(0.01, 0.5)), SPEC, COSTS, account, window=window, judging=QUICK)
     found, curve = page.strategy, page.curve
     assert len(curve["time_utc"]) <= 800
-    assert max(curve["drawdown_pct"]) == pytest.approx(found.max_drawdown_equity_pct.value, abs=1e-4)
-    assert 100 * (curve["equity"][-1] / account.balance - 1) == pytest.approx(found.return_pct.value, abs=0.01)
-    assert {len(values) for values in curve.values()} == {len(curve["time_utc"])}
+    assert max(curve["drawdown_r"]) == pytest.approx(found.max_drawdown_r.value, abs=1e-4)
+    assert curve["worth_r"][-1] == pytest.approx(found.total_r.value, abs=1e-4)
+    money, drawn = page.profile_account.figures, page.profile_account.curve
+    assert max(drawn["drawdown_pct"]) == pytest.approx(money.max_drawdown_equity_pct.value, abs=1e-4)
+    assert 100 * (drawn["equity"][-1] / account.balance - 1) == pytest.approx(money.return_pct.value, abs=0.01)
+    for one in (curve, drawn):
+        assert len({len(values) for values in one.values() if values}) == 1
 
 
-def test_the_picture_and_the_table_of_assumptions_show_the_stated_figures(bars):
+def test_the_pictures_and_the_table_of_assumptions_show_the_stated_figures(bars):
     account = replace(ACCOUNT, risk_pct=1.5)
-    evidence = make_evidence(bars, blind(3, share=0.3), SPEC, COSTS, account, resampling=QUICK)
+    evidence = make_evidence(bars, blind(3, share=0.3), SPEC, COSTS, account, judging=QUICK)
     pages = Pages(stored=None, evidence=evidence)
-    stated = evidence.strategy.max_drawdown_equity_pct.value
+    stated = evidence.strategy.max_drawdown_r.value
     assert -min(pages.equity().data[-1].y) == pytest.approx(stated, abs=1e-4)
-    assert f"deepest drawdown {stated:.1f} %" in pages.equity().layout.title.subtitle.text
+    assert f"deepest drawdown {stated:.1f} R" in pages.equity().layout.title.subtitle.text
+    stated = evidence.profile_account.figures.max_drawdown_equity_pct.value
+    assert -min(pages.account_equity().data[-1].y) == pytest.approx(stated, abs=1e-4)
+    assert f"deepest drawdown {stated:.1f} %" in pages.account_equity().layout.title.subtitle.text
     rows = pages.assumptions_table()["value"]
     assert rows["break-even spread, price units"] in ("none", f"{evidence.break_even_spread.value or 0:.3g}")
     assert rows["win rate, where it counts as target"] == f"{evidence.tie_bounds.win_rate_tp_first.value:.3g}"
+    printed = dict(pages.trade_rows())
+    assert printed["trades"] == f"{evidence.strategy.trades:,}"
+    assert printed["trades that the account made"] == f"{evidence.profile_account.figures.trades:,}"
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 5])
 def test_few_trades_give_a_page(bars, count):
     side = np.zeros(N, np.int8)
     side[500 : 500 + 100 * count : 100] = 1
-    page = make_evidence(bars, Decisions(side), SPEC, COSTS, ACCOUNT, resampling=QUICK)
+    page = make_evidence(bars, Decisions(side), SPEC, COSTS, ACCOUNT, judging=QUICK)
     assert page.strategy.trades == count
     assert not page.is_skill_found
     written = strict(page)
     assert (written["strategy"]["win_rate"]["value"] is None) == (count == 0)
-    assert "nothing to judge" in page.sentence if count == 0 else "Too few" in page.sentence
+    assert "no trade was made, 30 are needed" in page.sentence if count == 0 else f"{count} trade" in page.sentence
 
 
 def test_short_window_has_no_null_and_says_so(bars):
-    page = make_evidence(bars, blind(3, share=0.9), SPEC, COSTS, ACCOUNT, window=window_of(bars, 1_000, 1_150), resampling=QUICK)
+    page = make_evidence(bars, blind(3, share=0.9), SPEC, COSTS, ACCOUNT, window=window_of(bars, 1_000, 1_150), judging=QUICK)
     assert page.random_entries.runs == 0
-    assert "shifts" in page.random_entries.reason
+    assert "leave no room to rotate" in page.random_entries.reason
+    assert "no random entries to compare with" in page.sentence
     assert not page.is_skill_found
     assert page.curve["null_low"] == []
     strict(page)
 
 
 def test_one_bar_and_a_ruined_account(bars):
-    page = make_evidence(bars.iloc[:30], Decisions(np.ones(30, np.int8)), SPEC, window=window_of(bars, 20, 21), resampling=QUICK)
+    page = make_evidence(bars.iloc[:30], Decisions(np.ones(30, np.int8)), SPEC, window=window_of(bars, 20, 21), judging=QUICK)
     assert page.window["bars"] == 1
     strict(page)
     ruin = AccountSpec(balance=500, risk_pct=60, leverage=1000, margin_call_pct=0)
-    ruined = make_evidence(bars, Decisions(np.ones(N, np.int8)), SPEC, CostSpec(spread=400), ruin, resampling=QUICK)
-    assert ruined.strategy.return_pct.value < -50
+    ruined = make_evidence(bars, Decisions(np.ones(N, np.int8)), SPEC, CostSpec(spread=400), ruin, judging=QUICK)
+    assert ruined.profile_account.figures.return_pct.value < -50
+    assert ruined.profile_account.figures.var_95_daily_pct.reason
     strict(ruined)
 
 
-def test_a_halt_is_given_as_a_time(bars):
+def test_the_account_says_first_on_which_day_it_halted_and_what_that_skipped(bars):
     tight = replace(ACCOUNT, risk_pct=3, max_total_drawdown_pct=10)
-    page = make_evidence(bars, Decisions(np.ones(N, np.int8)), SPEC, COSTS, tight, resampling=QUICK)
-    assert re.fullmatch(r"2024-\d\d-\d\dT\d\d:\d\d:00Z", page.counters["halted_at_utc"])
-    assert page.counters["skipped_halted"] > 0
+    page = make_evidence(bars, Decisions(np.ones(N, np.int8)), SPEC, COSTS, tight, judging=QUICK)
+    account = page.profile_account
+    assert re.fullmatch(r"2024-\d\d-\d\dT\d\d:\d\d:00Z", account.halted_at_utc)
+    skipped, made = account.counters["skipped_halted"], account.figures.trades
+    assert skipped > 0
+    opening = f"Halted on {account.halted_at_utc[:10]} at its 10 % drawdown limit, which skipped {skipped:,} signals: "
+    assert account.sentence.startswith(f"{opening}{made:,} trades were made where {page.strategy.trades:,} were judged.")
 
 
 def test_same_seed_same_json(bars):
-    first, again, other = (make_evidence(bars, blind(4), SPEC, COSTS, ACCOUNT, resampling=replace(QUICK, seed=seed)) for seed in (1, 1, 2))
+    first, again, other = (make_evidence(bars, blind(4), SPEC, COSTS, ACCOUNT, judging=replace(QUICK, seed=seed)) for seed in (1, 1, 2))
     assert json.dumps(first.to_json()) == json.dumps(again.to_json())
     assert json.dumps(first.to_json()) != json.dumps(other.to_json())
 
 
-def test_shifts_keep_clear_of_the_strategy(bars):
-    window = cut_window(bars, blind(6), SPEC, *window_of(bars, 500, 1_500))
-    shifts = allowed_shifts(window)
+def test_shifts_keep_clear_of_the_strategy_and_of_its_look_back():
+    shifts = allowed_shifts(1_000, horizon=48, lookback=300)
     assert shifts.min() == 96
-    assert shifts.max() == 1_000 - 96
+    assert 1_000 - shifts.max() == 96 + 300
+
+
+def test_decisions_that_read_the_past_gain_nothing_from_rotations_that_are_allowed():
+    """Moved back by less than their look-back, decisions carry prices that lie ahead: the reason for the rule."""
+    bars = synthetic_market(N, edge=0.0, seed=3).bars
+    close = bars["close"].to_numpy()
+    past = np.r_[np.zeros(96), close[96:] - close[:-96]]  # the last day's move
+    window = cut_window(bars, Decisions(np.sign(past).astype(np.int8)), SPEC, *window_of(bars, 200, N))
+    entries = entries_made(window.prepared, window.decisions, CostSpec())
+    observed = traded(window, entries, CostSpec())
+    kept, _ = random_entries(window, entries, observed, CostSpec(), lookback=96, curves=0)
+    back = {"start": window.first, "stop": window.last}
+    knowing = rotate(window.prepared, entries, window.width - np.arange(48, 60), CostSpec(), **back)  # 48 to 59 bars back
+    assert knowing.expectancy.mean() > kept.expectancy_net_r.high + 0.02
 
 
 def test_band_counts_itself():
@@ -192,7 +271,8 @@ def test_p_value_is_uniform_without_skill():
     for k in range(40):
         bars = synthetic_market(1_200, edge=0.0, seed=100 + k).bars
         window = cut_window(bars, blind(k, 1_200, share=0.05), SPEC, *window_of(bars, 100, 1_200))
-        null, _ = random_entries(window, backtest_window(window, COSTS, ACCOUNT), runs=39, seed=k)
+        entries = entries_made(window.prepared, window.decisions, COSTS)
+        null, _ = random_entries(window, entries, traded(window, entries, COSTS), COSTS, lookback=0, curves=0)
         values.append(null.expectancy_net_r.p_value)
     values = np.sort(values)
     gap = np.abs(values - np.arange(1, 41) / 40).max()
@@ -209,9 +289,9 @@ def test_a_clear_edge_is_claimed_and_none_is_not():
 
     for edge, found in ((0.5, True), (0.0, False)):
         bars = synthetic_market(N, edge=edge, seed=5).bars
-        page = make_evidence(bars, read(bars), SPEC, COSTS, ACCOUNT, resampling=replace(QUICK, bootstrap_draws=400))
+        page = make_evidence(bars, read(bars), SPEC, COSTS, ACCOUNT, judging=replace(QUICK, bootstrap_draws=400))
         assert page.is_skill_found == found
-        assert page.sentence.startswith("On " if found else "No skill was found")
+        assert page.sentence.startswith("Gate passed" if found else "Gate refused")
 
 
 def test_a_rising_market_is_not_skill(bars):
@@ -222,11 +302,13 @@ def test_a_rising_market_is_not_skill(bars):
     rising["low"] = rising[["open", "low", "close"]].min(axis=1)
     rising["high"] = rising[["open", "high", "close"]].max(axis=1)
     long_only = Decisions((np.random.default_rng(8).random(N) < 0.15).astype(np.int8))
-    page = make_evidence(rising, long_only, SPEC, CostSpec(), ACCOUNT, resampling=replace(QUICK, bootstrap_draws=400))
+    page = make_evidence(rising, long_only, SPEC, CostSpec(), ACCOUNT, judging=replace(QUICK, bootstrap_draws=400))
     assert page.strategy.expectancy_net_r.low > 0
     assert page.baselines["always_long"].expectancy_net_r.value > 0
     assert not page.is_skill_found
-    assert page.sentence.startswith("No skill was found: on ")
+    assert page.verdict.checks["expectancy_lower_bound_r"].passed  # the bound alone would credit it
+    assert not page.verdict.checks["rotation_p"].passed
+    assert page.sentence.startswith("Gate refused")
 
 
 def test_cost_curve_falls_and_breaks_even_where_it_says(bars):
@@ -235,14 +317,14 @@ def test_cost_curve_falls_and_breaks_even_where_it_says(bars):
     side = np.where(winners.truth == 1, 1, np.where(winners.truth == 0, -1, 0))
     side = np.where(np.random.default_rng(1).random(N) < 0.4, side, -side).astype(np.int8)  # wins about half of its trades
     window = cut_window(bars, Decisions(side), SPEC, *window)
-    points, even = cost_curve(window, COSTS, ACCOUNT, seed=1, draws=50)
+    entries = entries_made(window.prepared, window.decisions, COSTS)
+    points, even = cost_curve(window, entries, COSTS, seed=1, draws=50)
     worth = [point.expectancy_net_r.value for point in points]
     assert worth == sorted(worth, reverse=True)
     assert [point.spread for point in points] == [0.0, 16.95, 33.9, 16.95 * 3]
     if even.value is not None:
-        at_even = backtest_window(window, replace(COSTS, spread=even.value), ACCOUNT).trades["net_r"].mean()
-        assert abs(at_even) < 0.06
-    free, none = cost_curve(window, CostSpec(), ACCOUNT, seed=1, draws=50)
+        assert abs(traded(window, entries, replace(COSTS, spread=even.value)).trades["net_r"].mean()) < 0.06
+    free, none = cost_curve(window, entries, CostSpec(), seed=1, draws=50)
     assert len({point.expectancy_net_r.value for point in free}) == 1
     assert none.value is None or none.value > 0
 
@@ -253,20 +335,16 @@ def test_ties_stand_on_the_right_side_and_ambiguous_trades_are_those_that_flip(b
     every = np.arange(N) % 7 == 0  # loud bars that span both barriers
     wide["high"] = np.where(every, middle + 3 * (wide["high"] - middle), wide["high"])
     wide["low"] = np.where(every, middle - 3 * (middle - wide["low"]), wide["low"])
-    page = make_evidence(wide, blind(9), SPEC, COSTS, ACCOUNT, resampling=QUICK)
+    page = make_evidence(wide, blind(9), SPEC, COSTS, ACCOUNT, judging=QUICK)
     ties = page.tie_bounds
     assert ties.win_rate_sl_first.value < ties.win_rate_tp_first.value
     assert ties.override == {"tie": "tp_first", "contract_tie": "sl_first", "label_spec_hash": SPEC.hash}
     assert ties.win_rate_sl_first.value == page.strategy.win_rate.value
     window = cut_window(wide, blind(9), SPEC, *window_of(wide, 100, N))
-    low = backtest_window(window, COSTS, ACCOUNT).trades.set_index("decision_bar")
-    high = backtest_window(
-        replace(window, prepared=cut_window(wide, blind(9), replace(SPEC, tie="tp_first"), *window_of(wide, 100, N)).prepared),
-        COSTS,
-        ACCOUNT,
-    )
-    common = low.index.intersection(high.trades["decision_bar"])
-    flips = (low.loc[common, "reason"] != high.trades.set_index("decision_bar").loc[common, "reason"]).to_numpy()
+    low = traded_of(window).set_index("decision_bar")
+    high = traded_of(cut_window(wide, blind(9), replace(SPEC, tie="tp_first"), *window_of(wide, 100, N)))
+    common = low.index.intersection(high["decision_bar"])
+    flips = (low.loc[common, "reason"] != high.set_index("decision_bar").loc[common, "reason"]).to_numpy()
     unclear = ambiguous_trades(window, low.loc[common].reset_index(), COSTS.spread)
     assert flips.any()
     assert (flips == unclear).all()
@@ -274,10 +352,10 @@ def test_ties_stand_on_the_right_side_and_ambiguous_trades_are_those_that_flip(b
 
 def test_shorts_meet_their_label_without_a_spread(bars):
     window = cut_window(bars, blind(10), SPEC, *window_of(bars, 100, N))
-    assert short_label_mismatch(backtest_window(window, CostSpec(), ACCOUNT).trades).value == 0.0
-    dear = short_label_mismatch(backtest_window(window, CostSpec(spread=80), ACCOUNT).trades)
-    assert dear.value > 0
-    assert short_label_mismatch(backtest_window(window, COSTS, ACCOUNT, constant_decisions(window, 1)).trades).value is None
+    assert short_label_mismatch(traded_of(window, CostSpec())).value == 0.0
+    assert short_label_mismatch(traded_of(window, CostSpec(spread=80))).value > 0
+    longs = entries_made(window.prepared, window.decisions, COSTS).on_side(1)
+    assert short_label_mismatch(traded(window, longs, COSTS).trades).value is None
 
 
 @pytest.mark.parametrize(
@@ -305,10 +383,9 @@ def test_holidays_shorten_the_year():
 def test_no_losing_trade_is_a_stated_convention():
     trades = pd.DataFrame({"entry_bar": [1, 200], "exit_bar": [3, 203], "gross_r": [1.0, 1.0], "net_r": [0.9, 0.9], "pnl": [9.0, 9.0]})
     time_s = 1_704_067_200 + 900 * np.arange(300)
-    curve = np.linspace(1_000, 1_018, 300)
-    found = trade_figures(Run(trades, time_s[[1, 200]], time_s, curve, curve, 1_000.0, 300), seed=1)
-    assert found.profit_factor.value == 10.0
-    assert "counts as 10" in found.profit_factor.reason
+    found = trade_figures(Run(trades, time_s[[1, 200]], time_s, np.linspace(0, 1.8, 300), 300), seed=1)
+    assert found.profit_factor_r.value == 10.0
+    assert "counts as 10" in found.profit_factor_r.reason
     assert found.longest_losing_run.value == 0
 
 
@@ -325,7 +402,7 @@ def test_every_figure_carries_its_n_and_a_reason_when_empty(bars):
                 yield from walk(item)
 
     for made in (blind(11), Decisions(np.zeros(N, np.int8))):
-        found = list(walk(strict(make_evidence(bars, made, SPEC, COSTS, ACCOUNT, resampling=QUICK))))
+        found = list(walk(strict(make_evidence(bars, made, SPEC, COSTS, ACCOUNT, judging=QUICK))))
         assert len(found) > 60
         for entry in found:
             assert isinstance(entry["n"], int)
@@ -340,67 +417,70 @@ def test_figure_refuses_what_is_not_finite():
 
 @pytest.mark.contract
 def test_the_report_has_these_keys_and_the_tables_name_them(bars):
-    written = strict(make_evidence(bars, blind(12), SPEC, COSTS, ACCOUNT, resampling=QUICK))
+    written = strict(make_evidence(bars, blind(12), SPEC, COSTS, ACCOUNT, judging=QUICK))
     assert list(written) == [
-        *("schema", "kind", "sentence", "is_skill_found", "window", "label_spec", "label_spec_hash", "costs", "account", "seed"),
+        *("schema", "kind", "sentence", "is_skill_found", "verdict", "window", "label_spec", "label_spec_hash", "costs", "seed"),
         *("strategy", "random_entries", "baselines", "cost_curve", "break_even_spread", "tie_bounds", "shorts_off_label_share"),
-        *("counters", "curve"),
+        *("curve", "profile_account"),
     ]
     assert list(written["strategy"]) == [
-        *("trades", "win_rate", "profit_factor", "profit_factor_r", "net_pnl", "return_pct", "max_drawdown_equity_pct"),
-        *("max_drawdown_balance_pct", "sharpe", "sortino", "var_95_daily_pct", "cvar_95_daily_pct", "var_95_trade_r"),
-        *("cvar_95_trade_r", "expectancy_gross_r", "expectancy_net_r", "cost_r", "exposure", "longest_losing_run", "score"),
-        *("score_inputs", "periods_per_year"),
+        *("trades", "win_rate", "expectancy_net_r", "expectancy_gross_r", "cost_r", "profit_factor_r", "total_r", "max_drawdown_r"),
+        *("sharpe", "sortino", "var_95_daily_r", "cvar_95_daily_r", "var_95_trade_r", "cvar_95_trade_r", "exposure"),
+        *("longest_losing_run", "periods_per_year"),
     ]
+    assert list(written["profile_account"]) == ["sentence", "account", "halted_at_utc", "figures", "counters", "curve"]
+    assert list(written["profile_account"]["figures"]) == [
+        *("trades", "net_pnl", "return_pct", "profit_factor", "max_drawdown_equity_pct", "max_drawdown_balance_pct"),
+        *("var_95_daily_pct", "cvar_95_daily_pct", "score", "score_inputs"),
+    ]
+    assert not set(written["strategy"]) & set(written["profile_account"]["figures"]) - {"trades"}  # one number per quantity
     assert list(written["baselines"]) == ["always_long", "always_short"]
     assert [point["multiple"] for point in written["cost_curve"]] == [0.0, 1.0, 2.0, 3.0]
-    assert (written["schema"], written["kind"]) == (1, "backtest_report")
+    assert (written["schema"], written["kind"]) == (2, "backtest_report")
     tables = json_schema_tables()
     for key in (*written, *written["strategy"], *written["random_entries"], *written["tie_bounds"], *written["cost_curve"][0]):
         assert f"| `{key}` |" in tables
-    assert schema_table(TradeFigures).count("\n") == len(fields(TradeFigures)) + 1
+    for record in (TradeFigures, AccountFigures):
+        assert schema_table(record).count("\n") == len(fields(record)) + 1
     assert "| `trades` |" not in schema_table(Evidence)
 
 
-def test_sentences():
-    none = Band(None, None, None, None, 0, 0, None, "no trade")
-    empty = trade_figures(_empty_run(), seed=1)
-    assert claim(empty, none) == "No trade was made in the window: there is nothing to judge."
-
-
-def test_a_page_without_trades_says_what_became_of_the_decisions(bars):
+def test_an_account_without_trades_says_what_became_of_the_signals(bars):
     made = blind(11)
-    wanted = f"Decisions to trade: {int((made.side != 0).sum()):,}"
     for account, why in ((replace(ACCOUNT, balance=0.01), "below the smallest lot"), (replace(ACCOUNT, leverage=1e-6), "leverage allows")):
+        page = make_evidence(bars, made, SPEC, COSTS, account, judging=QUICK)
         assert re.search(
-            rf"nothing to judge\. {wanted} \(.*{why}", make_evidence(bars, made, SPEC, COSTS, account, resampling=QUICK).sentence
+            rf"Never halted: 0 trades were made where [\d,]+ were judged \(.* signals .*{why}\)", page.profile_account.sentence
         )
-    nothing = make_evidence(bars, Decisions(np.zeros(N, np.int8)), SPEC, COSTS, ACCOUNT, resampling=QUICK).sentence
-    assert nothing.endswith("nothing to judge. Decisions to trade: 0.")
+    nothing = make_evidence(bars, Decisions(np.zeros(N, np.int8)), SPEC, COSTS, ACCOUNT, judging=QUICK)
+    assert nothing.sentence == "Gate refused at 1 %: no trade was made, 30 are needed."
+    assert not nothing.is_skill_found
 
 
-def _empty_run():
-    frame = pd.DataFrame({name: np.empty(0) for name in ("entry_bar", "exit_bar", "gross_r", "net_r", "pnl")})
-    return Run(frame, np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0), np.empty(0), 1_000.0, 0)
+def test_what_is_asked_comes_from_outside(bars):
+    page = make_evidence(bars, blind(2), SPEC, COSTS, ACCOUNT, judging=replace(QUICK, terms=Terms(number=3, objections=("a leak",))))
+    assert "a leak" in page.sentence
+    assert "look 3" in page.sentence
+    assert page.verdict.level == 0.01 / 3
 
 
 def test_refusals(bars):
     made = blind(13)
     for window in ((5, 5), (10, 20)):
         with pytest.raises(UsageError, match="window"):
-            make_evidence(bars, made, SPEC, window=window, resampling=QUICK)
+            make_evidence(bars, made, SPEC, window=window, judging=QUICK)
     with pytest.raises(UsageError):
-        make_evidence(bars.iloc[:10], made, SPEC, resampling=QUICK)
+        make_evidence(bars.iloc[:10], made, SPEC, judging=QUICK)
     with pytest.raises(UsageError, match="bars"):
-        make_evidence(bars.iloc[:0], Decisions(np.zeros(0, np.int8)), SPEC, resampling=QUICK)
+        make_evidence(bars.iloc[:0], Decisions(np.zeros(0, np.int8)), SPEC, judging=QUICK)
 
 
 def test_a_window_is_as_wide_as_its_trades_need(bars):
     side = np.zeros(N, np.int8)
     side[1_199] = 1
     window = cut_window(bars, Decisions(side), SPEC, *window_of(bars, 1_000, 1_200))
-    result = backtest_window(window, COSTS, ACCOUNT)
-    run = run_of_window(window, result)
-    assert len(result.trades) == 1
-    assert run.equity[-1] == result.balance[-1]
+    placed = traded(window, entries_made(window.prepared, window.decisions, COSTS), COSTS)
+    run = run_of(window, placed)
+    assert len(placed.trades) == 1
+    assert run.worth_r[-1] == placed.trades["net_r"].item() != run.worth_r[0]
     assert run.time_s[0] == epoch_seconds(bars.index)[1_000]

@@ -110,7 +110,7 @@ import importlib, pkgutil, trademl
 from numba.core.dispatcher import Dispatcher
 strangers, seen = [], 0
 for found in pkgutil.walk_packages(trademl.__path__, "trademl."):
-    if found.name.split(".")[1] not in ("data", "validate", "learn", "market", "risk", "evidence"):
+    if found.name.split(".")[1] not in ("data", "validate", "learn", "market", "risk", "trades", "evidence"):
         continue
     module = importlib.import_module(found.name)
     for name, kernel in vars(module).items():
@@ -154,6 +154,7 @@ print(took, after == before[1:], sorted(set(sys.modules) - before[0]))
         "trademl.market.decision",
         "trademl.market.open_trade",
         "trademl.risk.state",
+        "trademl.trades.features",
         "trademl.bot.records",
         "trademl.bot.policy",
         "trademl.bot",

@@ -1,10 +1,12 @@
 """What `retrain`, `tune` and `backtest` ask of their files: whose bars, on which clock, and the calendar's own."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 import pytest
 from bars_files import kinds, lines, market, write
+from small_run import SMALL
 
 from trademl.clock import iso_z
 from trademl.commands.market import ReplayFlags, run_backtest
@@ -15,6 +17,8 @@ from trademl.data.synthetic import synthetic_market
 from trademl.errors import BadDataError, UsageError
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import MarketFlags
+from trademl.pipeline.market.inputs import UNKNOWN_SYMBOL
+from trademl.pipeline.market.manifest import _data
 from trademl.settings import load_settings
 
 
@@ -60,6 +64,18 @@ class TestWhoseBars:
         assert inputs.symbol == ""
         assert "symbol unknown" in kinds(inputs)["symbol"].message
         assert inputs.overview().found["read as"] == "BTCUSD, 15min: the bars do not say whose they are"
+        assert inputs.said_symbol == UNKNOWN_SYMBOL == "unknown"
+
+    def test_it_is_said_and_recorded_that_nobody_says_whose_bars_they_are(self, small_run, tmp_path, monkeypatch):
+        monkeypatch.chdir(tmp_path)
+        bars = str(write(tmp_path / "a.csv", lines(market(6_000))))
+        asked = MarketFlags(bars=bars, no_news=True, models_dir=str(small_run.choice.models_dir))
+        sentence = "symbol unknown: the bars do not say whose they are, and were taken for SYNTH; "
+        sentence += "`trademl data import --symbol SYNTH` records it"
+        summary = run_backtest(SMALL, asked, ReplayFlags(in_sample=True), chart=False)
+        assert summary["unknown_symbol"] == sentence
+        assert run_backtest(SMALL, replace(asked, symbol="SYNTH"), ReplayFlags(in_sample=True), chart=False)["unknown_symbol"] is None
+        assert _data(replace(small_run.inputs, symbol=""))["symbol"] == "unknown"
 
     def test_a_tether_pair_passes_for_the_dollar_pair(self, load, tmp_path):
         rows = [f"{row},{'symbol' if i == 0 else 'BTCUSDT'}" for i, row in enumerate(lines(market()))]

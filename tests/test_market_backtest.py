@@ -10,11 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trademl.errors import BadDataError, UsageError
-from trademl.market.backtest import Decisions, prepare, run_backtest, turned_runs
+from trademl.market.backtest import Decisions, prepare, run_backtest
 from trademl.market.labeling import label_bars
 from trademl.market.specs import AccountSpec, CostSpec, ExitReason, LabelSpec
 from trademl.risk.trades import TradeSequence
-from trademl.validate.bootstrap import profit_factor_of
 
 QUIET = (1000.0, 1005.0, 995.0, 1000.0)  # 14 of these: ATR 10, so the stop is 8 away and the target 15
 COSTS = CostSpec(spread=2, slippage=0.5, commission=3)
@@ -408,47 +407,3 @@ def test_without_costs_a_trade_is_its_label(case):
         assert one.reason == one.label_reason == side.reason[one.decision_bar]
         assert one.gross_r == pytest.approx(side.r[one.decision_bar], abs=1e-9) == pytest.approx(one.net_r, abs=1e-9)
         assert one.exit_bar == side.exit_bar[one.decision_bar]
-
-
-# ------------------------------------------------------------------------------------------------ turned runs
-
-
-@settings(max_examples=100, deadline=None)
-@given(cases(), st.data())
-def test_turned_runs_are_runs_of_the_turned_decisions(case, data):
-    bars, decisions, spec, costs, account = case
-    n = len(bars)
-    start = data.draw(st.integers(0, n - 1))
-    stop = data.draw(st.integers(start + 1, n))
-    shifts = np.array([*data.draw(st.lists(st.integers(-200, 200), min_size=1, max_size=4)), 0])
-    prepared, points = prepare(bars, spec), np.arange(0, n, 5)
-    turned = turned_runs(prepared, decisions, shifts, costs, account, start=start, stop=stop, points=points)
-    for run, shift in enumerate(shifts):
-        side, leave, multiplier = np.zeros(n, np.int8), np.full(n, -1), np.ones(n)
-        for t in range(start, stop):
-            to = start + (t - start + shift) % (stop - start)
-            side[to] = decisions.side[t]
-            if decisions.exit_bar is not None and decisions.exit_bar[t] >= 0:
-                leave[to] = to + decisions.exit_bar[t] - t
-            if decisions.multiplier is not None:
-                multiplier[to] = decisions.multiplier[t]
-        alone = run_backtest(prepared, Decisions(side, leave, multiplier), spec, costs, account)
-        r, pnl = alone.trades.net_r.to_numpy(), alone.trades.pnl.to_numpy()
-        assert turned.trades[run] == len(r)
-        np.testing.assert_array_equal(turned.equity[run], alone.equity[points])
-        assert turned.return_pct[run] == 100 * (alone.equity[-1] / account.balance - 1)
-        factors = [float(profit_factor_of(x[x > 0].sum(), -x[x < 0].sum())) for x in (pnl, r)]
-        expected = (r.mean(), (r > 0).mean(), *factors) if len(r) else (np.nan,) * 4
-        got = (turned.expectancy[run], turned.win_rate[run], turned.profit_factor[run], turned.profit_factor_r[run])
-        np.testing.assert_allclose(got, expected, rtol=1e-9, atol=1e-12)
-
-
-def test_turned_runs_refuse_what_makes_no_sense():
-    prepared = prepare(SMALL)
-    for more in ({"start": 5, "stop": 5}, {"stop": 17}, {"start": -1}):
-        with pytest.raises(UsageError, match="window"):
-            turned_runs(prepared, decide_at(16), [1], COSTS, **more)
-    with pytest.raises(UsageError, match="shifts"):
-        turned_runs(prepared, decide_at(16), [0.5], COSTS)
-    with pytest.raises(UsageError, match="points"):
-        turned_runs(prepared, decide_at(16), [1], COSTS, points=[16])

@@ -20,6 +20,7 @@ from trademl.market.walkforward import unwatched
 from trademl.market.warmstart import COLD, Choice, Start, Terms, parameters_of, read_signal, unlike, why_not_warm
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.market import Conditions
+from trademl.pipeline.market.alarms import answers
 from trademl.pipeline.market.parent import read_parent, terms_of
 from trademl.pipeline.stored import Stored
 from trademl.settings import load_settings
@@ -135,6 +136,43 @@ def test_continued_on_its_own_past_a_model_still_knows_what_its_parent_saw():
         inherited.check(int(end_s[2_050]), 48 * 900)
 
 
+# ---------------------------------------------------------------- the choice
+
+
+def probabilities(y, sharpness):
+    """(n, 3) that give the true class this much more than a third, row by row."""
+    p = np.full((len(y), 3), (1 - (1 / 3 + sharpness)[:, None]) / 2)
+    p[np.arange(len(y)), y] = 1 / 3 + sharpness
+    return p
+
+
+@pytest.mark.parametrize(
+    ("shift", "warm", "said"),
+    [
+        (0.02, True, r"^warm: log loss on select 0\.\d+ warm, 0\.\d+ cold \(difference -0\.\d+ \[-0\.\d+, -0\.\d+\] at 95 %\)"),
+        (0.001, False, r"^cold: .*\(difference -0\.\d+ \[-0\.\d+, \+0\.\d+\] at 95 %, a tie\)"),
+        (0.0, False, r"^cold: .*\(difference [-+]0\.0000 \[[-+]0\.0000, [-+]0\.0000\] at 95 %, a tie\)"),
+        (-0.02, False, r"^cold: .*\(difference \+0\.\d+ \[\+0\.\d+, \+0\.\d+\] at 95 %\)"),
+    ],
+)
+def test_warm_wins_only_beyond_noise(monkeypatch, shift, warm, said):
+    n, rng = 20 * 96, np.random.default_rng(3)
+    y, noise = rng.integers(0, 3, n), np.repeat(rng.normal(0, 0.02, 20), 96)  # good and bad days for each
+    noise -= noise.mean()
+    rows = SimpleNamespace(labels=SimpleNamespace(label=y, weight=np.ones(n)), time_s=1_704_067_200 + 900 * np.arange(n))
+    windows = SimpleNamespace(rows=lambda _: np.arange(n))
+    cold = SimpleNamespace(model_probabilities=probabilities(y, np.full(n, 0.1)))
+    other = SimpleNamespace(model_probabilities=probabilities(y, 0.1 + shift + (noise if shift else 0 * noise)))
+    monkeypatch.setattr(walkforward, "_blend", lambda *_: SimpleNamespace(probabilities=lambda raw: raw))
+    start = Start(SimpleNamespace(revision="a1b2", generation=0), "may be continued")
+    choice = walkforward.choose_start(rows, windows, cold, other, start, SimpleNamespace(bootstrap_draws=400, seed=7))
+    assert choice.chosen == warm
+    assert re.search(said, choice.sentence()), choice.sentence()
+    on = choice.log_loss["select"]
+    assert choice.gain.point == pytest.approx(on["warm"] - on["cold"], abs=1e-12)
+    assert choice.record()["gain"]["blocks"] == 20
+
+
 # ---------------------------------------------------------------- the pipeline
 
 
@@ -160,12 +198,17 @@ class TestChild:
         assert "no approved revision is active" in record["why"]
         assert family.parent.stored.revision.manifest["parent"] is None
 
+    def test_the_models_that_a_warm_walk_keeps_are_those_that_judged(self, family):
+        judged, final = family.child.judged, family.child.judged.windows.rows("final")
+        np.testing.assert_array_equal(answers(judged, family.child.rows.x[final]), judged.signal.model_probabilities[final])
+
     def test_a_warm_child_names_its_parent_and_what_was_decided(self, family):
         name, manifest = family.parent.stored.revision.name, family.child.stored.revision.manifest
         assert manifest["parent"] == manifest["market"]["warmstart"]["candidate"] == name
         assert manifest["market"]["warmstart"]["start"] == "warm"
         assert manifest["market"]["warmstart"]["generation"] == 1
         assert manifest["market"]["warmstart"]["rounds_added"] == 0
+        assert manifest["market"]["warmstart"]["gain"]["low"] < manifest["market"]["warmstart"]["gain"]["high"]
         assert {w: set(both) for w, both in manifest["market"]["warmstart"]["log_loss"].items()} == {
             w: {"cold", "warm"} for w in ("select", "final")
         }

@@ -1,5 +1,6 @@
 """Which market a command means, what the settings become, and what a whole run on a small market leaves behind."""
 
+import re
 import shutil
 from dataclasses import asdict, fields, replace
 
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 from small_run import SMALL, retrain
 
+from trademl.cli import app
 from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
 from trademl.files import npz_bytes
 from trademl.market.features import FEATURE_NAMES
@@ -55,6 +57,28 @@ class TestWhichMarket:
         with pytest.raises(UsageError, match="--bars"):
             pipeline.choose_market(settings, MarketFlags(**given))
 
+    @pytest.mark.parametrize(
+        ("given", "named"),
+        [
+            ({"tz": "UTC"}, "--tz"),
+            ({"stamp": "close", "strict": True}, "--stamp, --strict"),
+            ({"trust_clock": True}, "--trust-clock"),
+            ({"allow_flat": True, "symbol": "SYNTH"}, "--allow-flat"),
+            ({"news_tz": "UTC"}, "--news-tz"),
+        ],
+    )
+    def test_how_a_file_is_read_says_nothing_without_a_file(self, settings, tmp_path, given, named):
+        with pytest.raises(UsageError, match=f"^{named}: these say how a file is read, .*give --bars FILE"):
+            pipeline.choose_market(settings, MarketFlags(**given))
+        (tmp_path / "datasets").mkdir()
+        (tmp_path / settings.market.bars).touch()  # the file that the settings name is read so
+        if "symbol" not in given and "news_tz" not in given:
+            assert pipeline.choose_market(settings, MarketFlags(no_news=True, **given)).bars == settings.market.bars
+
+    def test_a_clock_for_no_calendar_is_refused(self, settings):
+        with pytest.raises(UsageError, match="--news-tz is the clock of a calendar, and with --no-news none is read"):
+            pipeline.choose_market(settings, MarketFlags(bars="x.csv", no_news=True, news_tz="UTC"))
+
     def test_another_symbol_needs_bars_and_a_section(self, settings):
         with pytest.raises(UsageError, match="XAUUSD"):
             pipeline.choose_market(settings, MarketFlags(symbol="XAUUSD"))
@@ -87,6 +111,19 @@ class TestFlags:
         switches = {"no_news": False, "strict": True, "trust_clock": False, "allow_flat": False}
         assert flags.job_parameters() == {"news": "n.csv"} | switches
 
+    @pytest.mark.parametrize("words", [["retrain"], ["tune", "signal"], ["backtest"]], ids=" ".join)
+    def test_every_command_that_reads_bars_takes_them_all(self, monkeypatch, words):
+        every = MarketFlags("b.csv", "n.csv", True, "XAUUSD", "m", "UTC", "open", True, "UTC", True, True)
+        for name, value in asdict(every).items():
+            words = [*words, f"--{name.replace('_', '-')}", *([] if value is True else [value])]
+
+        def stop(*arguments, **options):
+            raise UsageError(f"flags: {next(a for a in arguments if isinstance(a, MarketFlags))}")
+
+        monkeypatch.setattr(f"trademl.commands.market.run_{words[0]}", stop)
+        with pytest.raises(UsageError, match=re.escape(f"flags: {every}")):
+            app(words, standalone_mode=False)
+
     @pytest.mark.parametrize("job", ["retrain", "tune"])
     def test_every_flag_is_a_parameter_of_the_jobs_that_read_bars(self, job):
         every = {field.name for field in fields(MarketFlags)}
@@ -107,7 +144,7 @@ class TestStored:
         assert (stored.windows, stored.embargo_s) == (case.windows, case.windows.embargo_s)  # rows are not compared
         assert (stored.symbol, stored.line, stored.seed) == (case.symbol, case.choice.line, case.recipe.seed)
         assert (stored.feature_hash, stored.run_id) == (case.feature_hash, small_run.proven.run_id)
-        assert stored.data.rows == len(small_run.inputs.bars)
+        assert (stored.data.rows, stored.data.symbol) == (len(small_run.inputs.bars), "SYNTH")
         assert stored.gate.passed == small_run.finding.verdict.passed
         assert {model.role for model in stored.models} >= {"signal", "position"}
         assert stored.holds("signal.onnx") and not stored.holds("signal")
@@ -172,7 +209,7 @@ class TestRevision:
         days = small_run.evidence.strategy.sharpe.n
         rows = dict(Pages(small_run.stored, small_run.evidence).trade_rows())
         told = "" if days >= FEW_DAYS else " (too few to be believed)"
-        assert days > 1 and f"Sharpe, annualised from {days} daily returns{told}" in rows
+        assert days > 1 and f"Sharpe, annualised from {days} daily results{told}" in rows
         assert rows["trades"] == f"{small_run.evidence.strategy.trades:,}"
 
     def test_a_run_by_hand_moves_no_pointer(self, small_run):

@@ -273,7 +273,8 @@ def test_a_year_of_equity_is_thin_enough():
     n = 35_000
     rng = np.random.default_rng(3)
     equity = 500 + rng.normal(size=n).cumsum()
-    figure = report.equity_and_drawdown(np.arange(n) * 900, equity, band=report.EquityBand(equity - 5, equity + 5, median=equity * 0))
+    band = report.NullBand(equity - 5, equity + 5, median=equity * 0)
+    figure = report.worth_and_drawdown(np.arange(n) * 900, equity, equity.max() - equity, band=band)
     assert all(len(trace.y) <= MAX_POINTS for trace in figure.data)
     assert equity.min() in figure.data[3].y
 
@@ -288,6 +289,12 @@ def test_the_extremes_drawn_are_those_of_the_curve(seed, n, scale):
     assert (line.min(), line.max(), line[-1]) == (equity.min(), equity.max(), equity[-1])
     assert -fall.min() == pytest.approx(deepest, abs=1e-9)
     assert f"deepest drawdown {deepest:.1f} %" in drawn["layout"]["title"]["subtitle"]["text"]
+
+
+def test_what_was_earned_is_drawn_in_r():
+    figure = report.worth_and_drawdown([0, 900, 1800], [0, -2.5, 1], [0, 2.5, 0], trades=3)
+    assert min(figure.data[-1].y) == -2.5
+    assert "3 trades, the same risk on each; deepest drawdown 2.5 R" in text_of(figure)
 
 
 def test_a_thinned_curve_brings_its_drawdown():
@@ -338,6 +345,7 @@ def test_every_figure_says_its_subject_its_n_and_its_units():
         report.label_on_path(bars, report.PathTrade(entry=0, exit=1, entry_price=1, exit_price=2, target=2, stop=0.5, reason="TP")),
         report.windows_timeline({"train": {"start": 0, "end": 86_400}}),
         report.equity_and_drawdown([0, 900], [500, 501]),
+        report.worth_and_drawdown([0, 900], [0, 1.5], [0, 0]),
         report.calibration(bins),
         report.confusion([[10]], ["BUY"]),
         report.feature_coverage(rows, 10),
@@ -352,5 +360,6 @@ def test_every_figure_says_its_subject_its_n_and_its_units():
         assert re.search(r"\d", subtitle)
         assert figure.layout.template.layout.paper_bgcolor == "#ffffff"
     assert figures[3].layout.yaxis.title.text == "equity, USD"
-    assert figures[7].layout.yaxis.title.text == "expectancy, R a trade"
+    assert figures[4].layout.yaxis.title.text == "R earned"
+    assert figures[8].layout.yaxis.title.text == "expectancy, R a trade"
     assert figures[0].layout.yaxis.title.text == "share of labelled bars, %"

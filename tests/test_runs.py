@@ -1,8 +1,10 @@
 """Run folders, events and jobs: what is left behind when a run ends well, badly, or not at all."""
 
+import contextlib
 import io
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -26,15 +28,19 @@ from trademl.runs import (
     RunFolder,
     RunStatus,
     check_parameters,
+    enter_project,
     find_job,
     finish_stale,
     job_parameters,
+    join_run,
     read_events,
     run_job,
     stage_seconds,
     watch,
 )
 from trademl.runs.progress import duration
+from trademl.settings import load_settings
+from trademl.ship.store import Store
 
 pytestmark = pytest.mark.fault
 
@@ -282,15 +288,147 @@ def test_durations_read_as_people_say_them():
     assert [duration(s) for s in (0.4, 42, 190, 7500)] == ["0 s", "42 s", "3 min 10 s", "2 h 05 min"]
 
 
-def test_progress_is_shown_on_a_terminal_and_nowhere_else(tmp_path):
-    class Terminal(io.StringIO):
-        def isatty(self):
-            return True
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
 
-    for stream, shown in ((Terminal(), True), (io.StringIO(), False)):
-        with watch(tmp_path, {"features": 1.0, "fit": 3.0}, stream=stream), Progress(tmp_path).stage("features", total=55) as stage:
-            stage.update(20)
-        assert ("features" in stream.getvalue()) == shown
+
+def watched(folder, stream, **how) -> str:
+    """What is shown of two stages, the first of which counts."""
+    folder.mkdir(exist_ok=True)
+    progress = Progress(folder)
+    with watch(folder, {"fit": 1.0, "store": 3.0}, stream=stream, **how):
+        with progress.stage("fit", total=40) as stage:
+            for done in range(40):
+                stage.update(done, note="0.98 so far")
+                time.sleep(0.01)
+        with progress.stage("store"):
+            pass
+    return stream.getvalue()
+
+
+def test_a_terminal_is_shown_a_bar_and_a_pipe_one_plain_line_a_stage(tmp_path):
+    assert "━" in watched(tmp_path / "a", Terminal())
+    assert re.fullmatch(r"fit: \d s\nstore: \d s\n", watched(tmp_path / "b", io.StringIO()))
+    for name, stream in (("c", Terminal()), ("d", io.StringIO())):
+        assert watched(tmp_path / name, stream, quiet=True) == ""
+
+
+def test_a_long_stage_that_counts_is_told_at_its_tenths(tmp_path, monkeypatch):
+    for name in ("_WRITE_EVERY_S", "_SHOW_EVERY_S", "_TELL_EVERY_S"):
+        monkeypatch.setattr(f"trademl.runs.progress.{name}", 0.0)
+    lines = watched(tmp_path, io.StringIO()).splitlines()
+    told = [re.fullmatch(r"fit: (\d+) of 40, 0.98 so far, about \d s left", line) for line in lines[:-2]]
+    assert all(told)
+    tenths = [int(line[1]) // 4 for line in told]
+    assert 5 <= len(tenths) == len(set(tenths)) <= 9
+    assert [line.split(":")[0] for line in lines[-2:]] == ["fit", "store"]
+
+
+def test_a_failed_stage_is_left_to_the_command_to_tell(tmp_path):
+    stream = io.StringIO()
+    with pytest.raises(BadDataError), watch(tmp_path, stream=stream), Progress(tmp_path).stage("data"):
+        raise BadDataError("no bars")
+    assert stream.getvalue() == ""
+
+
+# --- a notebook by hand ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch) -> Path:
+    """A project whose notebook is run by hand: a kernel's working folder is the notebook's own."""
+    (tmp_path / "nbs" / "jobs").mkdir(parents=True)
+    (tmp_path / "settings.ini").write_text("[run]\nseed = 11\n")
+    monkeypatch.chdir(tmp_path / "nbs" / "jobs")
+    yield tmp_path
+    os.chdir("/")
+
+
+def by_hand(lock=None, **parameters):
+    enter_project("")
+    return join_run("retrain", "", load_settings(), parameters, lock or contextlib.nullcontext())
+
+
+@pytest.mark.parametrize(("run_dir", "folder"), [("", "."), ("reports/.partial-1", "nbs/jobs")])
+def test_by_hand_the_working_folder_is_the_one_of_settings_ini(project, run_dir, folder):
+    assert enter_project(run_dir) == Path.cwd() == project / folder
+    assert enter_project(run_dir) == project / folder  # the cell is run again
+
+
+def test_without_settings_the_folder_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert enter_project("") == tmp_path
+
+
+def test_a_notebook_by_hand_has_a_run_folder_and_the_lock_until_its_end(project, capsys):
+    store = Store(project / "models")
+    run = by_hand(store.lock(), risk=True)
+    with pytest.raises(LockedError), Store(project / "models").lock():
+        pass
+    with run.progress.stage("fit", total=4) as stage:
+        stage.update(1)
+    (partial,) = (project / "reports").iterdir()
+    assert json.loads((partial / "run.json").read_text())["status"] == "running"
+    assert [event["event"] for event in read_events(partial)] == ["start", "progress", "end"]
+    summary = run.finish(revision="1a2b", status="refused", exit=3, headline="no edge", gate={"passed": False})
+    with store.lock():
+        pass
+    assert summary["headline"] == "no edge"
+    assert names(project / "reports") == {run.run_id}
+    record = json.loads((project / "reports" / run.run_id / "run.json").read_text())
+    assert (record["status"], record["exit"], record["seed"], record["message"]) == ("refused", 3, 11, "no edge")
+    assert (record["parameters"], record["revision"], list(record["stages"])) == ({"risk": True}, "1a2b", ["fit"])
+    shown = capsys.readouterr().out
+    assert "\rfit: 1 of 4, about 0 s left" in shown or "\rfit: …" in shown
+    assert f"run folder: reports/{run.run_id}; the pointer stays: `trademl models activate 1a2b` moves it" in shown
+    with run.progress.stage("fit"):  # a cell further up is run once more
+        pass
+    assert run.finish(status="done", exit=0, headline="again")["headline"] == "again"
+    assert "run the notebook from its top" in capsys.readouterr().out
+    assert json.loads((project / "reports" / run.run_id / "run.json").read_text())["message"] == "no edge"
+
+
+def test_a_first_cell_that_is_run_again_ends_the_run_before(project):
+    store = Store(project / "models")
+    first = by_hand(store.lock())
+    with pytest.raises(BadDataError), first.progress.stage("data"):
+        raise BadDataError("row 5")
+    second = by_hand(store.lock())
+    third = by_hand(store.lock())
+    last = [json.loads((project / "reports" / run.run_id / "run.json").read_text()) for run in (first, second)]
+    assert [(r["status"], r["exit"]) for r in last] == [("failed", 4), ("interrupted", 130)]
+    assert last[0]["message"] == "stage data: BadDataError: row 5"
+    third.finish(status="done", exit=0, headline="")
+    assert names(project / "reports") == {first.run_id, second.run_id, third.run_id}
+
+
+def test_a_run_by_hand_ends_with_its_kernel(project):
+    code = """
+import contextlib
+from trademl.runs import enter_project, join_run
+from trademl.settings import load_settings
+from trademl.ship.store import Store
+enter_project("")
+print(join_run("tune", "", load_settings(), {}, Store("models").lock()).run_id)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    record = json.loads((project / "reports" / done.stdout.strip() / "run.json").read_text())
+    assert (record["status"], record["message"]) == ("interrupted", "its kernel ended, or began anew")
+    with Store(project / "models").lock():
+        pass
+
+
+def test_a_command_s_notebook_writes_into_the_command_s_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with RunFolder.create("reports", "retrain") as command:
+        run = join_run("retrain", str(command.path), load_settings(), {}, Store("models").lock())
+        with run.progress.stage("fit"):
+            pass
+        run.finish(headline="whole")
+        assert names(command.path) >= {"events.jsonl", "summary.json"}
+        assert run.run_id == command.run_id
+    assert not Path("models").exists(), "the lock is the command's"
 
 
 # --- parameters -----------------------------------------------------------------------------------------------------------

@@ -11,7 +11,7 @@ from trademl.errors import UsageError
 from trademl.market.decision import Rule
 from trademl.market.specs import Entry, PricePath, Tie
 from trademl.risk.replay import Objective
-from trademl.settings import SECTIONS, OneOf, Range, Symbol, SymbolName, load_settings
+from trademl.settings import SECTIONS, OneOf, Range, Symbol, SymbolName, load_settings, shipped_file
 from trademl.ship.manifest import _LINE
 
 
@@ -33,6 +33,15 @@ def test_a_later_source_wins_and_is_named(folder):
     assert (from_environment.run.seed, from_environment.origin["run.seed"]) == (12, "environment TRADEML_RUN_SEED")
     flagged = load_settings({"run.seed": 13, "account.profile": None}, environ={"TRADEML_RUN_SEED": "12"}, folder=folder)
     assert (flagged.run.seed, flagged.origin["run.seed"], flagged.origin["account.profile"]) == (13, "flag", "default")
+
+
+def test_symbols_that_differ_only_in_case_are_one_line(folder):
+    shipped = shipped_file().read_text()
+    section = shipped[shipped.index("[symbol.BTCUSD]") : shipped.index("[symbol.SYNTH]")]
+    (folder / "settings.ini").write_text(section.replace("BTCUSD", "btcUSD"))
+    both = r"\[symbol.BTCUSD\] \(from default\) and \[symbol.btcUSD\] \(from .*settings.ini\) differ only in case"
+    with pytest.raises(UsageError, match=f"{both}.* market-btcusd: rename one"):
+        load_settings(environ={}, folder=folder)
 
 
 def test_every_setting_is_listed_once_with_its_origin(folder):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -160,7 +161,7 @@ class TestTheCommandLine:
         done = subprocess.run([TRADEML, *map(str, words)], cwd=cwd, env=environment(**more), capture_output=True, text=True, check=False)
         assert "Traceback" not in done.stderr
         assert "fault in TradeML" not in done.stderr
-        assert len(done.stderr.splitlines()) == (done.returncode not in (0, 3))
+        assert len(re.findall(r"^trademl: ", done.stderr, re.MULTILINE)) == (done.returncode not in (0, 3))
         return done.returncode, done.stdout + done.stderr
 
     @pytest.mark.parametrize("words", [["--bars", 0], ["--bars", 10**12], ["--seed", -1], ["--edge", 2], ["--edge", "nan"]])
@@ -170,9 +171,9 @@ class TestTheCommandLine:
         assert words[0] in text or "edge" in text
 
     def test_a_setting_is_refused_before_anything_is_written(self, tmp_path):
-        code, text = self.said("retrain", cwd=tmp_path, backtest_null_runs=-1)
+        code, text = self.said("retrain", cwd=tmp_path, backtest_null_curves=-1)
         assert (code, list(tmp_path.iterdir())) == (2, [])
-        assert "backtest.null_runs = -1 (from environment TRADEML_BACKTEST_NULL_RUNS) must lie between 0 and" in text
+        assert "backtest.null_curves = -1 (from environment TRADEML_BACKTEST_NULL_RUNS) must lie between 0 and" in text
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
@@ -186,7 +187,7 @@ class TestTheCommandLine:
         ],
     )
     def test_a_market_too_small_or_without_an_edge(self, tmp_path, bars, edge, more, ends):
-        small = {"synthetic_bars": bars, "backtest_null_runs": 50, "backtest_bootstrap_draws": 200, "run_threads": 1, **more}
+        small = {"synthetic_bars": bars, "backtest_null_curves": 50, "backtest_bootstrap_draws": 200, "run_threads": 1, **more}
         code, text = self.said("retrain", "--edge", edge, cwd=tmp_path, **small)
         assert code == ends, text
         later = {"retrain --risk": ends, "report": 0, "backtest --oos-only": 0} if ends == 3 else {"report": 1}

@@ -6,8 +6,10 @@ Modules:
 - `trademl.bot.log`: The bot's log: one line of JSON a decision, fill or exit, each bound to the one before by its hash.
 - `trademl.errors`: One root for everything that TradeML refuses, with the exit code that the command line gives for it.
 - `trademl.files`: Durable writes and careful reads, once for everybody; and arrays as bytes.
+- `trademl.pipeline.market.canary`: The null canary: markets in which there is nothing to find go through the whole pipeline.
 - `trademl.report.figures`: Figures of the reports: plotly, from plain arrays and mappings, in one quiet style.
 - `trademl.report.page`: One HTML page from an executed notebook: self-contained, plotly.js embedded once, nothing fetched.
+- `trademl.runs.by_hand`: The run that a job notebook belongs to: its command's, or its own when a person runs it by hand.
 - `trademl.settings`: Frozen run settings and where each value came from.
 - `trademl.ship.export`: The shipped graph: raw features in, calibrated probabilities out, one ONNX file per role.
 - `trademl.ship.lock`: Who may write to a store: the run that holds its lock, and the processes which that run started.

@@ -46,6 +46,10 @@ class RevisionError(TradeMLError):
     """A stored revision that is missing, altered, or does not fit what is asked of it."""
 
 
+class LooksError(TradeMLError):
+    """The project's chain of looks is damaged, cut, another project's, or cannot be written: no figures."""
+
+
 class ParityError(TradeMLError):
     """An exported model does not reproduce its native twin; the run fails and stores nothing."""
 

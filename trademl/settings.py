@@ -207,14 +207,14 @@ class Account:
 
 @dataclass(frozen=True)
 class Backtest:
-    null_runs: Annotated[int, Range(0, 1_000_000)]
+    null_curves: Annotated[int, Range(0, 10_000)]
     bootstrap_draws: Annotated[int, _COUNT]
 
 
 @dataclass(frozen=True)
 class Gate:
     min_trades: Annotated[int, Range(2, 1_000_000)]
-    level: Annotated[float, Range(0.001, 0.499)]
+    level: Annotated[float, Range(0.0001, 0.499)]
 
 
 @dataclass(frozen=True)
@@ -424,6 +424,7 @@ def _build(text, origin):
 
     sections = {key.rsplit(".", 1)[0]: origin[key] for key in text if key.startswith(SYMBOL_PREFIX)}
     symbols = sorted(section.removeprefix(SYMBOL_PREFIX) for section in sections)
+    _check_cases(symbols, sections)
     for name in symbols:
         _check_symbol(name, f"[{SYMBOL_PREFIX}{name}] (from {sections[SYMBOL_PREFIX + name]}): a symbol's name")
     made = Settings(
@@ -432,6 +433,16 @@ def _build(text, origin):
         origin=origin,
     )
     return _agreed(made, "", text, origin)
+
+
+def _check_cases(symbols, sections):
+    """A stored line holds a symbol lower-cased, and so does an environment variable: two names must differ in more than case."""
+    names = {}
+    for name in symbols:
+        other = names.setdefault(name.lower(), name)
+        if other != name:
+            both = (f"[{SYMBOL_PREFIX}{one}] (from {sections[SYMBOL_PREFIX + one]})" for one in (other, name))
+            raise UsageError(f"{' and '.join(both)} differ only in case, and a stored line has one name, market-{name.lower()}: rename one")
 
 
 def _check_symbol(name, what):

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -91,8 +92,9 @@ def run_folders(work: Path) -> list[Path]:
 
 
 def plain(done: Done) -> str:
-    """The one sentence on standard error; fails when there is more."""
-    (line,) = done.err.splitlines()
+    """The one sentence on standard error, after the stages that ended; fails when there is more."""
+    *stages, line = done.err.splitlines()
+    assert all(re.match(r"[a-z ]+: \d", stage) for stage in stages)
     assert line.startswith("trademl: ")
     assert "Traceback" not in done.err
     return line
@@ -119,7 +121,7 @@ def candidate(origin, tmp_path_factory) -> tuple[Path, Done]:
     """A copy of that folder in which a market without an edge was trained beside it, under another contract, and what was printed."""
     work = tmp_path_factory.mktemp("candidate")
     shutil.copytree(origin[0], work, dirs_exist_ok=True)
-    return work, trademl("retrain", "--edge", 0, cwd=work, TRADEML_LABELING_TP_ATR=2)
+    return work, trademl("retrain", "--edge", 0, "--quiet", cwd=work, TRADEML_LABELING_TP_ATR=2)
 
 
 @pytest.fixture
@@ -144,8 +146,12 @@ class TestRetrain:
         assert (record["status"], record["exit"], record["revision"]) == ("done", 0, told["revision"])
         assert record["peak_memory_mib"] > 0
         assert json.loads((work / STORE / "model_compat.json").read_text())["revision"] == told["revision"]
-        assert done.err == ""
         assert not list((work / STORE / ".staging").iterdir())
+
+    def test_where_nobody_watches_each_stage_is_one_plain_line(self, origin):
+        lines = origin[1].err.splitlines()
+        assert list(dict.fromkeys(line.split(": ")[0] for line in lines)) == list(origin[1].json["seconds"])
+        assert sum(bool(re.fullmatch(r"[a-z ]+: \d+ (s|min \d\d s)", line)) for line in lines) == len(origin[1].json["seconds"])
 
     def test_no_edge_is_refused_stored_as_candidate_and_said_first(self, origin, candidate, revision):
         work, done = candidate

@@ -97,6 +97,7 @@ def test_a_finished_study_is_only_judged_again(desk, resumed):
 
 def test_a_study_of_other_data_is_refused_and_fresh_sets_it_aside(desk, resumed):
     _, err = run(desk, "tune", "signal", "--trials", "2", "--seed", "8", code=2)
+    assert [line.split(": ")[0] for line in err.splitlines()] == ["data", "features", "labels", "trademl"]  # one line a stage
     assert "seed: 7 there, 8 here" in err
     assert "--fresh" in err
     copy = desk.parent / "other"

@@ -1,4 +1,4 @@
-"""`trademl data`: look at, repair and import bars and calendars, and make sample data."""
+"""`trademl data`: look at, repair and import bars and calendars, and make sample data: a market, or a bot's trade records."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -62,10 +62,16 @@ def check(
     json: Json = False,
 ) -> None:
     """Read a file and say everything that was found. Exit 4 when it must not be trained on as it is."""
-    found = _read(file, Reading(kind, tz, news_tz, news, trust_clock, allow_flat, stamp, point, symbol, strict))
+    found, events = _read_both(file, Reading(kind, tz, news_tz, news, trust_clock, allow_flat, stamp, point, symbol, strict))
+    if hasattr(found, "bars"):
+        from trademl.pipeline.data_check import report_leaks
+
+        found = report_leaks(found, events)
     record = _summary(found)
     if not found.is_clean:
-        record |= {"status": "failed", "exit": int(Exit.BAD_DATA), "next": f"trademl data repair {file} --dry-run"}
+        mends = any(issue.severity == "error" and issue.kind != "leak" for issue in found.issues)
+        record |= {"status": "failed", "exit": int(Exit.BAD_DATA)}
+        record |= {"next": f"trademl data repair {file} --dry-run"} if mends else {}
     _show(record, found, json)
     raise typer.Exit(record["exit"])
 
@@ -117,21 +123,32 @@ def repair(
 
 @app.command()
 def sample(
-    output: Annotated[Path, typer.Option(help=".parquet, .feather, .csv or .csv.gz; the calendar goes beside it, as NAME_news")],
-    bars: Annotated[int, typer.Option(min=1, max=5_000_000, help="number of 15-minute bars")] = 35_040,
+    output: Annotated[
+        Path, typer.Option(help=".parquet, .feather, .csv or .csv.gz, the calendar beside it as NAME_news; .jsonl with --records")
+    ],
+    bars: Annotated[int | None, typer.Option(min=1, max=5_000_000, help="number of 15-minute bars; default 35,040, a year")] = None,
+    records: Annotated[int | None, typer.Option(min=1, max=5_000_000, help="in place of bars: number of a bot's trade records")] = None,
     edge: Annotated[
         float, typer.Option(min=0, max=1, help="0 = nothing to find, 0.5 = clear, 1 = the best classifier is always right")
     ] = 0.5,
     seed: Annotated[int, typer.Option(min=0, help="equal seeds give equal bytes")] = 7,
+    generation: Annotated[str | None, typer.Option(help="form of the records: live (default), older or mixed")] = None,
+    excursion_unit: Annotated[str | None, typer.Option(help="usd or pct; default: what that form of the record has")] = None,
     dry_run: DryRun = False,
     json: Json = False,
 ) -> None:
-    """Make a synthetic market with a known edge."""
+    """Make a synthetic market, or with --records a bot's log, with a known edge."""
+    if records is not None:
+        if bars is not None:
+            raise UsageError("--bars and --records make two different files; give one of them")
+        return _sample_records(output, records, edge, seed, generation, excursion_unit, dry_run, json)
+    if generation or excursion_unit:
+        raise UsageError("--generation and --excursion-unit say how records are written; give --records N with them")
     from trademl.data.bars import bars_hash, write_bars
     from trademl.data.news import news_hash, write_news
     from trademl.data.synthetic import synthetic_market
 
-    market = synthetic_market(bars, edge, seed)
+    market = synthetic_market(bars or 35_040, edge, seed)
     news = output.with_name(output.name.replace(".", "_news.", 1))
     made = {"synthetic": True, "edge": edge, "seed": seed}
     record = {"status": "dry run" if dry_run else "done", "exit": 0, "bars": str(output), "rows": len(market.bars), "news": str(news)}
@@ -144,11 +161,36 @@ def sample(
     verb = "would write" if dry_run else "wrote"
     print(f"{verb} {record['rows']:,} bars to {output} (sha256 {record['sha256'][:16]})")
     print(f"{verb} {record['events']:,} events to {news} (sha256 {record['news_sha256'][:16]})")
+    if edge:
+        print("the volume tells the outcome on purpose: a leak for `data check` and the gate, unless --symbol SYNTH")
+    return None
+
+
+def _sample_records(output: Path, n: int, edge: float, seed: int, generation: str | None, unit: str | None, dry_run: bool, json: bool):
+    from trademl.data.record_maker import Generation, make_records, write_records
+
+    if output.suffix != ".jsonl":
+        raise UsageError(f"{output}: records are JSON lines; the name must end in .jsonl")
+    made = make_records(n, edge, seed, unit, generation or Generation.LIVE)
+    record = {"status": "dry run" if dry_run else "done", "exit": 0, "records": str(output), "rows": len(made)}
+    record |= {"trades": int(made.is_traded.sum()), "synthetic": True, "edge": edge, "seed": seed}
+    record |= {"generation": made.generation, "excursion_unit": made.unit}
+    if not dry_run:
+        write_records(made, output)
+    if json:
+        return common.emit(record)
+    verb = "would write" if dry_run else "wrote"
+    print(f"{verb} {record['rows']:,} records to {output}: {record['trades']:,} trades, excursions in {made.unit}")
     return None
 
 
 def _read(file: Path, how: Reading):
     """A BarsReport or a NewsReport."""
+    return _read_both(file, how)[0]
+
+
+def _read_both(file: Path, how: Reading):
+    """(BarsReport or NewsReport, events of the calendar that the bars' clock was tested with, or None)."""
     from trademl.data.calendar import is_calendar
     from trademl.data.news import read_news
     from trademl.data.tables import read_names
@@ -157,17 +199,17 @@ def _read(file: Path, how: Reading):
     if how.kind == "news" or (how.kind == "auto" and is_calendar(read_names(file))):
         if how.tz:
             raise UsageError(f"{file.name} is a calendar, and --tz is the clock of bars; give --news-tz {how.tz}")
-        return read_news(file, tz=how.news_tz, strict=how.strict, trust_clock=how.trust_clock)
+        return read_news(file, tz=how.news_tz, strict=how.strict, trust_clock=how.trust_clock), None
     from trademl.data.bars import read_bars
 
     accept = [word for word, given in (("clock", how.trust_clock), ("flat", how.allow_flat)) if given]
     report = read_bars(file, tz=how.tz, stamp=how.stamp, strict=how.strict, symbol=how.symbol, point=how.point, accept=accept)
     if how.news is None:
-        return report
+        return report, None
     from trademl.data.releases import prove_bars_clock
 
     calendar = read_news(how.news, tz=how.news_tz).require_clean()
-    return prove_bars_clock(report, calendar, trust_clock=how.trust_clock)
+    return prove_bars_clock(report, calendar, trust_clock=how.trust_clock), calendar.events
 
 
 def _default_output(found, file: Path, symbol: str | None) -> Path:

@@ -22,6 +22,7 @@ TrustClock = Annotated[bool, typer.Option("--trust-clock", help="keep a clock th
 AllowFlat = Annotated[bool, typer.Option("--allow-flat", help="keep eight or more bars in a row without volume and range")]
 Stamp = Annotated[str | None, typer.Option(help="open or close: what the bars' time stamp means")]
 Strict = Annotated[bool, typer.Option("--strict", help="refuse where a warning would be given")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="nothing on standard error on the way: no bar, no line a stage")]
 RevisionName = Annotated[str | None, typer.Option("--revision", help="a stored revision (or the start of its name); default: the newest")]
 
 
@@ -40,11 +41,13 @@ def retrain(
     strict: Strict = False,
     trust_clock: TrustClock = False,
     allow_flat: AllowFlat = False,
+    accept_leak: Annotated[str | None, typer.Option(help="why a leak alarm does not refuse the gate; stays in the manifest")] = None,
     profile: Profile = None,
     edge: Annotated[float | None, typer.Option(min=0, max=1, help="edge of the embedded market: 0 nothing to find, 0.5 clear")] = None,
     models_dir: ModelsDir = None,
     seed: Seed = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (ROCm builds too); what a GPU cannot do is done on the CPU")] = None,
+    quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Bars in, a verified revision, a true backtest and a report out. Exit 3: stored, but the gate refused it."""
@@ -53,6 +56,8 @@ def retrain(
             "--ensemble and --position are trained together, always: they share one scaler and one run, and a position model beside a "
             "signal that it was not trained with is how the original lost money. Give both, or neither (which means both)"
         )
+    if accept_leak is not None and not accept_leak.strip():
+        raise UsageError("--accept-leak needs a reason, such as --accept-leak 'the volume is made on purpose'; it stays in the manifest")
     from trademl.commands.market import run_retrain, run_risk
     from trademl.device import notes
     from trademl.pipeline.choice import MarketFlags
@@ -61,15 +66,16 @@ def retrain(
     overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
     overrides["warmstart.enabled"] = False if no_warmstart else None
     if risk and not ensemble:
-        _refuse_beside_risk(asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart})
-        summary = run_risk(overrides, symbol=symbol, models_dir=models_dir)
+        _refuse_beside_risk(asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart, "accept_leak": accept_leak})
+        summary = run_risk(overrides, symbol=symbol, models_dir=models_dir, quiet=quiet)
     else:
-        summary = run_retrain(overrides, flags, risk=risk or not ensemble)
+        summary = run_retrain(overrides, flags, risk=risk or not ensemble, accept_leak=accept_leak, quiet=quiet)
     if json:
         common.emit(summary)
     else:
         print(summary["headline"])
-        for sentence in filter(None, (summary["start"], summary["constant"], *summary["tuning"], *notes(summary["devices"]))):
+        more = (summary["unknown_symbol"], summary["start"], summary["constant"], *summary["leaks"], *summary["tuning"])
+        for sentence in filter(None, (*more, *notes(summary["devices"]))):
             print(sentence)
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
@@ -89,12 +95,17 @@ def _refuse_beside_risk(flags: dict) -> None:
 
 
 def report(
-    revision: RevisionName = None, symbol: Symbol = None, models_dir: ModelsDir = None, profile: Profile = None, json: Json = False
+    revision: RevisionName = None,
+    symbol: Symbol = None,
+    models_dir: ModelsDir = None,
+    profile: Profile = None,
+    quiet: Quiet = False,
+    json: Json = False,
 ) -> None:
     """Write the report of a stored revision again, from what the revision itself holds."""
     from trademl.commands.market import run_report
 
-    summary = run_report({"account.profile": profile}, revision, symbol=symbol, models_dir=models_dir)
+    summary = run_report({"account.profile": profile}, revision, symbol=symbol, models_dir=models_dir, quiet=quiet)
     if json:
         return common.emit(summary)
     print(summary["headline"])
@@ -118,6 +129,7 @@ def backtest(
     tz: Tz = None,
     news_tz: NewsTz = None,
     stamp: Stamp = None,
+    strict: Strict = False,
     trust_clock: TrustClock = False,
     allow_flat: AllowFlat = False,
     no_chart: Annotated[bool, typer.Option("--no-chart", help="figures only, no report.html")] = False,
@@ -144,12 +156,14 @@ def backtest(
         in_sample=in_sample,
     )
     overrides = {"account.profile": profile, "decision.rule": rule}
-    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, False, news_tz, trust_clock, allow_flat)
+    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict, news_tz, trust_clock, allow_flat)
     summary = run_backtest(overrides, flags, asked, revision, chart=not no_chart)
     if json:
         return common.emit(summary)
     common.table(summary["table"])
     print(summary["sentence"])
+    if summary["unknown_symbol"]:
+        print(summary["unknown_symbol"])
     print(f"figures: {summary['backtest_report']}")
     if summary.get("report"):
         print(f"report: {summary['report']}")

@@ -51,10 +51,12 @@ def show(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = N
 
 @app.command()
 def verify(revision: Name = None, symbol: Symbol = None, models_dir: ModelsDir = None, json: Json = False) -> None:
-    """Prove a revision: signature, manifest, files, hashes, graphs, trained together, golden rows. Exit 1 when anything is wrong."""
+    """Prove a revision: signature, manifest, files, hashes, graphs, golden rows, and its verdict from its own trades. Exit 1 if wrong."""
     store = _store(symbol, models_dir, revision)
     found = store.locate(revision)
     done = found.checks()
+    if done[-1].ok:
+        done = [*done, _verdict_check(_stored(found))]
     whole = done[-1].ok
     record = {
         "revision": found.name,
@@ -81,6 +83,9 @@ def activate(
 ) -> None:
     """Prove a revision and let the pointer name it: what a bot on this machine loads next."""
     store = _store(symbol, models_dir, revision)
+    verdict = _verdict_check(_stored(store.open(revision)))
+    if not verdict.ok:
+        raise RevisionError(verdict.detail)
     if dry_run:
         done = store.activate(revision, reason, dry_run=True)
     else:
@@ -128,6 +133,19 @@ def _store(symbol: str | None, models_dir: str | None, revision: str | None = No
     return open_store(load_settings(), symbol=symbol, models_dir=models_dir, revision=revision)
 
 
+def _verdict_check(stored):
+    """Whether the verdict follows from the trades that the revision keeps."""
+    from trademl.pipeline.market.looks import looks_file
+    from trademl.pipeline.market.recompute import check_verdict
+    from trademl.settings import load_settings
+    from trademl.ship.revision import Check
+
+    try:
+        return Check("verdict", True, check_verdict(stored, looks_file(load_settings())))
+    except RevisionError as refusal:
+        return Check("verdict", False, str(refusal))
+
+
 def _stored(revision):
     from trademl.pipeline.stored import Stored
 
@@ -141,7 +159,8 @@ def _line_of(store, stored) -> dict:
         "state": f"{store.state(stored.revision)}{', expired' if expired else ''}",
         "trained_at": stored.revision.trained_at,
         "line": stored.line,
-        "gate": "passed" if stored.gate.passed else "refused",
+        "gate": _gate_note(stored),
+        "leaks": stored.leaks.note,
         "models": "+".join(model.name for model in stored.models),
     }
 
@@ -153,7 +172,9 @@ def _facts(store, stored) -> dict:
         "line": stored.line,
         "trained at": stored.revision.trained_at,
         "expires at": stored.expires_at or "never",
-        "gate": "passed" if stored.gate.passed else "refused: " + "; ".join(stored.gate.reasons),
+        "gate": _gate_note(stored) + (": " if stored.gate.reasons else "") + "; ".join(stored.gate.reasons),
+        "look": "; ".join((stored.look.words, *stored.look.remarks)),
+        "leaks": "; ".join(stored.leaks.sentences),
         "signature": _signature_of(stored.revision),
         "trained together": stored.run_id,
         "models": ", ".join(f"{model.name} ({'+'.join(model.members) or model.format})" for model in stored.models),
@@ -163,6 +184,17 @@ def _facts(store, stored) -> dict:
         "code": stored.code,
         "folder": stored.revision.folder,
     }
+
+
+def _gate_note(stored) -> str:
+    """The verdict and the level it was reached at; settings looser than the limits are named."""
+    from trademl.evidence.gate import percent
+
+    loose = any("looser than" in reason or "is below" in reason for reason in stored.gate.reasons)
+    words = "passed" if stored.gate.passed else "refused"
+    note = ", judged looser than the limits" if loose else ""
+    stands = " (stands)" if stored.look.standing else ""
+    return f"{words} at {percent(stored.gate.level)}{stands}{note}"
 
 
 def _signature_of(revision) -> str:

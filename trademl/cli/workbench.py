@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from trademl.cli import common
-from trademl.errors import MissingExtraError
+from trademl.errors import MissingExtraError, UsageError
 
 config = typer.Typer(no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
@@ -29,15 +29,41 @@ def show(json: Json = False) -> None:
 
 def doctor(
     fresh: Annotated[bool, typer.Option("--fresh", help="probe the accelerators again, whatever an earlier call found")] = False,
+    canary: Annotated[int | None, typer.Option(min=1, help="instead: judge so many markets of each worthless kind")] = None,
+    bars: Annotated[str | None, typer.Option(help="canary: bars whose outcomes are rotated in time; default: settings.ini's")] = None,
+    symbol: Annotated[str | None, typer.Option(help="canary: the symbol of these bars")] = None,
+    quiet: Annotated[bool, typer.Option("--quiet", help="canary: nothing on standard error on the way")] = False,
     json: Json = False,
 ) -> None:
-    """What this machine can do: Python, libraries, cores, memory, accelerators (probed, not guessed)."""
+    """What this machine can do (probed, not guessed); with --canary, whether its pipeline finds skill where there is none (exit 1)."""
+    if canary is not None:
+        return _canary(canary, bars, symbol, quiet, json)
+    if bars or symbol or quiet:
+        raise UsageError("--bars, --symbol and --quiet belong to --canary N: the doctor itself reads no market")
     from trademl.device import examine
 
     report = examine(fresh=fresh)
     if json:
         return common.emit(report)
     return common.table([(key, value) for key, value in report.lines()])
+
+
+def _canary(runs: int, bars: str | None, symbol: str | None, quiet: bool, json: bool) -> None:
+    from trademl.commands.canary import run_canary
+
+    found = run_canary(runs, bars, symbol, quiet=quiet)
+    if json:
+        common.emit(found)
+    else:
+        rows = [
+            (m["market"], m["runs"], m["passed"], m["expected_at_most"], f"{100 * m['share_low']:.1f} to {100 * m['share_high']:.1f} %")
+            for m in found["markets"]
+        ]
+        common.table(rows, header=("market", "runs", "passed", "expected at most", "95 % interval"))
+        print(found["sentence"])
+        if found["left_out"]:
+            print(f"left out: {found['left_out']}")
+    raise typer.Exit(found["exit"])
 
 
 def lab() -> None:

@@ -3,14 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-from trademl.commands.spine import REPORT, finish_revision_run, given, look_fact, open_run, printed, record_look
+from trademl.commands.spine import LOOK, REPORT, finish_revision_run, given, open_run, printed
 from trademl.device import check
 from trademl.errors import UsageError
 from trademl.evidence.page import Evidence
 from trademl.files import write_json
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import MarketFlags
+from trademl.pipeline.market.inputs import Inputs
 from trademl.pipeline.market.pages import Pages
+from trademl.pipeline.market.replay import IN_SAMPLE
 from trademl.pipeline.stored import Stored
 from trademl.report import write_report
 from trademl.runs import RunFolder, run_job
@@ -33,7 +35,9 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
 TUNE_SHARES = {"data": 0.02, "features": 0.01, "labels": 0.01, "task": 0.05, "trials": 0.85, "verdict": 0.06}
 
 
-def run_retrain(overrides: Mapping[str, object], flags: MarketFlags, *, risk: bool = True) -> dict:
+def run_retrain(
+    overrides: Mapping[str, object], flags: MarketFlags, *, risk: bool = True, accept_leak: str | None = None, quiet: bool = False
+) -> dict:
     """`trademl retrain`: the job, its report, its look at the final window. Raises what the job raised."""
     settings = load_settings(overrides)
     check(settings.run.device)
@@ -41,26 +45,24 @@ def run_retrain(overrides: Mapping[str, object], flags: MarketFlags, *, risk: bo
     choice = pipeline.choose_market(settings, flags)
     store = pipeline.store_of(settings, choice.models_dir)
     store.check_line(choice.line)
-    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)}
+    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
     with store.lock(), open_run(settings, "retrain", parameters) as run:
-        result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES)
-        stored = Stored(store.locate(result.summary["revision"]))
-        looks = record_look(settings, stored, run.run_id, result.summary["backtest"], "retrain")
-        return finish_revision_run(run, result, stored, moves_pointer=True, look=looks) | {"looks": looks}
+        result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES, quiet=quiet)
+        return finish_revision_run(run, result, Stored(store.locate(result.summary["revision"])), moves_pointer=True)
 
 
-def run_risk(overrides: Mapping[str, object], *, symbol: str | None = None, models_dir: str | None = None) -> dict:
+def run_risk(overrides: Mapping[str, object], *, symbol: str | None = None, models_dir: str | None = None, quiet: bool = False) -> dict:
     """`trademl retrain --risk` alone: new heads beside the newest signal and position."""
     settings = load_settings(overrides)
     parent = pipeline.open_stored(settings, symbol=symbol, models_dir=models_dir)
     parameters = {"revision": parent.name, "models_dir": str(parent.store.models_dir), "overrides": given(overrides)}
     with parent.store.lock(), open_run(settings, "risk", parameters) as run:
-        result = run_job("risk", parameters, run=run)
+        result = run_job("risk", parameters, run=run, quiet=quiet)
         stored = Stored(parent.store.locate(result.summary["revision"]))
         return finish_revision_run(run, result, stored, moves_pointer=True)
 
 
-def run_tune(role: str, overrides: Mapping[str, object], flags: MarketFlags, *, fresh: bool = False) -> dict:
+def run_tune(role: str, overrides: Mapping[str, object], flags: MarketFlags, *, fresh: bool = False, quiet: bool = False) -> dict:
     """`trademl tune signal|position`: the job and its report. Takes no lock of the store: several may run at once."""
     settings = load_settings(overrides)
     pipeline.label_spec(settings)
@@ -68,7 +70,7 @@ def run_tune(role: str, overrides: Mapping[str, object], flags: MarketFlags, *, 
     Store(choice.models_dir).check_line(choice.line)
     parameters = flags.job_parameters() | {"role": role, "fresh": fresh, "overrides": given(overrides)}
     with open_run(settings, "tune", parameters) as run:
-        result = run_job("tune", parameters, run=run, shares=TUNE_SHARES)
+        result = run_job("tune", parameters, run=run, shares=TUNE_SHARES, quiet=quiet)
         summary = dict(result.summary)
         study, trials = summary["study"], summary["study"]["trials"]
         facts = {"run": run.run_id, "data": study["data"]["source"], "bars sha256": study["data"]["sha256"][:16], "seed": study["seed"]}
@@ -78,14 +80,19 @@ def run_tune(role: str, overrides: Mapping[str, object], flags: MarketFlags, *, 
 
 
 def run_report(
-    overrides: Mapping[str, object], revision: str | None = None, *, symbol: str | None = None, models_dir: str | None = None
+    overrides: Mapping[str, object],
+    revision: str | None = None,
+    *,
+    symbol: str | None = None,
+    models_dir: str | None = None,
+    quiet: bool = False,
 ) -> dict:
     """`trademl report`: the pages of a stored revision, drawn again."""
     settings = load_settings(overrides)
     stored = pipeline.open_stored(settings, symbol=symbol, models_dir=models_dir, revision=revision)
     parameters = {"revision": stored.name, "models_dir": str(stored.store.models_dir), "overrides": given(overrides)}
     with open_run(settings, "report", parameters) as run:
-        return finish_revision_run(run, run_job("report", parameters, run=run), stored, moves_pointer=False)
+        return finish_revision_run(run, run_job("report", parameters, run=run, quiet=quiet), stored, moves_pointer=False)
 
 
 # ---------------------------------------------------------------- backtest
@@ -126,30 +133,35 @@ def run_backtest(
 ) -> dict:
     """`trademl backtest`: the final window of a stored revision, or other bars, under any account, cost or profile."""
     settings = load_settings(overrides)
-    if asked.oos_only and (asked.in_sample or flags.bars):
-        raise UsageError("--oos-only replays the stored final window: it takes neither --bars nor --in-sample")
+    if asked.oos_only and (asked.in_sample or flags.bars or flags.news or flags.no_news or flags.reading):
+        raise UsageError(
+            "--oos-only replays the stored final window: it reads no files, so it takes neither --bars, nor --news, nor how "
+            "they are read, nor --in-sample"
+        )
     stored = pipeline.open_stored(settings, symbol=flags.symbol, models_dir=flags.models_dir, revision=revision)
-    evidence, watermark = _replay(settings, stored, flags, asked)
-    figures, varied = evidence.to_json(), asked.varied()
+    varied, conditions = asked.varied(), asked.conditions(settings, stored.symbol)
     options = {"revision": stored.name, "oos_only": asked.oos_only, "in_sample": asked.in_sample, "rule": asked.rule}
+    inputs = None if asked.oos_only else _inputs(settings, stored, flags)
     with open_run(settings, "backtest", given(flags.job_parameters() | varied | options)) as run:
+        if inputs is None:
+            evidence, look = pipeline.replay_final(stored, settings, conditions, run.run_id)
+        else:
+            evidence, look = pipeline.replay_bars(stored, inputs, settings, conditions, run.run_id, in_sample=asked.in_sample)
+        watermark, figures = IN_SAMPLE if asked.in_sample else "", evidence.to_json()
         write_json(run.path / "backtest_report.json", figures | {"watermark": watermark})
-        note = ", ".join(f"{key} {value}" for key, value in varied.items()) or f"profile {settings.account.profile}"
-        look = record_look(settings, stored, run.run_id, figures, f"backtest: {note}") if asked.oos_only else None
-        page = {"watermark": watermark, "facts": {"run": run.run_id} | look_fact(look)}
+        page = {"watermark": watermark, "facts": {"run": run.run_id} | ({} if look is None else {LOOK: look.words})}
         summary = _finish_backtest(run, stored, evidence, page if chart else None)
-    sentence = f"{f'{watermark}. ' if watermark else ''}{evidence.sentence}" + (f" Look {look} at this window." if look else "")
-    return summary | {"look": look, "watermark": watermark, "sentence": sentence, "metrics": figures["strategy"]}
+    sentence = f"{watermark}. {evidence.sentence}" if watermark else evidence.sentence
+    unknown = pipeline.symbol_sentence(stored.data.symbol if inputs is None else inputs.said_symbol, stored.symbol) or None
+    looks = {"looks": None, "look": None} if look is None else {"looks": look.number, "look": look.summary()}
+    told = looks | {"watermark": watermark, "sentence": sentence, "unknown_symbol": unknown}
+    return summary | told | {"metrics": figures["strategy"]}
 
 
-def _replay(settings: Settings, stored: Stored, flags: MarketFlags, asked: ReplayFlags) -> tuple[Evidence, str]:
-    """The evidence that was asked for, and a watermark."""
-    conditions = asked.conditions(settings, stored.symbol)
-    if asked.oos_only:
-        return pipeline.reread_evidence(stored, settings, conditions), ""
+def _inputs(settings: Settings, stored: Stored, flags: MarketFlags) -> Inputs:
+    """The bars and news that the flags mean, for a stored revision."""
     choice = pipeline.choose_market(settings, replace(flags, symbol=stored.symbol, models_dir=str(stored.store.models_dir)))
-    inputs = pipeline.load_inputs(settings, choice, flags)
-    return pipeline.shipped_evidence(stored, inputs, settings, conditions, in_sample=asked.in_sample)
+    return pipeline.load_inputs(settings, choice, flags)
 
 
 def _finish_backtest(run: RunFolder, stored: Stored, evidence: Evidence, page: Mapping | None) -> dict:

@@ -22,6 +22,7 @@ from trademl.data.clocks import (
     SECOND,
     Zone,
     clock_advice,
+    clock_change,
     distinct,
     localise,
     witness,
@@ -207,6 +208,13 @@ def doubt(table: Table, wall: np.ndarray, name: str, findings: Findings, *, labe
             )
         text += "" if given.of >= ENOUGH else f"; {ENOUGH} closes would prove it"
         findings.add("clock_doubtful", text, count=given.of - given.closes, value=name, remedy=f"if so, read it with {flag}")
+    elif change := clock_change(wall, BAR, name):
+        since = f"{'from' if change.is_later else 'before'} {when(change.at)[:10]}{' on' if change.is_later else ''}"
+        text = f"{since}, {change.closes} market closes fall at 17:00 New York under {change.clock} and not under {name}"
+        remedy = f"the file holds two clocks: split it there and read each part on its own, or insist on {name} with --trust-clock"
+        if not trust:
+            raise BadDataError(f"{table.path.name}: the clock {name} is disproved: {text}; {remedy}")
+        findings.add("clock_doubtful", text, count=change.closes, value=name, remedy=remedy)
 
 # %% ../../nbs/15_data_bar_times.ipynb #a9c44c71
 def read_given_clock(table: Table, layout: Layout, wall: np.ndarray, rows: np.ndarray, clock: Zone, findings: Findings) -> np.ndarray:

@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['NAT', 'SECOND', 'MINUTE', 'HOUR', 'DAY', 'FORMS', 'NAMED', 'ENOUGH', 'COMMON', 'FIXED', 'NEW_YORK_CLOSE', 'distinct',
            'Zone', 'zone', 'offset_name', 'second_pass', 'Localised', 'localise', 'to_wall', 'new_york_time_of_day',
-           'market_closes', 'Witness', 'witness', 'witnesses', 'clock_advice']
+           'market_closes', 'Witness', 'closes_at_five', 'witness', 'witnesses', 'ClockChange', 'clock_change',
+           'clock_advice']
 
 # %% ../../nbs/12_data_clocks.ipynb #d97a9c12
 import re
@@ -166,12 +167,17 @@ class Witness:
         return self.against == 0 and ((self.of >= 2 and self.closes >= 0.8 * self.of) or (self.of < 2 and self.jumps > 0))
 
 # %% ../../nbs/12_data_clocks.ipynb #13cecf0e
+def closes_at_five(closes: np.ndarray, name: str) -> np.ndarray:
+    """Which of the closes (int64 ns on the wall, (n,)) fall at 17:00 New York under a clock, bool (n,)."""
+    at = new_york_time_of_day(localise(closes, zone(name)).utc) if len(closes) else closes
+    return (at > NEW_YORK_CLOSE - 16 * MINUTE) & (at <= NEW_YORK_CLOSE)
+
+
 def witness(wall: np.ndarray, bar: int, name: str, closes: np.ndarray | None = None) -> Witness:
     """What the file says about one clock. `bar` = length of a bar in ns."""
     clock = zone(name)
     closes = market_closes(wall, bar) if closes is None else closes
-    at = new_york_time_of_day(localise(closes, clock).utc) if len(closes) else closes
-    good = int(((at > NEW_YORK_CLOSE - 16 * MINUTE) & (at <= NEW_YORK_CLOSE)).sum())
+    good = int(closes_at_five(closes, name).sum())
     if clock.key is None:
         return Witness(name, good, len(closes), 0, 0)
     read = localise(wall, clock)
@@ -189,6 +195,33 @@ def witnesses(wall: np.ndarray, bar: int) -> tuple[Witness, ...]:
     best = max((w.closes for w in named), default=0)
     fixed = [w for w in (witness(wall, bar, name, closes) for name in FIXED) if w.fits and w.closes > best] if len(closes) >= 2 else []
     return tuple(sorted(named + fixed, key=lambda w: -(w.closes + w.jumps)))
+
+# %% ../../nbs/12_data_clocks.ipynb #0e24ed0a
+@dataclass(frozen=True)
+class ClockChange:
+    """Where the market's closes leave the clock in use for another one, or come to it."""
+
+    clock: str  # the other one
+    closes: int  # market closes of its part
+    at: int  # the first close after the change, wall-clock ns
+    is_later: bool  # whether the other clock is that of the later part
+
+
+def clock_change(wall: np.ndarray, bar: int, name: str) -> ClockChange | None:
+    """A change of clock in mid-file, as far as market closes show one. `name`: the clock in use."""
+    closes = market_closes(wall, bar)
+    if len(closes) < 2 * ENOUGH:
+        return None
+    used, found = closes_at_five(closes, name), []
+    for other in (*COMMON, *FIXED):
+        hit = closes_at_five(closes, other)
+        for is_later, early, late in ((True, used, hit), (False, hit, used)):
+            good = np.r_[0, np.cumsum(early)] + np.r_[np.cumsum(late[::-1])[::-1], 0]
+            cut = ENOUGH + int(np.argmax(good[ENOUGH : len(closes) - ENOUGH + 1]))
+            its, rest = (slice(cut, None), slice(cut)) if is_later else (slice(cut), slice(cut, None))
+            if hit[its].mean() >= 0.8 and used[rest].mean() >= 0.8 and used[its].mean() <= 0.2:
+                found.append((good[cut], ClockChange(other, int(hit[its].sum()), int(closes[cut]), is_later)))
+    return max(found, key=lambda one: one[0])[1] if found else None
 
 # %% ../../nbs/12_data_clocks.ipynb #47592f34
 def clock_advice(wall: np.ndarray, bar: int) -> str:

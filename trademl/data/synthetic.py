@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['BAR_S', 'HORIZON_BARS', 'TP_ATR', 'SL_ATR', 'ATR_BARS', 'SUBSTEPS', 'START_PRICE', 'BAR_SIGMA', 'SLOW', 'FAST',
            'BAR_SPREAD', 'DAY_SWING', 'WEEK_SWING', 'BURST', 'BURST_BARS', 'BURST_FADE', 'VOLUME_BARS', 'LEVELS',
-           'JITTER', 'VOLUME_PULL', 'BASE_VOLUME', 'RELEASES', 'HOLIDAYS', 'SyntheticMarket', 'synthetic_events',
-           'mean_reverting', 'release_bursts', 'price_path', 'first_passage', 'informed_flow', 'coded_volume',
-           'synthetic_market']
+           'JITTER', 'VOLUME_PULL', 'BASE_VOLUME', 'RELEASES', 'HOLIDAYS', 'REGIME_BARS', 'SyntheticMarket',
+           'synthetic_events', 'mean_reverting', 'release_bursts', 'price_path', 'volatility_regimes', 'first_passage',
+           'informed_flow', 'coded_volume', 'synthetic_market']
 
 # %% ../../nbs/17_data_synthetic.ipynb #5888cbb2
 import math
@@ -111,11 +111,14 @@ def release_bursts(seconds: np.ndarray, events: pd.DataFrame) -> np.ndarray:
     return added
 
 # %% ../../nbs/17_data_synthetic.ipynb #50be649b
-def price_path(log_volatility: np.ndarray, rng) -> dict[str, np.ndarray]:
-    """Driftless open, high, low, close (n,) whose barriers are met as often as on a continuous path. Open = previous close."""
+def price_path(log_volatility: np.ndarray, rng, drift: float = 0.0) -> dict[str, np.ndarray]:
+    """Open, high, low, close (n,) whose barriers are met as often as on a continuous path. Open = previous close.
+
+    `drift` is the log return that each bar has on average.
+    """
     n = len(log_volatility)
     sigma = (BAR_SIGMA / math.sqrt(SUBSTEPS)) * np.exp(log_volatility)[:, None]
-    moves = rng.standard_normal((n, SUBSTEPS)) * sigma - 0.5 * sigma * sigma
+    moves = rng.standard_normal((n, SUBSTEPS)) * sigma - 0.5 * sigma * sigma + drift / SUBSTEPS
     ends = np.cumsum(moves.ravel()).reshape(n, SUBSTEPS)
     starts = np.concatenate([[0.0], ends.ravel()[:-1]]).reshape(n, SUBSTEPS)
 
@@ -125,6 +128,15 @@ def price_path(log_volatility: np.ndarray, rng) -> dict[str, np.ndarray]:
     middle = (starts + ends) / 2.0
     log_prices = {"open": starts[:, 0], "high": (middle + reach()).max(1), "low": (middle - reach()).min(1), "close": ends[:, -1]}
     return {name: np.round(START_PRICE * np.exp(value), 2) for name, value in log_prices.items()}
+
+# %% ../../nbs/17_data_synthetic.ipynb #4e70f825
+REGIME_BARS = 20 * 96  # how long a regime lasts on average
+
+
+def volatility_regimes(n: int, spread: float, rng) -> np.ndarray:
+    """Log-volatility (n,) that stays at one level for a while and then jumps to another; levels have the standard deviation `spread`."""
+    regime = np.cumsum(rng.random(n) < 1.0 / REGIME_BARS)
+    return spread * rng.standard_normal(n)[regime]
 
 # %% ../../nbs/17_data_synthetic.ipynb #1730d316
 def first_passage(path: dict[str, np.ndarray]) -> np.ndarray:
@@ -181,6 +193,9 @@ def synthetic_market(
     edge: float = 0.5,  # 0 = nothing to find, 1 = the best classifier is always right
     seed: int = 7,
     start: str = "2024-01-01",  # open of the first bar, UTC, on the 15-minute grid
+    *,
+    drift_pct: float = 0.0,  # by which prices rise on an average day, per cent
+    regimes: float = 0.0,  # standard deviation of log-volatility between regimes of about 20 days
 ) -> SyntheticMarket:
     """Seeded M15 market with a known edge, priced like BTC/USD.
 
@@ -203,9 +218,11 @@ def synthetic_market(
 
     day, week = 2 * np.pi * (seconds % DAY_S) / DAY_S, 2 * np.pi * (seconds % (7 * DAY_S)) / (7 * DAY_S)
     smooth = mean_reverting(n, *SLOW, streams[1]) + mean_reverting(n, *FAST, streams[1])
+    if regimes:
+        smooth = smooth + volatility_regimes(n, regimes, np.random.default_rng([int(seed), 3]))
     smooth = smooth + DAY_SWING * np.cos(day - 2 * np.pi * 15 / 24) - WEEK_SWING * np.cos(week - 2 * np.pi * 3 / 7)
     single = BAR_SPREAD * streams[1].standard_normal(n) - BAR_SPREAD**2 / 2
-    path = price_path(smooth + release_bursts(seconds, events) + single, streams[1])
+    path = price_path(smooth + release_bursts(seconds, events) + single, streams[1], drift_pct / 100 * BAR_S / DAY_S)
     truth = first_passage(path)[:n_bars]
     volume = coded_volume(informed_flow(truth, edge, streams[2]), smooth[:n_bars], streams[2])
     index = pd.DatetimeIndex((seconds[:n_bars] * 10**9).view("datetime64[ns]"), tz="UTC", name="time")

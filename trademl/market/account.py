@@ -5,7 +5,8 @@
 # %% auto #0
 __all__ = ['MONDAY_S', 'WEEK_S', 'INLINE', 'MODEL', 'HALT', 'MARGIN', 'BELOW_MIN', 'NO_MARGIN', 'NO_ATR', 'HALTED', 'PAUSED',
            'NO_BAR', 'OPEN', 'REAL', 'Market', 'market_of', 'Exits', 'exits_of', 'Rules', 'rules_of', 'Money',
-           'money_of', 'Book', 'Position', 'Wanted', 'Made', 'room', 'run_account', 'Sums', 'run_turned']
+           'money_of', 'Book', 'Position', 'Wanted', 'Made', 'room', 'run_account', 'settle_placed', 'bracket_r',
+           'place', 'mark_r', 'run_rotated']
 
 # %% ../../nbs/35_market_account.ipynb #ed0d8902
 import math
@@ -326,48 +327,109 @@ def run_account(prices, market, exits, rules, money, wanted, made):
             marked = bar + 1
     return trades, book, all_asked, all_taken
 
-# %% ../../nbs/35_market_account.ipynb #b86fe675
+# %% ../../nbs/35_market_account.ipynb #a96571ea
+@njit(**INLINE)
+def _open_from(risk, t, stop):
+    """The first bar in [t, stop) at which a trade can be opened; `stop` when there is none."""
+    while t < stop and not (t + 1 < len(risk) and risk[t] > 0):
+        t += 1
+    return t
+
+
+@njit(**INLINE)
+def _settle_placed(prices, market, exits, money, t, bar, side, reason, row):
+    """Fill `row` (REAL) with the trade of one lot decided at bar t and ended at `bar` for that reason."""
+    k, ask = (0, 0.0) if side > 0 else (1, money.spread)
+    price = market.open[bar] + ask if reason == MODEL else exits.price[k, t]
+    entry = prices.base[t] + (money.spread - ask) + side * money.slippage
+    position = Position(t, side, 1.0, entry, 0.0, market.filled_day[t])
+    _settle(money, position, prices.base[t], prices.risk[t], market.day[bar], price, reason, row)
+    row[9], row[10] = 1.0, 0.0
+
+
 @njit(**KERNEL)
-def _turn(wanted, shift, start, stop, turned):
-    """Turn the decisions, all within the window, by 0 <= shift < its width."""
-    at, k = wanted.at, len(wanted.at)
-    first = np.searchsorted(at, stop - shift)  # the first decision that wraps round to the window's beginning
+def settle_placed(prices, market, exits, money, whole, real):
+    """Fill `real` (k, REAL) with what the trades of `whole` (k, 4) made, one lot each."""
+    for i in range(len(whole)):
+        t, bar, side, reason = whole[i]
+        _settle_placed(prices, market, exits, money, t, bar, float(side), reason, real[i])
+
+
+@njit(**KERNEL)
+def bracket_r(prices, market, exits, money):
+    """Net R of every possible trade that its own bracket ends, (2, n): row 0 long, row 1 short; NaN where none can be opened."""
+    n, row = len(prices.risk), np.empty(len(REAL))
+    net_r = np.full((2, n), np.nan)
+    for t in range(n - 1):
+        if prices.risk[t] > 0:
+            for k in range(2):
+                _settle_placed(prices, market, exits, money, t, exits.bar[k, t], 1.0 - 2 * k, exits.reason[k, t], row)
+                net_r[k, t] = row[5]
+    return net_r
+
+# %% ../../nbs/35_market_account.ipynb #3714aafd
+@njit(**KERNEL)
+def place(prices, market, exits, rules, money, net_r, entries, shift, start, stop, whole, earned):
+    """Fill `whole` (k, 4) and `earned` (k,), net R, with the entries' trades, all moved by 0 <= shift < stop - start bars.
+
+    `entries`: bars (k,), sides (k,) and bars to hold (k,), -1 never left by a rule; `net_r`: `bracket_r`. Returns how many were left over.
+    """
+    at, sides, hold = entries
+    risk, exit_bar, exit_reason = prices.risk, exits.bar, exits.reason
+    k, free, left_over, row = len(at), start, 0, np.empty(len(REAL))
+    first = np.searchsorted(at, stop - shift)  # the first entry that wraps round to the window's beginning
     for i in range(k):
-        j = i + first
-        j = j if j < k else j - k
-        t = at[j] + shift
-        t = t if t < stop else t - (stop - start)
-        turned.at[i], turned.side[i], turned.multiplier[i] = t, wanted.side[j], wanted.multiplier[j]
-        turned.leave_at[i] = t + wanted.leave_at[j] - at[j] if wanted.leave_at[j] > at[j] else -1
+        j = i + first if i + first < k else i + first - k
+        own = at[j] + shift if at[j] + shift < stop else at[j] + shift - (stop - start)
+        t = _open_from(risk, max(own, free), stop)
+        is_left_over = t >= stop
+        if is_left_over:
+            t = _open_from(risk, own, stop)
+            t = t if t < stop else _open_from(risk, start, own)
+            left_over += 1
+        side = 0 if sides[j] > 0 else 1
+        bar, reason = exit_bar[side, t], exit_reason[side, t]
+        if hold[j] > 0 and t + hold[j] < bar:  # left after that close, before the bracket's own end
+            bar, reason = t + hold[j] + 1, MODEL
+            _settle_placed(prices, market, exits, money, t, bar, float(sides[j]), reason, row)
+            earned[i] = row[5]
+        else:
+            earned[i] = net_r[side, t]
+        whole[i, 0], whole[i, 1], whole[i, 2], whole[i, 3] = t, bar, sides[j], reason
+        if not is_left_over:
+            free = bar - (reason == MODEL and rules.at_next_open)  # out at an open, one may be in again at the same open
+    return left_over
 
-# %% ../../nbs/35_market_account.ipynb #acc00017
-class Sums(NamedTuple):
-    """What is kept of each run, (runs,) each."""
-
-    trades: np.ndarray  # int64
-    wins: np.ndarray  # int64 trades with net R above zero
-    net_r: np.ndarray  # sum of net R
-    gains_r: np.ndarray  # sum over the trades that won, net R
-    losses_r: np.ndarray  # sum over the others, >= 0
-    gains: np.ndarray  # the same in money, by its own sign
-    losses: np.ndarray
-    last_equity: np.ndarray
+# %% ../../nbs/35_market_account.ipynb #ac0631b8
+@njit(**KERNEL)
+def mark_r(prices, market, money, whole, earned, points, worth):
+    """Fill `worth` (m,) with the R earned by the close of each of the ascending bars `points`."""
+    close, day, filled_day = prices.close, market.day, market.filled_day
+    closed, worth[:] = np.zeros(len(points) + 1), 0.0
+    for k in range(len(whole)):
+        t, bar, side = whole[k, 0], whole[k, 1], float(whole[k, 2])
+        ask, swap = (0.0, money.swap_long) if side > 0 else (money.spread, money.swap_short)
+        entry, risk = prices.base[t] + (money.spread - ask) + side * money.slippage, prices.risk[t]
+        i = np.searchsorted(points, t + 1)
+        while i < len(points) and points[i] < bar:
+            paid = money.commission - swap * (day[points[i]] - filled_day[t])
+            worth[i] += (side * (close[points[i]] + ask - entry) - paid / money.contract) / risk
+            i += 1
+        closed[i] += earned[k]
+    worth += np.cumsum(closed)[:-1]
 
 
 @njit(**KERNEL)
-def run_turned(prices, market, exits, rules, money, wanted, shifts, start, stop, turned, made, sums, points, equity):
-    """Fill `sums` and equity (runs, points) at the bars `points`, one run per shift."""
+def run_rotated(prices, market, exits, rules, money, entries, shifts, start, stop, sums, points, worth):
+    """One placing per shift: fills `sums` (runs, 5): net R, wins, gains, losses, left over; and worth (runs, points)."""
+    k, net_r = len(entries[0]), bracket_r(prices, market, exits, money)
+    whole, earned = np.empty((k, 4), np.int64), np.empty(k)
     for run in range(len(shifts)):
-        _turn(wanted, shifts[run] % (stop - start), start, stop, turned)
-        trades = run_account(prices, market, exits, rules, money, turned, made)[0]
-        sums.trades[run], sums.last_equity[run] = trades, made.equity[-1]
-        for k in range(trades):
-            r, pnl = made.real[k, 5], made.real[k, 6]
-            sums.net_r[run] += r
-            sums.wins[run] += r > 0
-            sums.gains_r[run] += max(r, 0.0)
-            sums.losses_r[run] += max(-r, 0.0)
-            sums.gains[run] += max(pnl, 0.0)
-            sums.losses[run] += max(-pnl, 0.0)
-        for k in range(len(points)):
-            equity[run, k] = made.equity[points[k]]
+        sums[run, 4] = place(prices, market, exits, rules, money, net_r, entries, shifts[run], start, stop, whole, earned)
+        for r in earned:
+            sums[run, 0] += r
+            sums[run, 1] += r > 0
+            sums[run, 2] += max(r, 0.0)
+            sums[run, 3] += max(-r, 0.0)
+        if len(points):
+            mark_r(prices, market, money, whole, earned, points, worth[run])

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['SPEC', 'COSTS', 'ACCOUNT', 'Prepared', 'prepare', 'Decisions', 'Counters', 'BacktestResult', 'run_backtest',
-           'TurnedRuns', 'turned_runs']
+           'trades_of']
 
 # %% ../../nbs/35a_market_backtest.ipynb #21c617c0
 from dataclasses import dataclass, field, fields
@@ -20,7 +20,6 @@ from trademl.market.account import (
     Exits,
     Market,
     Rules,
-    Sums,
     Wanted,
     exits_of,
     market_of,
@@ -28,11 +27,9 @@ from trademl.market.account import (
     room,
     rules_of,
     run_account,
-    run_turned,
 )
 from .barriers import Prices, prices_of
 from .specs import AccountSpec, CostSpec, LabelSpec
-from ..validate.bootstrap import profit_factor_of
 
 SPEC, COSTS, ACCOUNT = LabelSpec(), CostSpec(), AccountSpec()
 
@@ -175,7 +172,7 @@ def run_backtest(
     n, book, asked, taken = run_account(p.prices, p.market, p.exits(costs.spread), p.rules, money, wanted, made)
     refusals = (int(count) for count in made.refused)
     counters = Counters(len(wanted.at), n, *refusals, int(book.paused_weeks), int(book.halted_at), float(asked), float(taken))
-    trades = _trades(p, made.whole[:n], made.real[:n])
+    trades = trades_of(p, made.whole[:n], made.real[:n])
     until = np.diff(trades["exit_bar"], prepend=0, append=len(p))
     balance = np.repeat(np.append(account.balance, trades["balance_after"]), until)
     return BacktestResult(trades, made.equity, balance, counters, spec, costs, account)
@@ -196,7 +193,8 @@ def _wanted(decisions, start, stop):
     return Wanted(at, decisions.side[at], leave_at, multiplier)
 
 # %% ../../nbs/35a_market_backtest.ipynb #13b9bbee
-def _trades(p, whole, real):
+def trades_of(p: Prepared, whole: np.ndarray, real: np.ndarray) -> pd.DataFrame:
+    """A kernel's rows, (k, 4) and (k, REAL), as a frame."""
     decided, left, side, reason = whole.T
     label_reason = p.exits().reason[(side < 0).astype(int), decided]  # on the bid alone
     entered, length = decided + p.rules.at_next_open, p.spec.bar_seconds
@@ -222,53 +220,3 @@ def _trades(p, whole, real):
 
 def _moments(seconds):
     return pd.DatetimeIndex((seconds * 10**9).view("M8[ns]"), tz="UTC")
-
-# %% ../../nbs/35a_market_backtest.ipynb #fc826e16
-@dataclass(frozen=True, eq=False)
-class TurnedRuns:
-    """What each run made, (runs,) each; NaN where it made no trade."""
-
-    shifts: np.ndarray  # int64, bars by which the decisions were turned
-    trades: np.ndarray  # int64
-    expectancy: np.ndarray  # mean net R
-    win_rate: np.ndarray  # share of trades with net R above zero
-    profit_factor: np.ndarray  # gains / losses in money; 10 without losses
-    profit_factor_r: np.ndarray  # the same in net R
-    return_pct: np.ndarray  # last equity / start - 1, percent
-    equity: np.ndarray  # float64 (runs, points)
-
-# %% ../../nbs/35a_market_backtest.ipynb #acb0000d
-def turned_runs(
-    prepared: Prepared,
-    decisions: Decisions,
-    shifts,  # whole bars, one per run; 0 is the decisions as they are
-    costs: CostSpec = COSTS,
-    account: AccountSpec = ACCOUNT,
-    *,
-    start: int = 0,  # the window [start, stop): decisions outside are left out, a trade may end after it
-    stop: int | None = None,
-    points=(),  # bars at which the equity is kept
-) -> TurnedRuns:
-    """Trade the decisions, turned round the window by each shift, on the same account. Raises UsageError (window, shifts, points)."""
-    p, n = _prepared(prepared, decisions, prepared.spec), len(prepared)
-    stop = n if stop is None else stop
-    shifts, points = np.asarray(shifts), np.asarray(points, np.int64)
-    _check_turning(n, start, stop, shifts, points)
-    wanted, runs = _wanted(decisions, start, stop), len(shifts)
-    turned = Wanted(*(np.empty_like(column) for column in wanted))
-    sums = Sums(*(np.zeros(runs, np.int64) for _ in range(2)), *(np.zeros(runs) for _ in range(6)))
-    equity, of_a_run = np.empty((runs, len(points))), (p.prices, p.market, p.exits(costs.spread), p.rules, money_of(costs, account))
-    run_turned(*of_a_run, wanted, shifts.astype(np.int64), start, stop, turned, room(n, len(wanted.at)), sums, points, equity)
-    trades = np.where(sums.trades, sums.trades, np.nan)
-    factors = [np.where(sums.trades, profit_factor_of(*x), np.nan) for x in ((sums.gains, sums.losses), (sums.gains_r, sums.losses_r))]
-    grown = 100 * (sums.last_equity / account.balance - 1)
-    return TurnedRuns(shifts, sums.trades, sums.net_r / trades, sums.wins / trades, *factors, grown, equity)
-
-
-def _check_turning(n, start, stop, shifts, points):
-    if not 0 <= start < stop <= n:
-        raise UsageError(f"window [{start}, {stop}) does not lie within the {n:,} bars")
-    if shifts.dtype.kind not in "iu" or shifts.ndim != 1:
-        raise UsageError(f"shifts have dtype {shifts.dtype} and shape {shifts.shape}; one whole number of bars per run is needed")
-    if ((points < 0) | (points >= n)).any():
-        raise UsageError(f"points = {points.min()} .. {points.max()} do not lie within the {n:,} bars")

@@ -4,16 +4,17 @@
 
 # %% auto #0
 __all__ = ['INF', 'RANK_BARS', 'VOLATILITY', 'MACD_BARS', 'TREND', 'MOMENTUM', 'PRICE_ACTION', 'VOLUME', 'M30', 'H1', 'H4',
-           'HIGHER', 'SESSION', 'NEWS', 'DEFINITIONS_VERSION', 'FEATURES', 'FEATURE_NAMES', 'Feature', 'table',
-           'atr_share', 'atr_rank', 'above_mean', 'ema_stack', 'ema_slope', 'trend_strength', 'divergence',
+           'HIGHER', 'SESSION', 'NEWS', 'DEFINITIONS_VERSION', 'FEATURES', 'FEATURE_NAMES', 'Source', 'Feature',
+           'table', 'atr_share', 'atr_rank', 'above_mean', 'ema_stack', 'ema_slope', 'trend_strength', 'divergence',
            'direction_run', 'range_place', 'day_place', 'below_high', 'wick', 'round_distance', 'volume_surge_of',
            'volume_trend', 'volume_delta', 'vwap_distance', 'trend_sign', 'higher_rsi', 'last_day_return', 'day_angle',
-           'news_within', 'minutes_away']
+           'news_within', 'minutes_away', 'columns_of']
 
 # %% ../../nbs/31b_market_definitions.ipynb #93b8922d
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 import numpy as np
 
@@ -38,6 +39,15 @@ from trademl.market.indicators import (
 INF = math.inf
 
 
+class Source(StrEnum):
+    """What of the inputs a feature is made of; where it is made of several, the one that prices do not give."""
+
+    PRICES = "prices"
+    VOLUME = "volume"
+    TIME = "time"
+    NEWS = "news"
+
+
 @dataclass(frozen=True)
 class Feature:
     """One column of the matrix: a row of the registry."""
@@ -50,6 +60,7 @@ class Feature:
     lookback: int  # bars, the newest included, that settle the value to the last bit; withheld (NaN) before
     compute: Callable[[Context], np.ndarray] = field(repr=False, compare=False)  # the formula: (n,) float64
     group: str = "own"
+    source: Source = Source.PRICES  # what it is made of
 
     def __post_init__(self):
         if not self.name.isidentifier():
@@ -60,9 +71,9 @@ class Feature:
             )
 
 # %% ../../nbs/31b_market_definitions.ipynb #31bb1203
-def table(group, *rows):
+def table(group, *rows, source=Source.PRICES):
     """Rows of one group as features."""
-    return tuple(Feature(*row, group=group) for row in rows)
+    return tuple(Feature(*row, group=group, source=source) for row in rows)
 
 # %% ../../nbs/31b_market_definitions.ipynb #889fb14d
 RANK_BARS = 1920  # twenty days
@@ -227,6 +238,7 @@ VOLUME = table(
     ("volume_trend", "SMA10 / SMA50 of volume − 1", "ratio", -1, INF, 50, volume_trend),
     ("volume_delta", "Σ sign(close − open)·volume / Σ volume, 20 bars", "share", -1, 1, 20, volume_delta),
     ("vwap_dist", "(close − 96-bar VWAP) / ATR", "ATR", -INF, INF, 96, vwap_distance),
+    source=Source.VOLUME,
 )
 
 # %% ../../nbs/31b_market_definitions.ipynb #541aeeb8
@@ -286,6 +298,7 @@ SESSION = table(
     ("is_london_session", "07:00–16:00 UTC", "flag", 0, 1, 1, lambda c: c.session.between(7, 16)),
     ("is_ny_session", "13:00–21:00 UTC", "flag", 0, 1, 1, lambda c: c.session.between(13, 21)),
     ("is_weekend", "Saturday or Sunday, UTC", "flag", 0, 1, 1, lambda c: (c.session.weekday >= 5).astype(np.float64)),
+    source=Source.TIME,
 )
 NEWS = table(
     "news",
@@ -293,9 +306,15 @@ NEWS = table(
     ("news_minutes_away", "minutes to the next event, at most 1,440, / 1,440", "share", 0, 1, 1, minutes_away),
     ("news_count_today", "events in this UTC day, all-day ones included", "events", 0, INF, 1, lambda c: c.news.today),
     ("is_news_risk_window", "next event ≤ 60 min away or last ≤ 120 min ago", "flag", 0, 1, 1, lambda c: news_within(c, 60, 120)),
+    source=Source.NEWS,
 )
 
 # %% ../../nbs/31b_market_definitions.ipynb #213715f7
 DEFINITIONS_VERSION = 1  # raise it whenever a formula gives other values
 FEATURES = VOLATILITY + TREND + MOMENTUM + PRICE_ACTION + VOLUME + HIGHER + SESSION + NEWS
 FEATURE_NAMES = tuple(f.name for f in FEATURES)
+
+
+def columns_of(source, features=FEATURES):
+    """Which columns of the matrix are made of a source, int64."""
+    return np.array([column for column, feature in enumerate(features) if feature.source is source], np.int64)

@@ -37,7 +37,7 @@ from trademl.market.recipe import (
 from .warmstart import COLD, Choice, Start
 from ..validate.leakage import assert_no_leakage
 from ..validate.lineage import Fit, FitKind, Lineage
-from ..validate.metrics import log_loss
+from ..validate.metrics import log_loss, log_loss_difference
 from ..validate.bootstrap import Interval, block_bootstrap
 from ..validate.splits import Fold, Windows, out_of_fold, rows_before, walk_forward
 
@@ -48,6 +48,7 @@ class SignalJudged:
 
     model_probabilities: np.ndarray  # (n, 3 models, 3 classes); NaN where nothing was judged
     folds: list[Fold]  # refits over select and final
+    models: list[FittedEnsemble]  # that of each fold: it has seen nothing of the fold's test rows
     oof: list[Fold]  # parts of the train part
     past: np.ndarray  # rows before select, purged: what the first fit knew
     rounds: Rounds
@@ -63,14 +64,15 @@ def judge_signal(rows: MarketRows, windows: Windows, z: np.ndarray, recipe: Reci
     total = len(folds) + len(oof)
     raw = np.full((len(rows.time_s), len(MODELS), 3), np.nan)
     model = fit_signal(rows, z, past, recipe, stop_rows=windows.rows("select"))
-    rounds = model.rounds
+    rounds, models = model.rounds, []
     for done, fold in enumerate([*folds, *oof]):
         assert_no_leakage(fold.fit_rows, fold.test_rows, rows.time_s, rows.end_s, embargo_s=embargo)
         if done > 0:
             model = fit_signal(rows, z, fold.fit_rows, recipe, rounds=rounds)
         raw[fold.test_rows] = model.model_probabilities(z[fold.test_rows])
+        models.append(model)
         progress(done + 1, total)
-    return SignalJudged(raw, folds, oof, past, rounds)
+    return SignalJudged(raw, folds, models[: len(folds)], oof, past, rounds)
 
 # %% ../../nbs/38a_market_walkforward.ipynb #34b8cde5
 def judge_warm(rows: MarketRows, windows: Windows, z: np.ndarray, cold: SignalJudged, recipe: Recipe, progress: Callable) -> SignalJudged:
@@ -79,24 +81,28 @@ def judge_warm(rows: MarketRows, windows: Windows, z: np.ndarray, cold: SignalJu
     begun = past[rows.time_s[past] < windows.span("select").start_s - recipe.refit_every_s]
     begun = begun if len(begun) >= len(past) // 2 else past[: len(past) // 2]
     model = fit_signal(rows, z, begun, recipe, rounds=cold.rounds)
-    raw = cold.model_probabilities.copy()
+    raw, models = cold.model_probabilities.copy(), []
     for done, fold in enumerate(cold.folds):
         assert_no_leakage(fold.fit_rows, fold.test_rows, rows.time_s, rows.end_s, embargo_s=windows.embargo_s)
         model = continue_signal(rows, z, model, fold.fit_rows, recipe)
         raw[fold.test_rows] = model.model_probabilities(z[fold.test_rows])
+        models.append(model)
         progress(done + 1, len(cold.folds))
-    return replace(cold, model_probabilities=raw)
+    return replace(cold, model_probabilities=raw, models=models)
 
 # %% ../../nbs/38a_market_walkforward.ipynb #38aa0008
 def choose_start(rows, windows, cold: SignalJudged, warm: SignalJudged, start: Start, recipe: Recipe) -> Choice:
-    """Warm if its blended log loss on select is lower."""
+    """Warm if its blended log loss on select is lower by more than noise."""
     losses = {window: {} for window in ("select", "final")}
+    label, weight, made = rows.labels.label, rows.labels.weight, {}
     for name, signal in (("cold", cold), ("warm", warm)):
-        p = _blend(rows, windows, signal, recipe).probabilities(signal.model_probabilities)
+        made[name] = p = _blend(rows, windows, signal, recipe).probabilities(signal.model_probabilities)
         for window, loss_of in losses.items():
             at = windows.rows(window)
-            loss_of[name] = log_loss(p[at], rows.labels.label[at], rows.labels.weight[at])
-    return Choice(start, losses["select"]["warm"] < losses["select"]["cold"], losses)
+            loss_of[name] = log_loss(p[at], label[at], weight[at])
+    at, noise = windows.rows("select"), {"draws": recipe.bootstrap_draws, "level": 0.95, "seed": recipe.seed}
+    gain = log_loss_difference(made["warm"][at], label[at], rows.time_s[at], made["cold"][at], weight[at], **noise)
+    return Choice(start, gain.high is not None and gain.high < 0, losses, gain)
 
 
 def _blend(rows, windows, signal, recipe):

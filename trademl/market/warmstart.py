@@ -23,6 +23,7 @@ from ..learn.refresh import Spread
 from ..learn.treetable import TreeTable
 from ..settings import Ensemble as EnsembleParams
 from ..settings import WarmStart as WarmParams
+from ..validate.bootstrap import Interval
 from ..validate.lineage import FitKind, Lineage
 
 # %% ../../nbs/37_market_warmstart.ipynb #6e13d247
@@ -192,6 +193,7 @@ class Choice:
     start: Start
     chosen: bool  # warm
     log_loss: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    gain: Interval | None = None  # log loss on select, warm minus cold, over days; None where there was one candidate
 
     @property
     def parent(self) -> Parent | None:
@@ -203,13 +205,23 @@ class Choice:
         if self.start.parent is None:
             return f"cold: {self.start.reason}"
         on = self.log_loss["select"]
-        losses = f"log loss on select {on['warm']:.4f} warm, {on['cold']:.4f} cold"
+        losses = f"log loss on select {on['warm']:.4f} warm, {on['cold']:.4f} cold{self._difference()}"
         end = f"continues revision {self.parent.revision}" if self.chosen else f"revision {self.start.parent.revision} is not continued"
         return f"{'warm' if self.chosen else 'cold'}: {losses}; {end}"
+
+    def _difference(self) -> str:
+        if self.gain is None:
+            return ""
+        if self.gain.low is None:
+            return f" ({self.gain.reason})"
+        interval = f"{self.gain.point:+.4f} [{self.gain.low:+.4f}, {self.gain.high:+.4f}] at {100 * self.gain.level:.0f} %"
+        tie = "" if self.gain.high < 0 or self.gain.low > 0 else ", a tie"
+        return f" (difference {interval}{tie})"
 
     def record(self) -> dict:
         """For the manifest."""
         generation = self.parent.generation + 1 if self.chosen else 0
         candidate = None if self.start.parent is None else self.start.parent.revision
         facts = {"start": "warm" if self.chosen else "cold", "why": self.sentence(), "candidate": candidate, "generation": generation}
-        return facts | {"rounds_added": 0, "log_loss": {window: dict(both) for window, both in self.log_loss.items()}}
+        losses = {window: dict(both) for window, both in self.log_loss.items()}
+        return facts | {"rounds_added": 0, "log_loss": losses, "gain": None if self.gain is None else asdict(self.gain)}

@@ -1,5 +1,7 @@
 """Which market a command means, and the store that belongs to it. Imports nothing heavy: `trademl models list` needs only this."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from glob import escape as glob_escape
 from pathlib import Path
@@ -28,6 +30,12 @@ class MarketFlags:
     news_tz: str | None = None  # clock of the calendar
     trust_clock: bool = False  # keep a clock that closes or releases disprove
     allow_flat: bool = False  # keep long runs of bars without volume and range
+
+    @property
+    def reading(self) -> list[str]:
+        """The given ones that say how a file is read, as they are typed."""
+        names = ("tz", "stamp", "strict", "news_tz", "trust_clock", "allow_flat")
+        return [f"--{name.replace('_', '-')}" for name in names if getattr(self, name)]
 
     @classmethod
     def of_job(cls, **parameters) -> "MarketFlags":
@@ -65,6 +73,14 @@ class MarketChoice:
         """Name of the bars file (without its folder), or what the embedded market is called."""
         return "embedded synthetic market" if self.is_synthetic else Path(self.bars).name
 
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """The lock of its store. UsageError when the store holds another line, LockedError when another run holds it."""
+        store = Store(self.models_dir)
+        store.check_line(self.line)
+        with store.lock():
+            yield
+
     def sentence(self) -> str:
         """What is trained on, in words."""
         if self.is_synthetic:
@@ -92,6 +108,10 @@ def choose_market(settings: Settings, flags: MarketFlags = MarketFlags()) -> Mar
         raise UsageError(f"no bars for {symbol}: give --bars FILE, or import it and name it under [market] in settings.ini")
     if bars is None and (news or flags.no_news):
         raise UsageError("--news and --no-news belong to a bars file: give --bars FILE too (the embedded market brings its own calendar)")
+    if bars is None and flags.reading:
+        raise UsageError(f"{', '.join(flags.reading)}: these say how a file is read, and the embedded market is none: give --bars FILE")
+    if flags.no_news and flags.news_tz:
+        raise UsageError("--news-tz is the clock of a calendar, and with --no-news none is read: leave one of them out")
     if bars is None:
         return MarketChoice(SYNTHETIC, None, None, False, flags.models_dir or store_folder(settings, SYNTHETIC), market.timeframe)
     if news and flags.no_news:

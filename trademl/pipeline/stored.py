@@ -26,6 +26,8 @@ class StoredData:
     sha256: str
     news_sha256: str | None = None
     source: str | None = None  # name of the file
+    prints: str | None = None  # fingerprints of its prices
+    symbol: str | None = None  # what the data say of themselves, or "unknown"; None: an earlier trademl did not ask
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,29 @@ class StoredGate:
 
     passed: bool
     reasons: tuple[str, ...]
+    sentence: str
+    level: float  # at which it was judged
+    number: int  # the k-th recipe that looked at these days
+
+
+@dataclass(frozen=True)
+class StoredLook:
+    """Its place in the project's chain of looks."""
+
+    number: int  # the k-th recipe that looked at these days
+    level: float
+    days: Span  # that were judged, decision times
+    standing: Mapping | None  # the verdict that it repeats: at_utc, passed, words, sentence; None: it was judged itself
+    remarks: tuple[str, ...]
+
+    @property
+    def words(self) -> str:
+        """For a headline."""
+        return self.standing["words"] if self.standing else f"look {self.number} at these days, judged at {100 * self.level:.2g} %"
+
+    def summary(self) -> dict:
+        """For a command's object."""
+        return {"number": self.number, "level": self.level, "standing": self.standing and self.standing["words"]}
 
 
 @dataclass(frozen=True)
@@ -44,6 +69,27 @@ class StoredStart:
     why: str
     generation: int  # warm starts in a row
     log_loss: Mapping[str, Mapping[str, float]]  # window -> candidate -> value; empty where there was one candidate
+
+
+@dataclass(frozen=True)
+class StoredLeaks:
+    """What a run found of columns that know the future."""
+
+    alarms: tuple[str, ...]  # one sentence each
+    accepted: str | None  # the reason of --accept-leak
+    is_planted: bool  # the embedded market
+    sentences: tuple[str, ...]  # what a person is told
+    figures: Mapping  # `market.leaks` of the manifest; empty where nothing was looked for
+
+    @property
+    def note(self) -> str:
+        """A word for a list of revisions."""
+        if not self.figures:
+            return "not looked for"
+        if not self.alarms:
+            return "none"
+        count = f"{len(self.alarms)} alarm{'' if len(self.alarms) == 1 else 's'}"
+        return f"{count}, planted" if self.is_planted else f"{count}, accepted: {self.accepted}" if self.accepted else count
 
 
 @dataclass(frozen=True)
@@ -127,7 +173,19 @@ class Stored:
     @property
     def gate(self) -> StoredGate:
         """The gate's verdict."""
-        return StoredGate(self._manifest["gate"]["passed"], tuple(self._manifest["gate"]["reasons"]))
+        gate = self._manifest["gate"]
+        return StoredGate(gate["passed"], tuple(gate["reasons"]), gate["sentence"], gate["level"], gate["terms"]["number"])
+
+    @property
+    def terms(self) -> Mapping:
+        """What the gate was asked."""
+        return self._manifest["gate"]["terms"]
+
+    @property
+    def look(self) -> StoredLook:
+        """Its look at the days that it was judged on."""
+        look = self._manifest["look"]
+        return StoredLook(look["number"], look["level"], Span(*look["days"]), look["standing"], tuple(look["remarks"]))
 
     @property
     def figures(self) -> Mapping:
@@ -213,6 +271,21 @@ class Stored:
         return costs_of(self.revision)
 
     @property
+    def recipe(self) -> dict:
+        """What makes its recipe this one and no other."""
+        return dict(self._market["recipe"])
+
+    @property
+    def judged_profile(self) -> int:
+        """The profile whose margin its decisions were judged under."""
+        return self._market["decision"]["judged_profile"]
+
+    @property
+    def edge_found(self) -> bool:
+        """Whether select found a margin with a positive expectancy for that profile."""
+        return self._market["decision"]["margins"][str(self.judged_profile)]["edge_found"]
+
+    @property
     def windows(self) -> Windows:
         """Train, tune, select and final, without rows."""
         split = self._manifest["split"]
@@ -259,6 +332,18 @@ class Stored:
         """How its signal's training began."""
         record = self._market["warmstart"]
         return StoredStart(record["start"], record["why"], record["generation"], record.get("log_loss") or {})
+
+    @property
+    def leaks(self) -> StoredLeaks:
+        """What its run found of leaks; a revision from before says nothing."""
+        record = self._market.get("leaks", {})
+        return StoredLeaks(
+            tuple(record.get("alarms", ())),
+            record.get("accepted"),
+            record.get("planted", False),
+            tuple(record.get("sentences", ("no leak was looked for",))),
+            record,
+        )
 
     @property
     def studies(self) -> dict[str, str]:

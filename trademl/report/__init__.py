@@ -1,7 +1,7 @@
 """Pictures and pages: plotly figures from plain arrays, and one self-contained HTML page from an executed notebook."""
 
 from .figures import (
-    EquityBand,
+    NullBand,
     PathTrade,
     calibration,
     candles,
@@ -16,11 +16,12 @@ from .figures import (
     study_course,
     study_importance,
     windows_timeline,
+    worth_and_drawdown,
 )
 from .page import notebook_of, render, write_report
 
 __all__ = [
-    "EquityBand",
+    "NullBand",
     "PathTrade",
     "calibration",
     "candles",
@@ -37,5 +38,6 @@ __all__ = [
     "study_course",
     "study_importance",
     "windows_timeline",
+    "worth_and_drawdown",
     "write_report",
 ]

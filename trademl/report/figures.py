@@ -229,13 +229,33 @@ def windows_timeline(
 
 
 @dataclass(frozen=True, eq=False)
-class EquityBand:
-    """Equity of random entries at the same frequency, at the times of the equity that it is drawn behind."""
+class NullBand:
+    """What random entries at the same frequency earned, at the times of the curve that it is drawn behind."""
 
-    low: Any  # (n,) edges, account currency
+    low: Any  # (n,) edges, in the unit of the curve
     high: Any
     median: Any = None
     name: str = "random entries, 5 to 95 %"
+
+
+def worth_and_drawdown(
+    time: Any,  # (n,)
+    worth_r: Any,  # (n,) R earned, open trades marked
+    drawdown_r: Any,  # (n,) below the highest R of all bars, >= 0
+    *,
+    band: NullBand | None = None,
+    trades: int | None = None,
+) -> go.Figure:
+    """R earned at a fixed risk a trade with its null above, drawdown below."""
+    moments, fall = times(time), -np.asarray(drawdown_r, dtype=np.float64)
+    fig = _two_panels()
+    if band is not None:
+        _add_band(fig, moments, band)
+    _add_curve(fig, moments, np.asarray(worth_r, dtype=np.float64), "R earned", "%{y:,.1f} R")
+    _add_fall(fig, moments, fall, "%{y:.1f} R")
+    _axis_titles(fig, "R earned", "drawdown, R")
+    text = f"{_trades(trades)}the same risk on each; deepest drawdown {abs(fall.min(initial=0.0)):.1f} R"
+    return _finish(fig, "What the trades earned", text, height=520, hovermode="x")
 
 
 def equity_and_drawdown(
@@ -243,39 +263,57 @@ def equity_and_drawdown(
     equity: Any,  # (n,) marked to market, account currency
     *,
     drawdown_pct: Any = None,  # (n,) below the peak of all bars, >= 0, when the series given is thinned; None: that of the series
-    band: EquityBand | None = None,
     trades: int | None = None,
     currency: str = "USD",
 ) -> go.Figure:
-    """Equity with its null above, drawdown from the peak below. Equity that grows tenfold is drawn on a logarithmic axis."""
+    """Equity of an account above, drawdown from the peak below. Equity that grows tenfold is drawn on a logarithmic axis."""
     moments, equity = times(time), np.asarray(equity, dtype=np.float64)
+    fall = _fall(equity) if drawdown_pct is None else -np.asarray(drawdown_pct, dtype=np.float64)
+    fig = _two_panels()
+    _add_curve(fig, moments, equity, "equity", "%{y:,.2f}")
+    _add_fall(fig, moments, fall, "%{y:.2f} %")
+    _axis_titles(fig, f"equity, {currency}", "drawdown, %")
+    if equity.min(initial=1.0) > 0 and equity.max(initial=1.0) > 10 * equity.min(initial=1.0):
+        fig.update_yaxes(type="log", row=1, col=1)
+    text = f"{_trades(trades)}marked to market; deepest drawdown {abs(fall.min(initial=0.0)):.1f} %"
+    return _finish(fig, "Equity and drawdown", text, height=520, hovermode="x")
+
+
+def _two_panels() -> go.Figure:
     fig = make_subplots(rows=2, cols=1, shared_xaxes=True, row_heights=[0.68, 0.32], vertical_spacing=0.06)
-    if band is not None:
-        low, high = np.asarray(band.low, dtype=np.float64), np.asarray(band.high, dtype=np.float64)
-        keep = thin(low, high)
-        edge = {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
-        fig.add_scatter(x=moments[keep], y=high[keep], showlegend=False, **edge, row=1, col=1)
-        fig.add_scatter(x=moments[keep], y=low[keep], name=band.name, fill="tonexty", fillcolor=BAND, **edge, row=1, col=1)
-    if band is not None and band.median is not None:
+    return fig.update_xaxes(showline=False, ticks="", row=1, col=1)
+
+
+def _axis_titles(fig: go.Figure, upper: str, lower: str) -> None:
+    fig.update_yaxes(title_text=upper, row=1, col=1)
+    fig.update_yaxes(title_text=lower, row=2, col=1)
+
+
+def _trades(trades: int | None) -> str:
+    return f"{trades:,} trades, " if trades is not None else ""
+
+
+def _add_band(fig: go.Figure, moments: np.ndarray, band: NullBand) -> None:
+    low, high = np.asarray(band.low, dtype=np.float64), np.asarray(band.high, dtype=np.float64)
+    keep, edge = thin(low, high), {"mode": "lines", "line": {"width": 0}, "hoverinfo": "skip"}
+    fig.add_scatter(x=moments[keep], y=high[keep], showlegend=False, **edge, row=1, col=1)
+    fig.add_scatter(x=moments[keep], y=low[keep], name=band.name, fill="tonexty", fillcolor=BAND, **edge, row=1, col=1)
+    if band.median is not None:
         median = np.asarray(band.median, dtype=np.float64)
         keep, line = thin(median), {"color": QUIET, "width": 1.4, "dash": "dot"}
         fig.add_scatter(x=moments[keep], y=median[keep], name="random entries, median", mode="lines", line=line, row=1, col=1)
-    keep, hover = thin(equity), "%{x|%Y-%m-%d %H:%M}<br>%{y:,.2f}<extra>equity</extra>"
-    fig.add_scatter(
-        x=moments[keep], y=equity[keep], name="equity", mode="lines", line={"color": BLUE, "width": 1.8}, hovertemplate=hover, row=1, col=1
-    )
-    fall = _fall(equity) if drawdown_pct is None else -np.asarray(drawdown_pct, dtype=np.float64)
-    keep, hover = thin(fall), "%{x|%Y-%m-%d %H:%M}<br>%{y:.2f} %<extra>drawdown</extra>"
+
+
+def _add_curve(fig: go.Figure, moments: np.ndarray, values: np.ndarray, name: str, shown: str) -> None:
+    keep, hover = thin(values), f"%{{x|%Y-%m-%d %H:%M}}<br>{shown}<extra>{name}</extra>"
+    line = {"color": BLUE, "width": 1.8}
+    fig.add_scatter(x=moments[keep], y=values[keep], name=name, mode="lines", line=line, hovertemplate=hover, row=1, col=1)
+
+
+def _add_fall(fig: go.Figure, moments: np.ndarray, fall: np.ndarray, shown: str) -> None:
+    keep, hover = thin(fall), f"%{{x|%Y-%m-%d %H:%M}}<br>{shown}<extra>drawdown</extra>"
     style = {"mode": "lines", "line": {"color": RED, "width": 1.2}, "fill": "tozeroy", "fillcolor": "rgba(191, 83, 64, 0.18)"}
     fig.add_scatter(x=moments[keep], y=fall[keep], name="drawdown", showlegend=False, hovertemplate=hover, **style, row=2, col=1)
-    fig.update_yaxes(title_text=f"equity, {currency}", row=1, col=1)
-    fig.update_yaxes(title_text="drawdown, %", row=2, col=1)
-    fig.update_xaxes(showline=False, ticks="", row=1, col=1)
-    if equity.min(initial=1.0) > 0 and equity.max(initial=1.0) > 10 * equity.min(initial=1.0):
-        fig.update_yaxes(type="log", row=1, col=1)
-    count = f"{trades:,} trades, " if trades is not None else ""
-    text = f"{count}marked to market; deepest drawdown {abs(fall.min(initial=0.0)):.1f} %"
-    return _finish(fig, "Equity and drawdown", text, height=520, hovermode="x")
 
 
 def _fall(equity: np.ndarray) -> np.ndarray:

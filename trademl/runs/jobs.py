@@ -142,7 +142,7 @@ def run_job(
     *,
     run: RunFolder,
     shares: Mapping[str, float] | None = None,  # stage -> usual share of the time, for the estimate that a terminal shows
-    show: bool | None = None,  # progress on standard error: None means when it is a terminal
+    quiet: bool = False,  # nothing on standard error; else a bar on a terminal, plain lines elsewhere
     cell_timeout_s: int | None = None,  # longest time for one cell; None: no limit
 ) -> JobResult:
     """Execute a job notebook into the run folder. `run_dir` is passed to a notebook that has that parameter.
@@ -157,7 +157,7 @@ def run_job(
         given["run_dir"] = _shown(run.path)
     partial, final = run.path / f"{PARTIAL}{source.stem}.ipynb", run.path / f"{source.stem}.ipynb"
     began = time.monotonic()
-    with _kernel(run.path) as kernel, _stoppable(kernel), watch(run.path, shares, show=show):
+    with _kernel(run.path) as kernel, _stoppable(kernel), watch(run.path, shares, quiet=quiet):
         try:
             _execute(source, partial, given, kernel, cell_timeout_s)
         except TradeMLError:
@@ -171,9 +171,9 @@ def run_job(
             if partial.exists():
                 _tidy(partial, source)
                 partial.replace(final)
-            _record_cost(run)
+            record_cost(run)
     summary = _summary(run.path)
-    run.record(**{key: summary[key] for key in _RECORDED if summary.get(key) is not None})
+    record_summary(run, summary)
     events = read_events(run.path)
     seconds = round(time.monotonic() - began, 3)
     return JobResult(source.stem, final, summary, stage_seconds(events), seconds, _peak(events))
@@ -377,7 +377,13 @@ def _peak(events: list[dict[str, Any]]) -> float | None:
     return max((e["peak_memory_mib"] for e in events if e.get("peak_memory_mib")), default=None)
 
 
-def _record_cost(run: RunFolder) -> None:
+def record_summary(run: RunFolder, summary: Mapping[str, Any]) -> None:
+    """What `run.json` repeats of a job's summary."""
+    run.record(**{key: summary[key] for key in _RECORDED if summary.get(key) is not None})
+
+
+def record_cost(run: RunFolder) -> None:
+    """Seconds by stage and peak memory into `run.json`."""
     events = read_events(run.path)
     run.record(stages=stage_seconds(events), peak_memory_mib=_peak(events))
 

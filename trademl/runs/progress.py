@@ -6,7 +6,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -17,6 +17,7 @@ from ..files import jsonable
 EVENTS = "events.jsonl"
 _WRITE_EVERY_S = 0.25
 _SHOW_EVERY_S = 0.5
+_TELL_EVERY_S = 5.0  # without a terminal: at most so often, and once for each tenth of a counted stage
 
 
 def peak_memory_mib() -> float | None:
@@ -56,16 +57,23 @@ class Stage:
 
 
 class Progress:
-    """Writes a job's events to `events.jsonl` in its run folder. With no folder (a reader runs the notebook by hand) it writes nothing."""
+    """Writes a job's events to `events.jsonl` in its run folder, and tells each to `tell`. With no folder it writes nothing."""
 
-    def __init__(self, run_dir: Path | str | None):
-        self._path = Path(run_dir) / EVENTS if run_dir else None
+    def __init__(self, run_dir: Path | str | None, tell: Callable[[Mapping[str, Any]], None] | None = None):
+        self._path, self._tell = Path(run_dir) / EVENTS if run_dir else None, tell
+
+    def stop_writing(self) -> None:
+        """The run folder is finished: further stages are told and no longer written."""
+        self._path = None
 
     def emit(self, event: str, **fields: Any) -> None:
         """Append one event, a line of JSON. One `write` call, so that two processes can append to one file."""
+        record = {"time": iso_z(utc_now()), "event": event, **jsonable(fields)}
+        if self._tell is not None:
+            self._tell(record)
         if self._path is None:
             return
-        line = json.dumps({"time": iso_z(utc_now()), "event": event, **jsonable(fields)}, ensure_ascii=False) + "\n"
+        line = json.dumps(record, ensure_ascii=False) + "\n"
         handle = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
         try:
             os.write(handle, line.encode())
@@ -158,15 +166,16 @@ def watch(
     shares: Mapping[str, float] | None = None,  # stage -> usual share of the whole time, in order
     *,
     stream: TextIO | None = None,  # standard error by default
-    show: bool | None = None,  # None: only when the stream is a terminal
+    quiet: bool = False,  # show nothing
 ) -> Iterator[None]:
-    """Show stage, progress, elapsed and remaining time of the run while the block runs. Quiet when nobody watches a terminal."""
+    """Show the run while the block runs: on a terminal bars with the time left, elsewhere one plain line a stage."""
     stream = stream or sys.stderr
-    if not (stream.isatty() if show is None else show):
+    if quiet:
         yield
         return
     over = threading.Event()
-    thread = threading.Thread(target=_show, args=(Path(run_dir) / EVENTS, Pace(shares or {}), stream, over), daemon=True)
+    show = _show if stream.isatty() else _tell_lines
+    thread = threading.Thread(target=show, args=(_Tail(Path(run_dir) / EVENTS), Pace(shares or {}), stream, over), daemon=True)
     thread.start()
     try:
         yield
@@ -175,7 +184,69 @@ def watch(
         thread.join(timeout=5)
 
 
-def _show(path: Path, pace: Pace, stream: TextIO, over: threading.Event) -> None:
+class _Tail:
+    """A file of events that is still written to."""
+
+    def __init__(self, path: Path):
+        self._path, self._offset, self._rest = path, 0, b""
+
+    def events(self) -> list[dict[str, Any]]:
+        """The whole events since the last call."""
+        if not self._path.exists():
+            return []
+        with self._path.open("rb") as file:
+            file.seek(self._offset)
+            text = self._rest + file.read()
+            self._offset = file.tell()
+        *lines, self._rest = text.split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
+def _tell_lines(tail: _Tail, pace: Pace, stream: TextIO, over: threading.Event) -> None:
+    """One line at a stage's end, and one now and then inside a long stage that counts. A failure is told by the command itself."""
+    began, told_at, tenth = time.monotonic(), time.monotonic(), 0
+    with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed: the run goes on
+        while True:
+            last = over.wait(_SHOW_EVERY_S)
+            for event in tail.events():
+                now = time.monotonic()
+                pace.feed(event, now)
+                further = int(10 * event["done"] / event["total"]) if event.get("total") else 0
+                if event["event"] == "start":
+                    tenth = 0
+                elif event["event"] == "end" or (further > tenth and now - told_at >= _TELL_EVERY_S):
+                    told_at, tenth = now, further
+                    print(stage_line(event, pace.time_left(now - began, now)), file=stream, flush=True)
+            if last:
+                return
+
+
+class CellLines:
+    """Tells events below a notebook's cell: one line a stage, written over until the stage ends."""
+
+    def __init__(self, stream: TextIO):
+        self._stream, self._width = stream, 0
+
+    def __call__(self, event: Mapping[str, Any]) -> None:
+        """Show one event."""
+        part = event["done"] / event["total"] if event.get("total") else 0
+        line = stage_line(event, event["seconds"] / part * (1 - part) if part else None)
+        blank, end = " " * max(0, self._width - len(line)), "\n" if event["event"] in ("end", "failed") else ""
+        self._width = 0 if end else len(line)
+        print(f"\r{line}{blank}", end=end, file=self._stream, flush=True)
+
+
+def stage_line(event: Mapping[str, Any], left_s: float | None = None) -> str:
+    """A stage as one plain line: how long it took, or how far it is and what is left."""
+    name, took = event["stage"], duration(event["seconds"])
+    if event["event"] in ("end", "failed"):
+        return f"{name}: {took}" if event["event"] == "end" else f"{name}: failed after {took}"
+    counted = f"{event['done']:,.0f} of {event['total']:,.0f}" if event.get("total") else ""
+    left = f"about {duration(left_s)} left" if left_s is not None else ""
+    return f"{name}: " + (", ".join(filter(None, (counted, event.get("note"), left))) or "…")
+
+
+def _show(tail: _Tail, pace: Pace, stream: TextIO, over: threading.Event) -> None:
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
     from rich.progress import Progress as Bars
@@ -184,21 +255,13 @@ def _show(path: Path, pace: Pace, stream: TextIO, over: threading.Event) -> None
     left = TextColumn("{task.fields[left]}")
     note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=False))  # on a narrow terminal the note gives way
     columns = (TextColumn("{task.description:<14}"), BarColumn(32), MofNCompleteColumn(), TimeElapsedColumn(), left, note)
-    began, offset, rest = time.monotonic(), 0, b""
-    tasks: dict[str, Any] = {}
+    began, tasks = time.monotonic(), {}
     with Bars(*columns, console=Console(file=stream), refresh_per_second=4) as bars:
         while True:
             last = over.wait(_SHOW_EVERY_S)
-            if path.exists():
-                with path.open("rb") as file:
-                    file.seek(offset)
-                    text = rest + file.read()
-                    offset = file.tell()
-                *lines, rest = text.split(b"\n")
-                for line in lines:
-                    event = json.loads(line)
-                    pace.feed(event, time.monotonic())
-                    _paint(bars, tasks, event)
+            for event in tail.events():
+                pace.feed(event, time.monotonic())
+                _paint(bars, tasks, event)
             now = time.monotonic()
             to_go = pace.time_left(now - began, now)
             for name, task in tasks.items():

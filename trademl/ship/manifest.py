@@ -71,7 +71,20 @@ COMMON = {
     "data": ({"rows": int, "first": _UTC, "last": _UTC, "sha256": _HEX64}, "what it was trained on"),
     "split": ({"scheme": str, "purge": (str, int, float), "embargo": (str, int, float)}, "how windows were cut"),
     "metrics": ({str: object}, "what the report says"),
-    "gate": ({"passed": bool, "reasons": [str]}, "the verdict that makes the revision approved or a candidate"),
+    "gate": (
+        {
+            "passed": bool,
+            "reasons": [str],
+            "sentence": str,
+            "level": _NUMBER,
+            "terms": {"level": _NUMBER, "min_trades": int, "number": int, "objections": [str]},
+        },
+        "the verdict that makes the revision approved or a candidate, the level it was judged at, and what was asked",
+    ),
+    "look": (
+        {"number": int, "level": _NUMBER, "days": [int], "project": str, "hash": str, "standing": (dict, None), "remarks": [str]},
+        "its place in the project's chain of looks: the k-th recipe on these days, judged at which level, or the verdict that stands",
+    ),
     "golden": (
         {"file": str, "rows": int, "tolerance": _NUMBER},
         "rows that a reader replays, of every graph at least one and at most so many",
@@ -93,12 +106,14 @@ MARKET = {
     "round_step": (_NUMBER, "the grid of round prices, price units; part of the signal's feature_hash"),
     "costs": ({str: _NUMBER}, "what a trade was assumed to cost"),
     "news_covers_until": ((_UTC, None), "last moment of the calendar; null without one"),
+    "recipe": ({str: object}, "what makes the recipe this one and no other"),
     "decision": (
         {
             "rule": re.compile("expected_r|votes"),
             "worth": [[_NUMBER]],
             "worth_shipped": [[_NUMBER]],
-            "margins": {str: {"margin_r": _NUMBER}},
+            "judged_profile": int,
+            "margins": {str: {"margin_r": _NUMBER, "edge_found": bool}},
             "votes_gap": _NUMBER,
             "exits_on": bool,
             "exit_probability": _NUMBER,
@@ -288,6 +303,7 @@ def _check_decision(decision: Mapping) -> None:
         _expect([len(side) for side in decision[name]] == [3, 3], decision[name], f"{where}.{name}", "two sides with three classes")
     margins, held, leaves = decision["margins"], decision["min_bars_held"], decision["exit_probability"]
     _expect({"1", "2", "3", "4", "5"} <= set(margins), sorted(margins), f"{where}.margins", "a margin for each of the profiles 1 to 5")
+    _expect(1 <= decision["judged_profile"] <= 5, decision["judged_profile"], f"{where}.judged_profile", "a profile, 1 to 5")
     _expect(held >= 1, held, f"{where}.min_bars_held", "1 or more")
     _expect(0 <= leaves <= 1, leaves, f"{where}.exit_probability", "0 to 1")
 

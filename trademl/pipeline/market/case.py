@@ -12,6 +12,7 @@ from trademl.market.warmstart import COLD, Start
 from trademl.pipeline.choice import MarketChoice
 from trademl.pipeline.market.inputs import Inputs
 from trademl.pipeline.market.parameters import account_spec, recipe_of
+from trademl.pipeline.market.seen import refuse_repeats
 from trademl.pipeline.market.tuned import Tuned
 from trademl.settings import Settings
 from trademl.validate.splits import Windows
@@ -60,8 +61,10 @@ class Case:
 
 
 def open_case(inputs: Inputs, rows: MarketRows, settings: Settings) -> Case:
-    """The case that the settings describe: their windows over these rows, and their recipe."""
-    return Case(inputs, rows, windows_of(rows, settings.windows), recipe_of(settings), settings)
+    """The case that the settings describe: their windows over these rows, and their recipe. LeakageError for prices that repeat."""
+    windows = windows_of(rows, settings.windows)
+    refuse_repeats(rows.bars, windows)
+    return Case(inputs, rows, windows, recipe_of(settings), settings)
 
 
 def judge_recipe(case: Case, start: Start = COLD, stage: Callable = unwatched) -> Judged:

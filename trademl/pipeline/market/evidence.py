@@ -1,45 +1,65 @@
 """What may be said of a recipe: its probabilities against the prior, its trades against chance, and the gate."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
-from trademl.evidence.gate import GateVerdict, gate_expectancy
+import numpy as np
+
+from trademl.evidence.champion import Comparison
+from trademl.evidence.gate import GateVerdict, Terms
+from trademl.evidence.looks import Look
 from trademl.evidence.page import Evidence
 from trademl.learn.ensemble import MODELS
+from trademl.market.backtest import Decisions
 from trademl.market.recipe import trades_in
 from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged
+from trademl.pipeline.market.alarms import LeakAlarms
 from trademl.pipeline.market.case import Case
+from trademl.pipeline.market.champion import beside_champion
+from trademl.pipeline.market.looks import decisions_of, look_request, take_look, under_look
 from trademl.pipeline.market.replay import Conditions, evidence_on
 from trademl.pipeline.market.risk import RiskHeads, head_of, sized
 from trademl.validate.calibration import reliability
 from trademl.validate.metrics import accuracy, class_prior, confusion, log_loss, log_loss_difference, prior_log_loss
+from trademl.validate.splits import Span
 
 
 @dataclass(frozen=True)
 class Finding:
-    """What the final window showed of a recipe, and whether the gate lets it pass."""
+    """What the judged days showed of a recipe; the verdict is part of the evidence."""
 
     evidence: Evidence
-    verdict: GateVerdict
+    look: Look
+    entries: Decisions  # that were judged: those of the recipe's record, and this run's on new days
+    champion: Comparison | None  # with the active revision; None: there was none
+
+    @property
+    def verdict(self) -> GateVerdict:
+        """Whether the gate lets it pass."""
+        return self.evidence.verdict
 
 
-def judge_final(case: Case, judged: Judged, heads: RiskHeads | None = None) -> Finding:
-    """The evidence of the final window under the case's account, and the gate over every decision of it."""
-    rows, recipe, settings = case.rows, case.recipe, case.settings
-    decisions = judged.decisions(rows, recipe, case.profile)
-    trades = trades_in(rows, decisions.side, judged.windows.bars("final"), decisions.exit_bar)
-    decisions = sized(decisions, trades, head_of(heads, case.profile, settings), case.profile)
+def look_at_final(case: Case, judged: Judged, run_id: str) -> Look:
+    """This run's place in the project's chain of looks. Before it is taken, no figure of the final window may be shown."""
+    return take_look(case.settings, case.choice.models_dir, look_request(case, judged, run_id))
+
+
+def judge_final(case: Case, judged: Judged, look: Look, alarms: LeakAlarms, heads: RiskHeads | None = None) -> Finding:
+    """The evidence of the look's days: every entry at fixed risk under the gate, and beside it the case's account."""
+    rows, settings = case.rows, case.settings
+    entries, lost = decisions_of(look.entries(), rows.time_s)
+    if lost:
+        look = replace(look, remarks=(*look.remarks, f"{lost} recorded entries lie on bars that the file no longer has"))
+    trades = trades_in(rows, entries.side, np.arange(len(rows.time_s)), entries.exit_bar)
+    on_account = sized(entries, trades, head_of(heads, case.profile, settings), case.profile)
+    edge_found = judged.frozen.margins[case.profile].edge_found
+    champion = beside_champion(case, judged, look)
+    held = (champion.sentence,) if champion is not None and champion.is_held else ()
+    terms = Terms(look.alpha, settings.gate.min_trades, look.number, edge_found, (*alarms.refusals(), *held))
     conditions = Conditions(case.profile, rows.costs, case.account)
-    evidence = evidence_on(rows.bars, decisions, rows.spec, conditions, settings, judged.windows.span("final"))
-    verdict = gate_expectancy(
-        trades.net_r.to_numpy(),
-        trades.entry_time,
-        min_trades=settings.gate.min_trades,
-        level=settings.gate.level,
-        draws=recipe.bootstrap_draws,
-        seed=recipe.seed,
-    )
-    return Finding(evidence, verdict)
+    days = Span(look.start_s, look.end_s)
+    evidence = evidence_on(rows.bars, entries, rows.spec, conditions, settings, days, terms=terms, on_account=on_account)
+    return Finding(under_look(settings, look, evidence), look, entries, champion)
 
 
 def score_signal(case: Case, judged: Judged) -> dict:

@@ -1,6 +1,6 @@
 """Bars and calendar in, rows out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -12,7 +12,7 @@ from trademl.data.bars import BarsReport, bars_hash, inspect_bars, read_bars, re
 from trademl.data.news import check_coverage, high_impact_usd, news_covers_until, news_hash, read_news
 from trademl.data.releases import prove_bars_clock
 from trademl.data.symbols import same_symbol
-from trademl.data.synthetic import synthetic_market
+from trademl.data.synthetic import SyntheticMarket, synthetic_market
 from trademl.errors import BadDataError
 from trademl.market.features import FEATURE_NAMES, feature_matrix
 from trademl.market.labeling import label_bars
@@ -20,6 +20,8 @@ from trademl.market.recipe import MarketRows, market_rows
 from trademl.pipeline.choice import MarketChoice, MarketFlags
 from trademl.pipeline.market.parameters import cost_spec, label_spec
 from trademl.settings import Settings
+
+UNKNOWN_SYMBOL = "unknown"  # what is recorded where neither the file nor --symbol says it
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Inputs:
     symbol: str = ""  # whose bars the data say these are; "" = unknown
     timeframe: str = "15min"
     origin_sha256: str | None = None  # of the file that the bars first came from; None: the embedded market
+
+    @property
+    def said_symbol(self) -> str:
+        """The symbol that the data carry, or UNKNOWN_SYMBOL."""
+        return self.symbol or UNKNOWN_SYMBOL
 
     def overview(self) -> pd.DataFrame:
         """What came in and what was found, one line each."""
@@ -59,11 +66,18 @@ def load_inputs(
     """Read and check the inputs of the chosen market. BadDataError also for bars of another symbol; nothing is repaired."""
     if choice.is_synthetic:
         made = synthetic_market(settings.synthetic.bars, settings.synthetic.edge, settings.synthetic.seed)
-        bars, events, issues = made.bars, made.events, tuple(inspect_bars(made.bars))
-        about = {"symbol": choice.symbol}
-    else:
-        report, events, issues = _read_files(choice, flags, now or utc_now())
-        bars, about = report.bars, {name: getattr(report, name) for name in ("symbol", "timeframe", "origin_sha256")}
+        return made_inputs(choice, made)
+    report, events, issues = _read_files(choice, flags, now or utc_now())
+    about = {name: getattr(report, name) for name in ("symbol", "timeframe", "origin_sha256")}
+    return _inputs(choice, report.bars, events, issues, about)
+
+
+def made_inputs(choice: MarketChoice, made: SyntheticMarket) -> Inputs:
+    """A made market as inputs."""
+    return _inputs(choice, made.bars, made.events, inspect_bars(made.bars), {"symbol": choice.symbol})
+
+
+def _inputs(choice: MarketChoice, bars: pd.DataFrame, events: pd.DataFrame | None, issues: Sequence, about: Mapping) -> Inputs:
     return Inputs(
         choice,
         bars,
@@ -149,6 +163,14 @@ def constant_sentence(names: Sequence[str]) -> str:
         f"{len(names)} feature{'' if one else 's'} never change{'s' if one else ''} in these bars ({few}): nothing is learned from "
         f"{'it' if one else 'them'}; volume features need a volume column, news features a calendar (--news)"
     )
+
+
+def symbol_sentence(said: str | None, symbol: str) -> str:
+    """What to know when the bars do not say whose they are (`said` is UNKNOWN_SYMBOL); empty when they do, or when nobody asked them."""
+    if said != UNKNOWN_SYMBOL:
+        return ""
+    remedy = f"`trademl data import --symbol {symbol}` records it"
+    return f"symbol unknown: the bars do not say whose they are, and were taken for {symbol}; {remedy}"
 
 
 def describe_features(rows: MarketRows) -> list[dict]:

@@ -14,7 +14,6 @@ import numpy as np
 
 from trademl import __version__
 from trademl.clock import epoch_seconds, iso_z
-from trademl.evidence.gate import GateVerdict
 from trademl.files import canonical_json, digest, jsonable
 from trademl.learn.ensemble import MODELS, FittedEnsemble
 from trademl.learn.fits import Scaler
@@ -23,10 +22,12 @@ from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES
 from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged, Shipped
 from trademl.market.warmstart import parameters_of
+from trademl.pipeline.market.alarms import LeakAlarms
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import Finding
 from trademl.pipeline.market.golden import GOLDEN_FILE, GOLDEN_ROWS
 from trademl.pipeline.market.inputs import Inputs, constant_features
+from trademl.pipeline.market.looks import recipe_parts
 from trademl.pipeline.market.proof import Proven
 from trademl.pipeline.market.risk import METADATA_FILE, RiskHeads, risk_verdicts
 from trademl.pipeline.stored import Stored
@@ -36,6 +37,7 @@ from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
 from trademl.settings import Settings
 from trademl.ship.export import INPUT, OPSET
 from trademl.ship.manifest import MIN_RUNTIME, SCHEMA, TOLERANCE
+from trademl.validate.fingerprints import fingerprints
 from trademl.validate.lineage import FitKind, Lineage
 from trademl.validate.splits import Window
 
@@ -50,7 +52,8 @@ class Trained:
     finding: Finding
     shipped: Shipped
     proven: Proven
-    heads: RiskHeads | None = None
+    heads: RiskHeads | None
+    alarms: LeakAlarms
 
     @property
     def lineage(self) -> Lineage:
@@ -78,9 +81,11 @@ def build_manifest(case: Case, trained: Trained, files: Mapping[str, bytes], met
         "data": _data(case.inputs),
         "split": _split(judged, trained.lineage),
         "metrics": {key: metrics[key] for key in ("headline", "signal_summary", "trades_summary")} | {"parity": trained.proven.parity},
-        "gate": _gate(trained.finding.verdict),
+        "gate": trained.finding.verdict.to_json(),
+        "look": trained.finding.look.to_json(),
         "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
-        "market": _section(case, judged, shipped) | risk_record(files, case.recipe.seed),
+        "champion": None if trained.finding.champion is None else asdict(trained.finding.champion),
+        "market": _section(case, judged, shipped) | {"leaks": trained.alarms.record()} | risk_record(files, case.recipe.seed),
     }
     return jsonable(record)
 
@@ -89,6 +94,7 @@ def _section(case: Case, judged: Judged, shipped: Shipped) -> dict:
     """The market section, but for the risk heads."""
     spec = case.rows.spec
     section = {
+        "recipe": recipe_parts(case),
         "position_model": True,
         "exchange": None,
         "round_step": case.round_step,
@@ -219,6 +225,8 @@ def _data(inputs: Inputs) -> dict:
         "sha256": inputs.bars_sha256,
         "news_sha256": inputs.news_sha256,
         "source": inputs.choice.source,
+        "prints": fingerprints(inputs.bars).to_text(),
+        "symbol": inputs.said_symbol,
     }
 
 
@@ -242,6 +250,7 @@ def _decision(case: Case, judged: Judged, shipped: Shipped) -> dict:
     frozen, recipe = judged.frozen, case.recipe
     return {
         "rule": recipe.rule,
+        "judged_profile": case.profile,
         "worth": frozen.worth.tolist(),
         "worth_shipped": shipped.worth.tolist(),
         "margins": {str(number): asdict(margin) for number, margin in frozen.margins.items()},
@@ -251,10 +260,6 @@ def _decision(case: Case, judged: Judged, shipped: Shipped) -> dict:
         "min_bars_held": recipe.position.min_bars_held,
         "exit_gain": asdict(frozen.exit_gain),
     }
-
-
-def _gate(verdict: GateVerdict) -> dict:
-    return {"passed": verdict.passed, "reasons": list(verdict.reasons), "sentence": verdict.sentence, "checks": verdict.checks}
 
 
 def _code() -> dict:

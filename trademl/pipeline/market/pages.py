@@ -19,16 +19,21 @@ from trademl.pipeline.market.risk import METADATA_FILE
 from trademl.pipeline.stored import Stored
 from trademl.validate.splits import Window
 
-TRADE_ROWS = {
+TRADE_ROWS = {  # at fixed risk
     "trades": "trades",
     "expectancy_net_r": "expectancy, R net of cost",
     "win_rate": "win rate",
     "profit_factor_r": "profit factor, in R",
-    "profit_factor": "profit factor, in money",
+    "total_r": "R earned in all",
+    "max_drawdown_r": "deepest drawdown, R",
+    "sharpe": "Sharpe, annualised from daily results",
+}
+ACCOUNT_ROWS = {
+    "trades": "trades that the account made",
     "net_pnl": "net result, account currency",
     "return_pct": "return, %",
+    "profit_factor": "profit factor, in money",
     "max_drawdown_equity_pct": "deepest drawdown of equity, %",
-    "sharpe": "Sharpe, annualised from daily returns",
 }
 FEW_DAYS = 90  # an annualised ratio of fewer daily returns is a number about luck
 
@@ -102,16 +107,19 @@ class Pages:
         return report.windows_timeline(spans, refits=list(self.stored.refits), gaps=gaps)
 
     def equity(self):
-        """Equity and drawdown of the final window, with the band of random entries (5 to 95 %)."""
+        """R earned in the final window and its drawdown, with the band of random entries (5 to 95 %)."""
         curve = self.evidence.curve
-        band = report.EquityBand(curve["null_low"], curve["null_high"], curve["null_median"]) if curve["null_low"] else None
-        return report.equity_and_drawdown(
-            curve["time_utc"],
-            curve["equity"],
-            band=band,
-            drawdown_pct=curve["drawdown_pct"],
-            trades=self.evidence.strategy.trades,
+        band = report.NullBand(curve["null_low"], curve["null_high"], curve["null_median"]) if curve["null_low"] else None
+        return report.worth_and_drawdown(
+            curve["time_utc"], curve["worth_r"], curve["drawdown_r"], band=band, trades=self.evidence.strategy.trades
         )
+
+    def account_equity(self):
+        """Equity and drawdown of the profile's account."""
+        account = self.evidence.profile_account
+        curve = account.curve
+        trades = account.figures.trades
+        return report.equity_and_drawdown(curve["time_utc"], curve["equity"], drawdown_pct=curve["drawdown_pct"], trades=trades)
 
     def cost_curve(self):
         """Expectancy at several spreads."""
@@ -149,20 +157,28 @@ class Pages:
         return f"{TRADE_ROWS[name].replace('daily', f'{days:,} daily')}{' (too few to be believed)' if days < FEW_DAYS else ''}"
 
     def trade_rows(self) -> list[tuple]:
-        """(meaning, value) of the judged decisions, for a terminal."""
-        return [(self._meaning(name), _shown(getattr(self.evidence.strategy, name))) for name in TRADE_ROWS]
+        """(meaning, value) of the judged trades and of what the account made, for a terminal."""
+        account = self.evidence.profile_account.figures
+        rows = [(self._meaning(name), _shown(getattr(self.evidence.strategy, name))) for name in TRADE_ROWS]
+        return rows + [(meaning, _shown(getattr(account, name))) for name, meaning in ACCOUNT_ROWS.items()]
+
+    def account_table(self) -> pd.DataFrame:
+        """What the profile's account made of the decisions, in money."""
+        account = self.evidence.profile_account.figures
+        return pd.DataFrame({"this account": {meaning: _shown(getattr(account, name)) for name, meaning in ACCOUNT_ROWS.items()}})
 
     def trades_table(self) -> pd.DataFrame:
-        """The figures of the final window beside random entries, always-long and always-short."""
+        """The figures at fixed risk beside every rotation of the same entries, and the same entries all long and all short."""
         luck = self.evidence.random_entries
         columns = {"these decisions": self.evidence.strategy}
-        columns |= {name.replace("_", " "): figures for name, figures in self.evidence.baselines.items()}
+        columns |= {name: self.evidence.baselines[key] for name, key in (("all long", "always_long"), ("all short", "always_short"))}
         rows = {}
         for name in TRADE_ROWS:
             row = {column: _shown(getattr(figures, name)) for column, figures in columns.items()}
             band = getattr(luck, name, None)
             row["random entries, 5 to 95 %"] = "" if band is None or band.low is None else f"{_short(band.low)} to {_short(band.high)}"
             rows[self._meaning(name)] = row
+        rows[TRADE_ROWS["trades"]]["random entries, 5 to 95 %"] = f"{luck.trades:,}" if luck.runs else ""
         order = ["these decisions", "random entries, 5 to 95 %", *list(columns)[1:]]
         return pd.DataFrame(rows).T[order]
 
@@ -170,7 +186,8 @@ class Pages:
         """The page of `trademl backtest`: the trades under another account or cost."""
         parts = [
             (f"# Backtest\n\n> {self.evidence.sentence}", [self.trades_table()]),
-            ("## Equity", [self.equity()]),
+            ("## What the trades earned", [self.equity()]),
+            (f"## What the account made of it\n\n{self.evidence.profile_account.sentence}", [self.account_table(), self.account_equity()]),
             ("## What the spread does", [self.cost_curve()]),
             (f"## What the figures rest on\n\nSpread: {self.evidence.costs.spread:g} price units.", [self.assumptions_table()]),
         ]
@@ -204,6 +221,22 @@ class Pages:
                 "blend - prior": "none" if gain["low"] is None else f"{gain['point']:+.4f} [{gain['low']:+.4f}, {gain['high']:+.4f}]",
             }
         return pd.DataFrame(rows).T
+
+    def leaks(self) -> pd.DataFrame | str:
+        """The columns that know most of the moves after them, the strongest first; a sentence where none was looked at."""
+        columns = self.stored.leaks.figures.get("columns")
+        if not columns:
+            return " ".join(self.stored.leaks.sentences)
+        table = pd.DataFrame(columns).assign(alarm=lambda t: np.where(t["v"] > t["limit"], "alarm", ""))
+        return table.set_index("column")[["target", "v", "limit", "rows", "alarm"]].rename(columns={"v": "V", "rows": "bars"}).round(3)
+
+    def dependence(self) -> pd.DataFrame | str:
+        """Mean R of the judged decisions before cost, as they were and with each source of inputs shuffled; a sentence without them."""
+        found = self.stored.leaks.figures.get("dependence")
+        if not found or found["edge_r"] is None:
+            return "No decision was made in the window: there is nothing that could hang on an input."
+        rows = {"as decided": found["edge_r"]} | {f"{name} shuffled": left for name, left in found["without"].items()}
+        return pd.DataFrame({"mean R a decision, before cost": {name: f"{value:+.3f}" for name, value in rows.items()}})
 
     def warm_or_cold(self):
         """Log loss of both candidates on select (which decided) and final; a sentence where there was but one."""

@@ -13,9 +13,11 @@ from trademl.market.specs import CLASSES
 from trademl.market.warmstart import COLD, NEWEST_ROWS, Parent, Start, Terms, parameters_of, read_signal, unlike, why_not_warm
 from trademl.pipeline.choice import store_of
 from trademl.pipeline.market.case import Case
+from trademl.pipeline.market.seen import why_seen
 from trademl.pipeline.stored import Stored
 from trademl.ship.manifest import TOLERANCE
 from trademl.ship.runtime import predict_onnx
+from trademl.validate.splits import Span
 
 
 def find_start(case: Case) -> Start:
@@ -32,7 +34,7 @@ def find_start(case: Case) -> Start:
         parent = None if reason else read_parent(stored)
     except (RevisionError, ValueError) as refusal:
         return Start(None, f"{name} cannot be continued: {str(refusal).removeprefix(f'{name}: ')}")
-    if reason := reason or _why_not_warm(parent, ours, case):
+    if reason := reason or _why_not_warm(parent, ours, case) or _seen_before(stored, case):
         return Start(None, f"{name} cannot be continued: {reason}")
     return Start(parent, f"{name} may be continued; the select window decides")
 
@@ -48,6 +50,13 @@ def _why_not_warm(parent: Parent, ours: Terms, case: Case) -> str:
         newest_label_s=int(rows.end_s.max()),
         embargo_s=case.windows.embargo_s,
     )
+
+
+def _seen_before(stored: Stored, case: Case) -> str:
+    """That the parent knows prices of the judged days, whatever their stamps."""
+    judged = Span(case.windows.span("select").start_s, case.windows.span("final").end_s)
+    said = why_seen(stored, case.rows.bars, judged)
+    return said and f"it knows prices of the judged days: {said}"
 
 
 def terms_of_case(case: Case) -> Terms:

@@ -1,6 +1,6 @@
 """A stored revision's decisions, replayed: on its own final window, or by its shipped models on bars that they have not seen."""
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -9,27 +9,34 @@ from trademl.bot.policy import Policy, risk_head_of
 from trademl.bot.records import check_features, decision_rule_of, exit_rule_of
 from trademl.clock import epoch_seconds, iso_z
 from trademl.errors import LeakageError, UsageError
-from trademl.evidence.page import Evidence, Resampling, make_evidence
+from trademl.evidence.gate import Terms, standing_verdict
+from trademl.evidence.looks import Look
+from trademl.evidence.page import Evidence, Judging, make_evidence
 from trademl.market.backtest import Decisions, run_backtest
 from trademl.market.barriers import prices_of, walk_brackets
+from trademl.market.features import FEATURES
 from trademl.market.labeling import label_bars
 from trademl.market.out_of_sample import OutOfSample, read_out_of_sample
 from trademl.market.position import first_exit, held_rows
-from trademl.market.recipe import EVIDENCE_ACCOUNT
+from trademl.market.rotation import EVIDENCE_ACCOUNT
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
 from trademl.pipeline.market.inputs import Inputs, make_features
+from trademl.pipeline.market.looks import decisions_of, entries_of, stored_request, take_look, under_look
 from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.risk import sized
+from trademl.pipeline.market.seen import why_seen
 from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
 from trademl.validate.splits import Span
 
+LOOKBACK = max(feature.lookback for feature in FEATURES)  # bars that a decision knows: rotations stay further away
+
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which profile, costs, account and rule decisions are replayed."""
+    """Under which costs and rule decisions are judged, and what an account makes of them."""
 
-    profile: int
+    profile: int  # the account's, not the judged one
     costs: CostSpec
     account: AccountSpec
     rule: str | None = None  # expected_r or votes; None: the revision's own
@@ -40,19 +47,39 @@ class Conditions:
         profile = settings.account.profile
         return cls(profile, stored.costs, account_spec(settings, stored.symbol, profile))
 
+    def other_rule(self, stored: Stored) -> str | None:
+        """The rule, where it is not the revision's own: another recipe."""
+        return None if self.rule in (None, stored.recipe["rule"]) else self.rule
+
+    def what_if(self, stored: Stored) -> str:
+        """What was varied without being another recipe; such figures pass no gate. Empty: nothing."""
+        now, then = asdict(self.costs), asdict(stored.costs)
+        changed = ", ".join(f"{name} {now[name]:g}" for name in now if now[name] != then[name])
+        return changed and f"what-if figures, under other costs than those it was judged by ({changed})"
+
 
 def evidence_on(
-    bars: pd.DataFrame, decisions: Decisions, spec: LabelSpec, conditions: Conditions, settings: Settings, span: Span
+    bars: pd.DataFrame,
+    decisions: Decisions,
+    spec: LabelSpec,
+    conditions: Conditions,
+    settings: Settings,
+    span: Span,
+    *,
+    terms: Terms,
+    on_account: Decisions,
 ) -> Evidence:
     """All evidence on decisions within a span; those outside are dropped."""
+    backtest = settings.backtest
     return make_evidence(
         bars,
         decisions,
         spec,
         conditions.costs,
         conditions.account,
-        resampling=Resampling(settings.run.seed, settings.backtest.null_runs, settings.backtest.bootstrap_draws),
+        judging=Judging(settings.run.seed, terms, LOOKBACK, backtest.null_curves, backtest.bootstrap_draws),
         window=(span.start_s, span.end_s),
+        on_account=on_account,
     )
 
 
@@ -65,13 +92,46 @@ def out_of_sample(stored: Stored) -> OutOfSample:
 
 
 def reread_evidence(stored: Stored, settings: Settings, conditions: Conditions | None = None) -> Evidence:
-    """The evidence of a stored revision's final window, under any conditions; default: `Conditions.of`."""
+    """The evidence of a stored revision's judged days, under the verdict that it has. The account is that of `conditions`."""
     oos, conditions = out_of_sample(stored), conditions or Conditions.of(stored, settings)
-    rule = decision_rule_of(stored.revision, conditions.profile, is_shipped=False, rule=conditions.rule)
-    exits_on = exit_rule_of(stored.revision) is not None
-    decisions = oos.decisions(rule, conditions.costs, "final", exits_on=exits_on)
-    decisions = with_head(stored, oos.bars, decisions, conditions, settings)
-    return evidence_on(oos.bars, decisions, oos.spec, conditions, settings, stored.windows.span("final"))
+    is_judged_profile = conditions.profile == stored.judged_profile
+    on_account = oos.entries if is_judged_profile else decided(stored, oos, conditions.profile, conditions)
+    on_account = with_head(stored, oos.bars, on_account, conditions, settings)
+    conditions, days = replace(conditions, costs=stored.costs), stored.look.days
+    evidence = evidence_on(oos.bars, oos.entries, oos.spec, conditions, settings, days, terms=Terms(**stored.terms), on_account=on_account)
+    stands = stored.look.standing
+    if stands is None:
+        return evidence
+    before = {name: stands[name] for name in ("passed", "level", "words", "sentence")}
+    return evidence.under(standing_verdict(evidence.verdict, **before))
+
+
+def replay_final(stored: Stored, settings: Settings, conditions: Conditions, run_id: str) -> tuple[Evidence, Look]:
+    """The final window once more, and its line in the chain of looks.
+
+    Under the revision's own rule and costs: its own evidence. Other costs decide anew, for figures that pass no gate. Another rule
+    is another recipe: it is judged.
+    """
+    oos, rule, what_if = out_of_sample(stored), conditions.other_rule(stored), conditions.what_if(stored)
+    is_own = rule is None and not what_if
+    span = stored.look.days if is_own else stored.windows.span("final")
+    entries = oos.entries if is_own else decided(stored, oos, stored.judged_profile, conditions)
+    made = entries_of(oos.bars, entries, oos.spec, conditions.costs, span)
+    asked = {"run_id": run_id, "alpha": stored.terms["level"], "rule": rule, "note": what_if}
+    look = take_look(settings, stored.store.models_dir, stored_request(stored, oos.bars, made, span, **asked))
+    if is_own:
+        evidence = reread_evidence(stored, settings, conditions)
+        return (under_look(settings, look, evidence) if look.standing is None else evidence), look
+    terms = Terms(look.alpha, stored.terms["min_trades"], look.number, stored.edge_found, (what_if,) if what_if else ())
+    on_account = with_head(stored, oos.bars, decided(stored, oos, conditions.profile, conditions), conditions, settings)
+    evidence = evidence_on(oos.bars, entries, oos.spec, conditions, settings, span, terms=terms, on_account=on_account)
+    return (evidence if what_if else under_look(settings, look, evidence)), look
+
+
+def decided(stored: Stored, oos: OutOfSample, profile: int, conditions: Conditions) -> Decisions:
+    """What a profile decides on the final window, by the probabilities given at the time."""
+    rule = decision_rule_of(stored.revision, profile, is_shipped=False, rule=conditions.rule)
+    return oos.decisions(rule, conditions.costs, "final", exits_on=exit_rule_of(stored.revision) is not None)
 
 
 def with_head(stored: Stored, bars: pd.DataFrame, decisions: Decisions, conditions: Conditions, settings: Settings) -> Decisions:
@@ -88,26 +148,50 @@ def with_head(stored: Stored, bars: pd.DataFrame, decisions: Decisions, conditio
 IN_SAMPLE = "In-sample: the models have seen these bars, and the figures prove nothing"
 
 
-def shipped_evidence(
-    stored: Stored, inputs: Inputs, settings: Settings, conditions: Conditions, *, in_sample: bool = False
-) -> tuple[Evidence, str]:
-    """The evidence of the shipped models on bars after everything that they saw, and a watermark.
+def replay_bars(
+    stored: Stored, inputs: Inputs, settings: Settings, conditions: Conditions, run_id: str, *, in_sample: bool = False
+) -> tuple[Evidence, Look | None]:
+    """The shipped models on bars after everything that they saw, and their line in the chain of looks; earlier bars serve as history.
 
-    Earlier bars serve as history only. Without a later bar, or on all bars with `in_sample`: refused, or watermarked.
+    Without a later bar it is refused; `in_sample` takes all bars, for figures that prove nothing and are no look.
     """
     check_features(stored.revision, settings.symbol(stored.symbol).round_step)
     stored.revision.verify()
-    policy = Policy.of(stored.revision, conditions.profile, costs=conditions.costs, rule=conditions.rule)
-    decided_s = epoch_seconds(inputs.bars.index) + policy.spec.bar_seconds
+    span, decisions, on_account = _run_shipped(stored, inputs, settings, conditions, in_sample=in_sample)
+    bars, spec, min_trades = inputs.bars, stored.label_spec, settings.gate.min_trades
+    if in_sample:
+        terms = Terms(settings.gate.level, min_trades, edge_found=stored.edge_found, objections=(IN_SAMPLE,))
+        return evidence_on(bars, decisions, spec, conditions, settings, span, terms=terms, on_account=on_account), None
+    rule, what_if = conditions.other_rule(stored), conditions.what_if(stored)
+    made = entries_of(bars, decisions, spec, conditions.costs, span)
+    asked = {"run_id": run_id, "alpha": settings.gate.level, "rule": rule, "note": what_if}
+    look = take_look(settings, stored.store.models_dir, stored_request(stored, bars, made, span, **asked))
+    terms = Terms(look.alpha, min_trades, look.number, stored.edge_found, (what_if,) if what_if else ())
+    if look.standing is None:  # the record is judged, these days with it
+        decisions, _ = decisions_of(look.entries(), epoch_seconds(bars.index) + spec.bar_seconds)
+        span = Span(look.start_s, look.end_s)
+    evidence = evidence_on(bars, decisions, spec, conditions, settings, span, terms=terms, on_account=on_account)
+    return (evidence if what_if else under_look(settings, look, evidence)), look
+
+
+def _run_shipped(stored, inputs, settings, conditions, *, in_sample) -> tuple[Span, Decisions, Decisions]:
+    """The unseen span (all bars in sample), and what the judged profile and the account's decide in it."""
+    policies = [
+        Policy.of(stored.revision, profile, costs=conditions.costs, rule=conditions.rule)
+        for profile in (stored.judged_profile, conditions.profile)
+    ]
+    decided_s = epoch_seconds(inputs.bars.index) + stored.label_spec.bar_seconds
     span = Span(int(decided_s[0]), int(decided_s[-1]) + 1)
     unseen = _unseen(stored, decided_s, in_sample=in_sample)
     if not in_sample:
         span = replace(span, start_s=int(decided_s[unseen[0]]))
         stored.lineage.check(span.start_s, stored.embargo_s)
-    decisions = shipped_decisions(policy, inputs, settings)
+        if said := why_seen(stored, inputs.bars, span):
+            raise LeakageError(f"the models have seen these prices: {said}. Use --in-sample for figures that prove nothing")
     inside = (decided_s >= span.start_s) & (decided_s < span.end_s)
-    decisions = with_head(stored, inputs.bars, replace(decisions, side=np.where(inside, decisions.side, 0)), conditions, settings)
-    return evidence_on(inputs.bars, decisions, policy.spec, conditions, settings, span), IN_SAMPLE if in_sample else ""
+    made, on_account = (shipped_decisions(policy, inputs, settings) for policy in policies)
+    made, on_account = (replace(decisions, side=np.where(inside, decisions.side, 0)) for decisions in (made, on_account))
+    return span, made, with_head(stored, inputs.bars, on_account, conditions, settings)
 
 
 def _unseen(stored: Stored, decided_s: np.ndarray, *, in_sample: bool) -> np.ndarray:

@@ -19,7 +19,7 @@ from trademl.pipeline.choice import store_of
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import score_signal
 from trademl.pipeline.market.golden import GOLDEN_FILE
-from trademl.pipeline.market.inputs import constant_sentence, describe_features, describe_labels
+from trademl.pipeline.market.inputs import constant_sentence, describe_features, describe_labels, symbol_sentence
 from trademl.pipeline.market.manifest import Trained, build_manifest, rebuild_manifest
 from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.risk import TRADES_FILE, fit_heads, risk_files
@@ -45,7 +45,7 @@ def revision_files(case: Case, trained: Trained, metrics: Mapping) -> dict[str, 
         **native_files(shipped.position, "position"),
         "native/scaler.npz": npz_bytes({"mean": scaler.mean, "scale": scaler.scale}),
         "native/spread.npz": Spread.of(case.rows.x[shipped.signal_rows]).to_bytes(),
-        "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged)),
+        "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged, trained.finding.entries)),
         "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
     }
 
@@ -77,9 +77,8 @@ def describe(case: Case, trained: Trained) -> dict:
 
 def headline(case: Case, trained: Trained) -> str:
     """The report's first line, but for the revision's name (which is the hash of a file that holds this)."""
-    final = trained.judged.windows.span("final")
-    edge = "" if trained.judged.frozen.margins[case.profile].edge_found else "no edge found; "
-    return f"{case.choice.line}, judged {iso_z(final.start_s)[:10]} to {iso_z(final.end_s)[:10]}: {edge}{trained.finding.verdict.sentence}"
+    look = trained.finding.look
+    return f"{case.choice.line}, judged {iso_z(look.start_s)[:10]} to {iso_z(look.end_s)[:10]}: {trained.finding.verdict.sentence}"
 
 
 def summary_of(stored: Stored, evidence: Evidence, *, gated: bool = False) -> dict:
@@ -90,14 +89,19 @@ def summary_of(stored: Stored, evidence: Evidence, *, gated: bool = False) -> di
         "line": stored.line,
         "headline": f"revision {stored.name}, {stored.headline}",
         "gate": asdict(stored.gate),
+        "looks": stored.look.number,
+        "look": stored.look.summary(),
         "status": "refused" if refused else "done",
         "exit": int(Exit.GATE_REFUSED if refused else Exit.DONE),
         "start": stored.start.why,
+        "unknown_symbol": symbol_sentence(stored.data.symbol, stored.symbol) or None,
         "constant": constant_sentence(stored.constant_features) or None,
+        "leaks": list(stored.leaks.sentences) if stored.leaks.alarms else [],
         "tuning": [f"{role} with {why}" for role, why in stored.studies.items()],
         "devices": stored.devices,
         "metrics": stored.figures,
         "backtest": evidence.to_json(),
+        "data": asdict(stored.data),
     }
 
 

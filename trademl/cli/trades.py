@@ -1,0 +1,89 @@
+"""`trademl trades`: a bot's own decisions: look at its log, and at what the models see of it."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from trademl.cli import common
+from trademl.errors import UsageError
+
+app = typer.Typer(no_args_is_help=True)
+
+Records = Annotated[Path, typer.Argument(help="a JSON lines file (plain or gzip), or the folder that the bot writes to")]
+ExcursionUnit = Annotated[str, typer.Option(help="what excursions are written in: auto, usd or pct")]
+Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
+
+
+@app.callback()
+def _trades() -> None:
+    """A bot's own decisions."""
+
+
+@app.command()
+def doctor(path: Records, excursion_unit: ExcursionUnit = "auto", json: Json = False) -> None:
+    """Say what is wrong with a bot's log. Exit 4 when it must not be trained on as it is."""
+    from trademl.commands.trades import examine
+
+    found = examine(path, excursion_unit)
+    record = found.summary()
+    if json:
+        common.emit(record)
+    else:
+        _show(found)
+    raise typer.Exit(record["exit"])
+
+
+@app.command()
+def features(
+    asset: Annotated[list[str] | None, typer.Option(help="an asset of the training records; repeat it for each")] = None,
+    typescript: Annotated[bool, typer.Option("--typescript", help="print the module for a bot in TypeScript")] = False,
+    json: Json = False,
+) -> None:
+    """Print what the four models look at: where each feature comes from, and its place in each model's input."""
+    from trademl.trades.registry import TradeModel, features_table, manifest, table_rows, typescript_table
+
+    if typescript and json:
+        raise UsageError("--typescript and --json are two forms of the same table; give one of them")
+    assets = asset or []
+    if json:
+        models = [manifest(model, assets) for model in TradeModel]
+        return common.emit({"status": "done", "exit": 0, "models": models, "features": table_rows(assets)})
+    return print(typescript_table(assets) if typescript else features_table(assets))
+
+
+def _show(found) -> None:
+    source, profile = found.report.source, found.profile
+    files = f"{len(source.files):,} files, " if len(source.files) > 1 else ""
+    print(f"{source.path}: {files}{source.lines:,} lines, {source.kept:,} records, {source.bad:,} bad, {source.repeats:,} repeated")
+    for issue in found.report.issues:
+        print(f"  {issue.severity:7}  {issue.kind:18}  {issue.message}")
+        if issue.remedy:
+            print(f"  {'':7}  {'':18}  -> {issue.remedy}")
+    print(f"\n{profile.trades:,} trades ({profile.stopped:.0%} stopped out), {profile.avoided:,} decisions avoided")
+    assets = [(f"  {name}", f"{count:,}", f"{trades:,}") for name, (count, trades) in profile.assets.items()]
+    common.table(assets, ("  asset", "records", "trades"))
+    print(f"{profile.unit.sentence}\n")
+    models = [
+        (f"  {rows.model}", f"{rows.rows:,}", rows.target + ("" if rows.is_enough else "; too few to train")) for rows in profile.models
+    ]
+    common.table(models, ("  model", "rows", "target"))
+    _show_columns(profile)
+    for label in profile.labels:
+        if label.differing:
+            reason = f": {label.reason}" if label.reason else ""
+            print(f"labels.{label.name} differs from what prices and money say in {label.differing:,} of {label.compared:,} trades{reason}")
+    for refusal in found.refusals:
+        print(f"must not be trained on: {refusal}")
+
+
+def _show_columns(profile) -> None:
+    print()
+    for state, meaning in (("dead", "never filled"), ("sparse", "filled in under 20 % of the records"), ("constant", "never change")):
+        columns = profile.columns_that_are(state)
+        if columns:
+            more = {"dead": "", "sparse": " ({:.0%})", "constant": " ({})"}[state]
+            names = [column.path + more.format(column.filled if state == "sparse" else column.value) for column in columns]
+            print(f"{meaning}: {', '.join(names)}")
+    for smell in profile.smells:
+        print(f"unit: {smell}")

@@ -1,0 +1,92 @@
+"""The gate once more, from the out-of-sample table that a revision keeps: what its manifest says must follow from it."""
+
+from pathlib import Path
+
+from trademl.errors import LooksError, RevisionError, TradeMLError
+from trademl.evidence.chain import Kind, read_chain
+from trademl.evidence.gate import GateVerdict, Terms, judge_trades, standing_verdict
+from trademl.evidence.nulls import cut_window, random_entries, traded
+from trademl.market.rotation import entries_made
+from trademl.pipeline.market.replay import LOOKBACK, out_of_sample
+from trademl.pipeline.stored import Stored
+
+TOLERANCE = 1e-9  # relative and absolute, of every figure
+STANDS = ("passed", "level", "words", "sentence")
+
+
+def derived_verdict(stored: Stored) -> GateVerdict:
+    """The verdict that the stored entries, terms and standing verdict give. RevisionError when none can be derived."""
+    try:
+        oos, days = out_of_sample(stored), stored.look.days
+        window = cut_window(oos.bars, oos.entries, oos.spec, days.start_s, days.end_s)
+        entries = entries_made(window.prepared, window.decisions, stored.costs)
+        placed = traded(window, entries, stored.costs)
+        null, _ = random_entries(window, entries, placed, stored.costs, lookback=LOOKBACK, curves=0)
+        verdict = judge_trades(placed.trades["net_r"], placed.trades["entry_time"], null.band, Terms(**stored.terms))
+        stands = stored.look.standing
+        return verdict if stands is None else standing_verdict(verdict, **{name: stands[name] for name in STANDS})
+    except (TradeMLError, KeyError, TypeError, ValueError) as refusal:
+        raise RevisionError(f"revision {stored.name}: no verdict can be derived from what it keeps ({refusal}); retrain") from refusal
+
+
+def check_verdict(stored: Stored, chain: Path) -> str:
+    """What was proven, in words; RevisionError names the first thing that does not follow from the stored trades.
+
+    `chain`: the project's looks; where it holds the revision's look, its verdict is the manifest's.
+    """
+    derived, gate = derived_verdict(stored).to_json(), stored.revision.manifest["gate"]
+    for name, value, found in _pairs(gate, derived):
+        if not _agree(value, found):
+            raise RevisionError(
+                f"revision {stored.name}: gate.{name} is {value!r}, but its own trades give {found!r}: the verdict was changed; retrain"
+            )
+    _check_consistent(stored)
+    trades = derived["checks"].get("trades")
+    counted = f"from {trades['value']:,.0f} stored trades" if trades else "which stands from an earlier judgement"
+    return f"the verdict follows {counted}{_said_by_chain(stored, chain)}"
+
+
+def _pairs(said: dict, derived: dict, within: str = ""):
+    """(key, what the manifest says, what was derived) of every value, a missing one as None."""
+    for name in sorted({*said, *derived}):
+        one, other = said.get(name), derived.get(name)
+        if isinstance(one, dict) and isinstance(other, dict):
+            yield from _pairs(one, other, f"{within}{name}.")
+        else:
+            yield f"{within}{name}", one, list(other) if isinstance(other, tuple) else other
+
+
+def _agree(one, other) -> bool:
+    if isinstance(one, float | int) and isinstance(other, float | int) and not isinstance(one, bool):
+        return abs(one - other) <= TOLERANCE * max(1.0, abs(other))
+    return one == other
+
+
+def _check_consistent(stored: Stored) -> None:
+    """What the terms, the look, the alarms, the margins and the headline say of each other."""
+    terms, look, alarms = stored.terms, stored.look, list(stored.leaks.figures.get("refusals", ()))
+    sentence = stored.gate.sentence
+    same = {
+        "gate.terms.number is not look.number": terms["number"] == look.number,
+        "gate.level is not look.level": look.standing is not None or _agree(stored.gate.level, look.level),
+        "gate.terms.objections are not the leak alarms": list(terms["objections"][: len(alarms)]) == alarms,
+        "gate.terms.edge_found is not the margin's": terms["edge_found"] == stored.edge_found,
+        "the headline does not end with the verdict": stored.headline is not None and stored.headline.endswith(sentence),
+    }
+    if wrong := next((what for what, holds in same.items() if not holds), None):
+        raise RevisionError(f"revision {stored.name}: {wrong}: the manifest was changed; retrain")
+
+
+def _said_by_chain(stored: Stored, chain: Path) -> str:
+    """What the chain of looks adds; RevisionError when its verdict is another one. A chain that cannot be read says nothing here."""
+    own = stored.revision.manifest["look"]["hash"]
+    try:
+        lines = read_chain(chain.read_bytes(), str(chain)).lines
+    except (OSError, LooksError):
+        return ""
+    verdict = next((line for line in lines if line["kind"] == Kind.VERDICT and line["look"] == own), None)
+    if verdict is None or stored.look.standing is not None:
+        return ""
+    if (verdict["passed"], verdict["sentence"]) != (stored.gate.passed, stored.gate.sentence):
+        raise RevisionError(f"revision {stored.name}: {chain} holds another verdict of its look: {verdict['sentence']}")
+    return ", and the chain of looks holds the same"
