@@ -83,7 +83,9 @@ def activate(
 ) -> None:
     """Prove a revision and let the pointer name it: what a bot on this machine loads next."""
     store = _store(symbol, models_dir, revision)
-    verdict = _verdict_check(_stored(store.open(revision)))
+    found = store.open(revision)
+    found.check_signature()  # before anything in it is parsed
+    verdict = _verdict_check(_stored(found))
     if not verdict.ok:
         raise RevisionError(verdict.detail)
     if dry_run:
