@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from trademl.cli import main
-from trademl.data.record_maker import EARLY_R, LEVEL_R, STOP_R, TARGET_R, Edges, MadeRecords, make_records, write_records
+from trademl.data.record_maker import MadeRecords, make_records, write_records
+from trademl.data.record_truth import EARLY_R, LEVEL_R, STOP_R, TARGET_R, Edges
 from trademl.data.records import read_records
 from trademl.errors import UsageError
 

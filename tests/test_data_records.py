@@ -12,9 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from trademl.data.record_checks import find_repeats, foreign_prices
 from trademl.data.record_columns import parts_of, record_columns
 from trademl.data.record_fields import FIELDS, Kind
-from trademl.data.records import MAX_LINE, Hashed, find_repeats, foreign_prices, read_blocks, read_records
+from trademl.data.record_lines import MAX_LINE, read_blocks
+from trademl.data.records import Hashed, read_records
 from trademl.errors import BadDataError, Exit
 
 pytestmark = pytest.mark.trades

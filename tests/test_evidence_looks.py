@@ -211,19 +211,34 @@ def test_a_note_is_written_and_counts_nothing(path):
         open_look(path, ask(recipe=C, note="spread 30"), now=NOW)
 
 
-def test_fingerprints_know_days_by_their_returns():
-    rng = np.random.default_rng(3)
-    time = pd.date_range("2026-01-01T10:00", periods=96 * 6, freq="15min", tz="UTC")
-    close = 100 * np.exp(0.001 * rng.standard_normal(len(time)).cumsum())
-    frame = pd.DataFrame({"close": close}, index=time)
+def test_days_are_known_by_their_moves():
+    rng = np.random.default_rng(4)
+    time = pd.date_range("2026-01-01", periods=96 * 30, freq="15min", tz="UTC")
+    frame = pd.DataFrame({"close": 100 * np.exp(0.002 * rng.standard_normal(len(time)).cumsum())}, index=time)
     prints = day_prints(frame)
-    assert sorted(prints) == [20_455, 20_456, 20_457, 20_458, 20_459]  # 2 to 6 January
-    assert day_prints(frame.iloc[50:])[20_456] == prints[20_456]
-    assert day_prints(frame * 10)[20_457] == prints[20_457]
-    frame.iloc[250, 0] *= 1.001
-    assert {day for day, seen in day_prints(frame).items() if seen != prints[day]} == {20_456 + 1}
+    days = sorted(prints)[3:-3]
+    assert len(days) > 12
+    for same in (frame.iloc[50:], frame * 10, frame.iloc[:-70]):
+        assert [day_prints(same)[day] for day in days] == [prints[day] for day in days]
+    restamped = day_prints(frame.set_axis(time + pd.Timedelta(days=365)))
+    assert [restamped[day + 365] for day in days] == [prints[day] for day in days]
     assert day_prints(pd.DataFrame({"close": np.ones(500)}, index=time[:500])) == {}
     assert day_prints(frame.iloc[:1]) == {}
+
+
+def test_a_small_revision_of_the_prices_is_the_same_data(path):
+    """Another rounding, or one bar in five hundred corrected: the record goes on."""
+    rng = np.random.default_rng(4)
+    time = pd.date_range("2026-01-01", periods=96 * 200, freq="15min", tz="UTC")
+    frame = pd.DataFrame({"close": 60_000 * np.exp(0.002 * rng.standard_normal(len(time)).cumsum())}, index=time)
+    end = int(time[-1].timestamp()) // DAY_S
+    asked = {"start_s": (end - 100) * DAY_S, "end_s": end * DAY_S, "entries": np.array([[(end - 50) * DAY_S, 1, 0]])}
+    judge(path, ask(prints=day_prints(frame), **asked))
+    revised = frame.where(rng.random(len(time))[:, None] > 0.002, frame * 1.0005)
+    for other in ((frame * 1.0001).round(2), revised):
+        assert judge(path, ask(prints=day_prints(other), **asked)).standing is not None
+    strange = frame.assign(close=100 * np.exp(0.002 * rng.standard_normal(len(time)).cumsum()))
+    assert judge(path, ask(prints=day_prints(strange), **asked)).standing is None
 
 
 # --- what nobody may do to the file ---------------------------------------------------------------------------------------

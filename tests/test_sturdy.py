@@ -173,7 +173,7 @@ class TestTheCommandLine:
     def test_a_setting_is_refused_before_anything_is_written(self, tmp_path):
         code, text = self.said("retrain", cwd=tmp_path, backtest_null_curves=-1)
         assert (code, list(tmp_path.iterdir())) == (2, [])
-        assert "backtest.null_curves = -1 (from environment TRADEML_BACKTEST_NULL_RUNS) must lie between 0 and" in text
+        assert "backtest.null_curves = -1 (from environment TRADEML_BACKTEST_NULL_CURVES) must lie between 0 and" in text
 
     @pytest.mark.slow
     @pytest.mark.parametrize(

@@ -267,6 +267,7 @@ def test_doctor_of_a_made_log(run, tmp_path):
     assert {column["path"] for column in told["columns"]["dead"]} >= {"news.etfFlowBtc", "regime.sentiment"}
     assert {column["path"] for column in told["columns"]["sparse"]} >= {"market.bookImbalance", "market.bidAskSpread"}
     assert [rows["model"] for rows in told["models"]] == [model.value for model in TradeModel]
+    assert {rows["obstacle"] for rows in told["models"]} == {""}
 
 
 @pytest.mark.fault

@@ -47,10 +47,11 @@ def test_mixed_units_are_refused_and_a_flag_overrules():
     assert 0.4 < verdict.usd_share < 0.6
     assert 0.4 < verdict.pct_share < 0.6
     assert judge_unit(usd).pct_share < 0.05  # dollars do not pass for percent
-    with pytest.raises(BadDataError, match=r"fit dollars and \d+% percent \(95% must\); give --excursion-unit usd or pct"):
+    with pytest.raises(BadDataError, match=r"fit dollars and \d+% percent \(95% must\); split the log where its unit changes"):
         judge_unit(mixed).require()
     shallow = usd | {"outcome_maxAdverseExcursion": usd["outcome_maxAdverseExcursion"] / 1_000}
-    assert judge_unit(shallow).unit is None
+    with pytest.raises(BadDataError, match=r"0% fit dollars and 0% percent \(95% must\); give --excursion-unit usd or pct"):
+        judge_unit(shallow).require()
     assert judge_unit(shallow, "usd").require() == ExcursionUnit.USD
     with pytest.raises(UsageError, match="--excursion-unit = 'points' is not one of auto, usd, pct"):
         judge_unit(usd, "points")
@@ -126,3 +127,14 @@ def test_columns_by_state_and_units():
     assert unit_smells({"market_atrPct": columns["market_atrPct"][:19]}) == ()  # too few to tell
     assert (profile.records, profile.trades + profile.avoided) == (400, 400)
     assert next(iter(profile.assets)) == "BTC"
+
+
+def test_what_a_model_cannot_be_trained_on():
+    columns = columns_of(make_records(600, 0.5, seed=1))
+    won = columns["outcome_realizedPnl"] > 0
+    winners = {name: values[won] for name, values in columns.items()}
+    said = {rows.model: rows.obstacle for rows in profile_trades(winners, "usd").models}
+    assert said["signal_quality"] == "one class only: nothing to learn"
+    assert said["position_sizing"] == said["tp_optimizer"] == said["sl_optimizer"] == ""
+    few = {name: values[np.flatnonzero(won)[:89]] for name, values in columns.items()}
+    assert {rows.obstacle for rows in profile_trades(few, "usd").models} == {"too few: 90 are needed"}

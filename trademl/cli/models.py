@@ -83,14 +83,11 @@ def activate(
 ) -> None:
     """Prove a revision and let the pointer name it: what a bot on this machine loads next."""
     store = _store(symbol, models_dir, revision)
-    found = store.open(revision)
-    found.check_signature()  # before anything in it is parsed
-    verdict = _verdict_check(_stored(found))
+    done = store.activate(revision, reason, dry_run=True)  # what is missing is asked for before anything is computed
+    verdict = _verdict_check(_stored(store.open(revision)))
     if not verdict.ok:
         raise RevisionError(verdict.detail)
-    if dry_run:
-        done = store.activate(revision, reason, dry_run=True)
-    else:
+    if not dry_run:
         with store.lock():
             done = store.activate(revision, reason)
     record = {"revision": done.revision, "previous": done.previous, "by": done.by, "reason": done.reason, "moved": done.moved}
@@ -190,13 +187,11 @@ def _facts(store, stored) -> dict:
 
 def _gate_note(stored) -> str:
     """The verdict and the level it was reached at; settings looser than the limits are named."""
-    from trademl.evidence.gate import percent
-
     loose = any("looser than" in reason or "is below" in reason for reason in stored.gate.reasons)
     words = "passed" if stored.gate.passed else "refused"
     note = ", judged looser than the limits" if loose else ""
     stands = " (stands)" if stored.look.standing else ""
-    return f"{words} at {percent(stored.gate.level)}{stands}{note}"
+    return f"{words} at {100 * stored.gate.level:.2g} %{stands}{note}"
 
 
 def _signature_of(revision) -> str:

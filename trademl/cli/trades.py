@@ -64,9 +64,7 @@ def _show(found) -> None:
     assets = [(f"  {name}", f"{count:,}", f"{trades:,}") for name, (count, trades) in profile.assets.items()]
     common.table(assets, ("  asset", "records", "trades"))
     print(f"{profile.unit.sentence}\n")
-    models = [
-        (f"  {rows.model}", f"{rows.rows:,}", rows.target + ("" if rows.is_enough else "; too few to train")) for rows in profile.models
-    ]
+    models = [(f"  {rows.model}", f"{rows.rows:,}", "; ".join(filter(None, (rows.target, rows.obstacle)))) for rows in profile.models]
     common.table(models, ("  model", "rows", "target"))
     _show_columns(profile)
     for label in profile.labels:

@@ -27,11 +27,6 @@ class Examination:
             found.append(self.profile.unit.sentence)
         return tuple(found)
 
-    @property
-    def has_enough(self) -> bool:
-        """Whether any model has the rows that it needs."""
-        return any(rows.is_enough for rows in self.profile.models)
-
     def summary(self) -> dict:
         """Everything as one record."""
         profile = self.profile
@@ -39,7 +34,8 @@ class Examination:
         record |= {"refusals": self.refusals, "source": self.report.source, "issues": self.report.issues}
         record |= {"records": profile.records, "trades": profile.trades, "avoided": profile.avoided, "stopped": profile.stopped}
         record |= {"assets": {name: {"records": count, "trades": trades} for name, (count, trades) in profile.assets.items()}}
-        record |= {"excursion_unit": profile.unit, "min_samples": MIN_SAMPLES, "models": profile.models, "labels": profile.labels}
+        record |= {"excursion_unit": profile.unit, "min_samples": MIN_SAMPLES, "labels": profile.labels}
+        record["models"] = [vars(rows) | {"obstacle": rows.obstacle} for rows in profile.models]
         columns = {state: profile.columns_that_are(state) for state in ("dead", "constant", "sparse")}
         return record | {"columns": columns, "smells": profile.smells}
 

@@ -73,7 +73,7 @@ class Part:
     rows: np.ndarray | slice  # which of the n records
     values: Mapping[str, Sequence]  # key -> one value a row
 
-
+# %% ../../nbs/19a_data_record_columns.ipynb #a8086edb
 def parts_of(sections: list[Mapping]) -> list[Part]:
     """The sections by their shape; empty ones are left out. Where shapes are many, one part with None for what is absent."""
     shapes: dict[tuple, list[int]] = {}
@@ -104,7 +104,7 @@ def typed(field: Field, part: Part, faults: dict[int, Fault]) -> Sequence | None
             values[place] = None
     return values
 
-
+# %% ../../nbs/19a_data_record_columns.ipynb #b0358417
 def field_values(field: Field, parts: list[Part], n: int, faults: dict[int, Fault]) -> np.ndarray:
     """A column (n,): float64 with NaN for numbers and flags, object with None for texts and lists."""
     is_object = field.kind in (Kind.TEXT, Kind.LIST)

@@ -45,7 +45,7 @@ PREFIXES = {  # section of the record -> beginning of its columns
     "avoided": "avoided_",
 }
 
-
+# %% ../../nbs/19_data_record_fields.ipynb #8e4a7803
 @dataclass(frozen=True)
 class Field:
     """One value of the record."""
@@ -209,7 +209,7 @@ REQUIRED = ("id", "timestamp", "asset", "market", "signal")
 SCHEMA_VERSIONS = (1,)  # of records that carry a `schemaVersion`; those without one are read as version 1
 BY_PATH = {field.path: field for field in FIELDS}
 
-
+# %% ../../nbs/19_data_record_fields.ipynb #8d7af401
 def field_at(path: str) -> Field:
     """The field at `market.rsi14`. UsageError lists its section when there is none."""
     if path in BY_PATH:

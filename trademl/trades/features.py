@@ -44,7 +44,7 @@ def lagged(values: np.ndarray, earlier: np.ndarray) -> np.ndarray:
     """values (n,) taken at `earlier` (depth, n); NaN where there is no earlier row. -> (depth, n)"""
     return np.where(earlier >= 0, values[earlier], np.nan)
 
-
+# %% ../../nbs/51_trades_features.ipynb #b36e4b19
 def mean_known(values: np.ndarray) -> np.ndarray:
     """Mean over the first axis without NaN; NaN where nothing is known. values: (depth, n)"""
     known = ~np.isnan(values)

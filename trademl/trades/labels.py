@@ -26,7 +26,7 @@ class ExcursionUnit(StrEnum):
     USD = "usd"
     PCT = "pct"
 
-
+# %% ../../nbs/52_trades_labels.ipynb #613d3819
 @dataclass(frozen=True)
 class UnitVerdict:
     """The unit of the excursions, and what speaks for it."""
@@ -44,16 +44,22 @@ class UnitVerdict:
         return self.unit
 
     @property
+    def holds_both(self) -> bool:
+        """Whether some trades fit the one unit and the rest the other."""
+        return min(self.usd_share, self.pct_share) > 1 - FIT and self.usd_share + self.pct_share >= FIT
+
+    @property
     def sentence(self) -> str:
         """What was found, as one sentence."""
+        shares = f"of {self.losing_trades:,} losing trades {self.usd_share:.0%} fit dollars and {self.pct_share:.0%} percent"
         if self.is_given:
-            return f"excursions are read in {self.unit}, as --excursion-unit says"
+            return f"excursions are read in {self.unit}, as --excursion-unit says" + (f": {shares}" if self.losing_trades else "")
         if not self.losing_trades:
             return "no losing trade has an adverse excursion, so their unit cannot be told; give --excursion-unit usd or pct"
-        shares = f"of {self.losing_trades:,} losing trades {self.usd_share:.0%} fit dollars and {self.pct_share:.0%} percent"
-        if self.unit is None:
-            return f"the unit of the excursions cannot be told: {shares} ({FIT:.0%} must); give --excursion-unit usd or pct"
-        return f"excursions are in {self.unit}: {shares}"
+        if self.unit is not None:
+            return f"excursions are in {self.unit}: {shares}"
+        next_step = "split the log where its unit changes" if self.holds_both else "give --excursion-unit usd or pct"
+        return f"the unit of the excursions cannot be told: {shares} ({FIT:.0%} must); {next_step}"
 
 # %% ../../nbs/52_trades_labels.ipynb #0240a317
 FIT = 0.95  # share of losing trades whose excursion must be possible
@@ -72,7 +78,7 @@ def column(columns: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """A column of numbers, float64 (n,)."""
     return np.asarray(columns[name], np.float64)
 
-
+# %% ../../nbs/52_trades_labels.ipynb #8292e9b9
 def excursions(columns: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     """Adverse and favorable excursion as written, each (n,); the label stands in where the outcome has none."""
     adverse, label = column(columns, "outcome_maxAdverseExcursion"), column(columns, "label_maxAdverseExcursion")
@@ -83,7 +89,7 @@ def possible(adverse_pct: np.ndarray, loss_pct: np.ndarray, stop_pct: np.ndarray
     """Mask of adverse excursions that a losing trade can have had; all in percent of entry, (n,). An unknown stop allows any."""
     return (adverse_pct >= loss_pct * (1 - 1e-9)) & ~(adverse_pct > MAX_STOPS * stop_pct)
 
-
+# %% ../../nbs/52_trades_labels.ipynb #85217224
 def judge_unit(columns: Mapping[str, np.ndarray], unit: ExcursionUnit | str = ExcursionUnit.AUTO) -> UnitVerdict:
     """The unit of the excursions: the one given, or under `auto` the one that at least 95 % of the losing trades fit."""
     given = choose(ExcursionUnit, unit, "--excursion-unit")
@@ -103,7 +109,7 @@ def judge_unit(columns: Mapping[str, np.ndarray], unit: ExcursionUnit | str = Ex
 # %% ../../nbs/52_trades_labels.ipynb #f0bc2a7c
 REACHED = 0.9  # share of a target's distance that counts as reached
 
-
+# %% ../../nbs/52_trades_labels.ipynb #5d1b5d85
 @dataclass(frozen=True)
 class TradeLabels:
     """What came of each record; every array (n,), NaN where it cannot be known."""
@@ -136,7 +142,7 @@ def reached_level(favorable_pct: np.ndarray, columns: Mapping[str, np.ndarray]) 
     level = np.max(reached * np.arange(1, TARGETS + 1)[:, None], axis=0).astype(float)
     return np.where(np.isnan(favorable_pct) | np.isnan(targets).all(0), np.nan, level)
 
-
+# %% ../../nbs/52_trades_labels.ipynb #8ea1bf9e
 def label_trades(columns: Mapping[str, np.ndarray], unit: ExcursionUnit | None) -> TradeLabels:
     """Labels of records. `unit` of the excursions: usd or pct; None = unknown, what needs them is NaN. UsageError for auto."""
     if unit == ExcursionUnit.AUTO:
@@ -174,7 +180,7 @@ def differing(own: np.ndarray, ours: np.ndarray) -> tuple[np.ndarray, np.ndarray
     both = ~np.isnan(own) & ~np.isnan(ours)
     return both, both & ~np.isclose(own, ours, rtol=1e-3, atol=1e-6)
 
-
+# %% ../../nbs/52_trades_labels.ipynb #7a349ee7
 def why_r_differs(own: np.ndarray, columns: Mapping[str, np.ndarray], labels: TradeLabels) -> str:
     """The known mistake that explains nearly all R multiples of the file (n,); "" when none does."""
     worst = 0.05 * differing(own, labels.r_multiple)[1].sum()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['SPARSE', 'IDENTITY', 'ENOUGH', 'HUNDREDS', 'MIN_SAMPLES', 'ColumnHealth', 'known_values', 'health_of',
-           'column_health', 'looks_like_fraction', 'unit_smells', 'ModelRows', 'target_in_words', 'model_rows',
-           'TradesProfile', 'trades_by_asset', 'profile_trades']
+           'column_health', 'looks_like_fraction', 'unit_smells', 'ModelRows', 'target_in_words', 'rows_of',
+           'model_rows', 'TradesProfile', 'trades_by_asset', 'profile_trades']
 
 # %% ../../nbs/53_trades_profile.ipynb #9e47b2f8
 from collections.abc import Mapping
@@ -22,7 +22,7 @@ SPARSE = 0.2  # share of records below which a column is called sparse
 IDENTITY = ("id", "timestamp", "asset", "avoided_reason")  # say which record it is, or what became of it
 ENOUGH = 20  # filled values that are needed to judge their size
 
-
+# %% ../../nbs/53_trades_profile.ipynb #888a30a5
 @dataclass(frozen=True)
 class ColumnHealth:
     """One column of what was known at the decision."""
@@ -42,7 +42,7 @@ class ColumnHealth:
             return "constant"
         return "sparse" if self.filled < SPARSE else ""
 
-
+# %% ../../nbs/53_trades_profile.ipynb #c6108b29
 def known_values(values) -> np.ndarray:
     """The values (n,) that are not missing."""
     array = np.asarray(values)
@@ -89,7 +89,7 @@ def unit_smells(columns: Mapping[str, np.ndarray]) -> tuple[str, ...]:
 # %% ../../nbs/53_trades_profile.ipynb #cb573ba0
 MIN_SAMPLES = 90
 
-
+# %% ../../nbs/53_trades_profile.ipynb #59dfa8e3
 @dataclass(frozen=True)
 class ModelRows:
     """What one model could be trained on."""
@@ -98,12 +98,16 @@ class ModelRows:
     rows: int  # records that have its target
     target: str  # in words: positives, mean, levels, quantile
 
+    different: int  # values of the target
+
     @property
-    def is_enough(self) -> bool:
-        """Whether it would be trained at all."""
-        return self.rows >= MIN_SAMPLES
+    def obstacle(self) -> str:
+        """Why it would not be trained; "" when it would."""
+        if self.rows < MIN_SAMPLES:
+            return f"too few: {MIN_SAMPLES} are needed"
+        return "one class only: nothing to learn" if self.different < 2 else ""
 
-
+# %% ../../nbs/53_trades_profile.ipynb #34ce094e
 def target_in_words(model: TradeModel, target: np.ndarray) -> str:
     """The distribution of a target (n,) without its missing values."""
     known = target[~np.isnan(target)]
@@ -119,10 +123,15 @@ def target_in_words(model: TradeModel, target: np.ndarray) -> str:
     return f"95 % of the winners went at most {np.quantile(known, 0.95):.2f} % against their entry"
 
 # %% ../../nbs/53_trades_profile.ipynb #6fa82e87
+def rows_of(model: TradeModel, target: np.ndarray) -> ModelRows:
+    """What a model could be trained on; target: (n,), NaN where a record has none."""
+    known = target[~np.isnan(target)]
+    return ModelRows(model, len(known), target_in_words(model, target), len(np.unique(known)))
+
+
 def model_rows(labels: TradeLabels) -> tuple[ModelRows, ...]:
     """How many rows each model would have, and what its target looks like."""
-    targets = {model: labels.target_of(model) for model in TradeModel}
-    return tuple(ModelRows(model, int((~np.isnan(t)).sum()), target_in_words(model, t)) for model, t in targets.items())
+    return tuple(rows_of(model, labels.target_of(model)) for model in TradeModel)
 
 # %% ../../nbs/53_trades_profile.ipynb #e78dd482
 @dataclass(frozen=True)
@@ -144,7 +153,7 @@ class TradesProfile:
         """Columns in that state: dead, sparse or constant."""
         return tuple(column for column in self.columns if column.state == state)
 
-
+# %% ../../nbs/53_trades_profile.ipynb #fe1857ef
 def trades_by_asset(asset: np.ndarray, is_trade: np.ndarray) -> dict[str, tuple[int, int]]:
     """Asset -> number of records and of trades, most records first. Both (n,)."""
     names, place, counts = np.unique(asset.astype(str), return_inverse=True, return_counts=True)

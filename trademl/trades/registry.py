@@ -156,7 +156,7 @@ def features_of(model: TradeModel | str, assets: Sequence[str] = ()) -> tuple[Fe
     base, regime = BASE[choose(TradeModel, model, "model")]
     return (*base, *OPTIONAL, *SENTIMENTS, *NEWS, *regime, *asset_features(assets), *LAGS)
 
-
+# %% ../../nbs/50_trades_registry.ipynb #43d4eb5b
 def registry(assets: Sequence[str] = ()) -> dict[str, Feature]:
     """Every feature of any model, by name."""
     found: dict[str, Feature] = {}
@@ -191,7 +191,7 @@ def unit_of(feature: Feature) -> str:
     rule = feature.field.rule.removeprefix("must ")
     return "; ".join(dict.fromkeys(part for part in (unit, rule) if part))
 
-
+# %% ../../nbs/50_trades_registry.ipynb #4e3c44bd
 def features_table(assets: Sequence[str] = ()) -> str:
     """The registry as a Markdown table."""
     lines = ["| feature | from | unit and range | missing when | models |", "|---|---|---|---|---|"]
@@ -217,7 +217,7 @@ def table_rows(assets: Sequence[str] = ()) -> list[dict]:
     used = positions(assets)
     return [table_row(feature, used[name]) for name, feature in registry(assets).items()]
 
-
+# %% ../../nbs/50_trades_registry.ipynb #81a0f4c9
 def typescript_table(assets: Sequence[str] = ()) -> str:
     """A TypeScript module of the registry: store key -> column -> input."""
     rows = [json.dumps(row) for row in table_rows(assets)]
