@@ -56,12 +56,13 @@ def keys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(small_run):
-    """The small run's revision as (files, manifest), exits switched on and every head published."""
+    """The small run's revision as (files, manifest): its gate passed, exits switched on and every head published."""
     revision = small_run.stored.revision
     section = revision.manifest["market"]
     decision = section["decision"] | {"exits_on": True}
     profiles = [entry | {"published": True} for entry in section["profiles"]]
-    manifest = revision.manifest | {"market": section | {"decision": decision, "profiles": profiles}}
+    gate = revision.manifest["gate"] | {"passed": True, "reasons": []}
+    manifest = revision.manifest | {"gate": gate, "market": section | {"decision": decision, "profiles": profiles}}
     return {name: revision.read(name) for name in revision.files()}, manifest
 
 
@@ -554,7 +555,7 @@ def test_a_flipped_byte_after_activation_is_seen(whole, keys, tmp_path):
 def test_a_candidate_loads_in_shadow_only(whole, keys, tmp_path, market):
     files, manifest = whole
     store = Store(tmp_path / "models", keys.trust())
-    candidate = store.write(files, manifest | {"gate": {"passed": False, "reasons": ["nothing there"]}})
+    candidate = store.write(files, manifest | {"gate": manifest["gate"] | {"passed": False, "reasons": ["nothing there"]}})
     store._replace("model_compat.json", (candidate.folder / "model_compat.json").read_bytes())
     with pytest.raises(LoadError, match="candidate") as refused:
         load(store, keys)
