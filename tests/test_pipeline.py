@@ -243,13 +243,8 @@ class TestRevision:
         settings = load_settings(SMALL | {"paths.keys": str(keys.path)}, environ={})
         choice = replace(small_run.choice, models_dir=str(tmp_path / "models"))
         case = replace(small_run.case, settings=settings, inputs=replace(small_run.inputs, choice=choice))
-<<<<<<< HEAD
         parts = ("judged", "finding", "shipped", "proven", "heads", "alarms")
         stored = pipeline.store_revision(case, pipeline.Trained(**{name: getattr(small_run, name) for name in parts}))
-=======
-        parts = (small_run.judged, small_run.finding, small_run.shipped, small_run.proven, small_run.heads, small_run.alarms)
-        stored = pipeline.store_revision(case, pipeline.Trained(*parts))
->>>>>>> w-bot
         assert stored.revision.check_signature() == f"signed by key {keys.signer().name}, which is pinned here"
         assert stored.store.trust == keys.trust()
         unsigned = replace(small_run.stored.revision, trust=keys.trust())
