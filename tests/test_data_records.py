@@ -68,6 +68,8 @@ BAD_LINES = {
     "NaN": (b'{"id": "x", "market": {"price": NaN}}', "nan_literal", "JSON has no such number"),
     "Infinity": (b'{"id": "x", "market": {"price": -Infinity}}', "nan_literal", "JSON has no such number"),
     "overflow": (b'{"id": "x", "market": {"price": 1e999}}', "nan_literal", "JSON has no such number"),
+    "half a pair": (b'{"id": "\\ud800"}', "torn", "not JSON: no low surrogate"),
+    "NaN as text": (b'{"id": "NaN", "timestamp": ', "torn", "not whole JSON"),
     "bytes": (b'{"id": "\xff\xfe"}', "not_utf8", "must be UTF-8"),
     "too long": (b'{"id": "' + b"x" * MAX_LINE + b'"}', "too_long", "1 MiB"),
     "nested": (b'{"id": ' + b"[" * 5_000 + b"]" * 5_000 + b"}", "torn", "too deep"),
