@@ -96,6 +96,7 @@ BAD_LINES = {
     "text market": (record(7, market="BTC"), "wrong_type", "must be an object"),
     "zero price": (section("market", price=0), "impossible", "above 0"),
     "rsi": (section("market", rsi14=140), "impossible", "0 to 100"),
+    "huge": (section("outcome", realizedPnl=1e300), "impossible", "must lie in -1e+15 to 1e+15"),
     "hour": (section("session", utcHour=24), "impossible", "0 to 23"),
     "stop in dollars": (section("execution", stopLossDistancePct=2_000.0), "impossible", "at most 100"),
     "targets in dollars": (section("execution", takeProfitDistancesPct=[101_500.0]), "impossible", "in percent"),
