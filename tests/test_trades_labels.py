@@ -1,5 +1,7 @@
 """What trades came to: against the generator's exact truth, and with each mistake of the original made on purpose."""
 
+import json
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -7,9 +9,12 @@ from hypothesis import strategies as st
 
 from trademl.data.record_columns import record_columns
 from trademl.data.record_maker import make_records
+from trademl.data.records import read_records
 from trademl.errors import BadDataError, UsageError
+from trademl.trades.features import trade_matrix
 from trademl.trades.labels import ExcursionUnit, compare_labels, judge_unit, label_trades
 from trademl.trades.profile import profile_trades, unit_smells
+from trademl.trades.registry import registry
 
 pytestmark = pytest.mark.trades
 FORMS = [("live", "usd"), ("live", "pct"), ("older", "pct"), ("older", "usd"), ("mixed", "pct")]
@@ -127,6 +132,30 @@ def test_columns_by_state_and_units():
     assert unit_smells({"market_atrPct": columns["market_atrPct"][:19]}) == ()  # too few to tell
     assert (profile.records, profile.trades + profile.avoided) == (400, 400)
     assert next(iter(profile.assets)) == "BTC"
+
+
+STRANGE = (None, True, -1, 1e308, 2.0**70, "x", "", 0, [], {}, [[{}]], {"a": {"b": 1}})
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize("seed", range(12))
+def test_a_log_with_strange_values_is_profiled_without_a_warning(tmp_path, seed):
+    """Whatever stands in a field: the record is left out, or what is made of it is a number or missing."""
+    rng = np.random.default_rng(seed)
+    rows = list(make_records(60, 0.5, seed=1).records())
+    for row in rows[:30]:
+        name = rng.choice(list(row))
+        if isinstance(row[name], dict) and row[name]:
+            row[name][rng.choice(list(row[name]))] = STRANGE[rng.integers(len(STRANGE))]
+        else:
+            row[name] = STRANGE[rng.integers(len(STRANGE))]
+    path = tmp_path / "f.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    report = read_records(path)
+    assert report.source.bad > 0
+    assert report.source.kept + report.source.bad == 60
+    profile_trades(report.records)
+    assert not np.isinf(trade_matrix(list(registry().values()), report.records)).any()
 
 
 def test_what_a_model_cannot_be_trained_on():

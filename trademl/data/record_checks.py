@@ -106,7 +106,8 @@ def forget_negative_excursions(rows: Rows, findings: Findings) -> None:
         values = rows.frame[name].to_numpy()
         below = values < 0
         path = name.replace("_", "s." if name.startswith("label") else ".", 1)
-        rows.say(findings, "negative_excursion", below, f"{path} below zero counts as unknown", value=str(values[below][:1]))
+        first = f"{values[below][0]:.6g}" if below.any() else ""
+        rows.say(findings, "negative_excursion", below, f"{path} {first} is below zero and counts as unknown", value=first)
         if below.any():
             rows.frame[name] = np.where(below, np.nan, values)
 

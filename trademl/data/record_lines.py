@@ -9,6 +9,7 @@ __all__ = ['BLOCK_BYTES', 'MAX_LINE', 'MS_FROM', 'MS_TO', 'REMEDIES', 'read_bloc
 
 # %% ../../nbs/19b_data_record_lines.ipynb #de886715
 import json
+import math
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -39,8 +40,8 @@ def read_blocks(file) -> Iterator[tuple[list[bytes], bool]]:
         yield rest.split(b"\n"), not rest.endswith(b"\n")
 
 # %% ../../nbs/19b_data_record_lines.ipynb #cc92ab0f
-def refused(line: bytes) -> Fault:
-    """Why orjson does not take a line."""
+def refused(line: bytes, reason: str = "") -> Fault:
+    """Why orjson does not take a line; `reason`: what it says itself."""
     if not line.strip():
         return Fault("blank", "", "", "an empty line between records")
     if len(line) > MAX_LINE:
@@ -49,13 +50,16 @@ def refused(line: bytes) -> Fault:
         text = line.decode("utf-8")
     except UnicodeDecodeError as problem:
         return Fault("not_utf8", "", f"byte {line[problem.start]:#04x} at column {problem.start + 1:,}", "a line must be UTF-8")
+    odd: list[str] = []  # numbers that JSON does not have
     try:
-        json.loads(text)
+        json.loads(text, parse_constant=odd.append, parse_float=lambda cell: None if math.isfinite(float(cell)) else odd.append(cell))
     except json.JSONDecodeError as problem:
         return Fault("torn", "", quoted(text[-40:]), f"not whole JSON: {problem.msg} at column {problem.colno:,}")
     except RecursionError:
         return Fault("torn", "", quoted(text[:40]), "nested too deep to be a record")
-    return Fault("nan_literal", "", next((word for word in ("NaN", "Infinity") if word in text), "1e999"), "JSON has no such number")
+    if odd:
+        return Fault("nan_literal", "", odd[0], "JSON has no such number")
+    return Fault("torn", "", quoted(text[:40]), f"not JSON: {reason}")
 
 # %% ../../nbs/19b_data_record_lines.ipynb #e64b9826
 def repeated_key(line: bytes) -> str:
@@ -186,8 +190,8 @@ def parse_line(line: bytes) -> tuple[dict | None, Fault | None]:
     """The record on a line, or what is wrong with it."""
     try:
         record = orjson.loads(line) if len(line) <= MAX_LINE else None
-    except orjson.JSONDecodeError:
-        return None, refused(line)
+    except orjson.JSONDecodeError as problem:
+        return None, refused(line, problem.msg)
     if len(line) > MAX_LINE:
         return None, refused(line)
     return record, record_fault(record)
