@@ -339,9 +339,8 @@ class TestBacktest:
         told = done.json
         assert (told["revision"], told["status"], told["report"], told["watermark"]) == (revision, "done", None, "")
         page = json.loads((work / told["backtest_report"]).read_text())
-        assert page["account"]["balance"] == 500
-        assert page["account"]["leverage"] == 500
-        assert page["account"]["swap"] is False
+        account = page["profile_account"]["account"]
+        assert (account["balance"], account["leverage"], account["swap"]) == (500, 500, False)
         assert page["costs"]["spread"] == 16.95
         assert told["metrics"]["trades"] == page["strategy"]["trades"] > 30
 

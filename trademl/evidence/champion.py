@@ -6,13 +6,12 @@
 __all__ = ['FEWEST_DAYS', 'WORSE_LEVEL', 'daily_r', 'Comparison', 'compare']
 
 # %% ../../nbs/63a_evidence_champion.ipynb #2ecb6b94
-import math
 from dataclasses import dataclass
 
 import numpy as np
 
 from ..clock import DAY_S
-from .gate import Clustered, percent
+from .gate import clustered, percent
 
 # %% ../../nbs/63a_evidence_champion.ipynb #ea29c865
 FEWEST_DAYS = 30  # common days, below which another recipe proves nothing
@@ -48,7 +47,7 @@ def compare(challenger: np.ndarray, champion: np.ndarray, *, is_same_recipe: boo
         why = f"held back by {name}: {n} common days show nothing, {FEWEST_DAYS} are needed to be better"
         mean = float(difference.mean()) if n else None
         return Comparison(n, mean, None, level, is_same_recipe, not is_same_recipe, "" if is_same_recipe else why)
-    worth = Clustered(float(difference.mean()), float(difference.std(ddof=1)) / math.sqrt(n), n - 1, "day")
+    worth = clustered(difference, DAY_S * np.arange(n))  # weeks, where days in a row resemble each other
     bound = 2 * worth.mean - worth.bound(level) if is_same_recipe else worth.bound(level)
     is_held = bound < 0 if is_same_recipe else bound <= 0
     return Comparison(n, worth.mean, bound, level, is_same_recipe, is_held, _words(worth, bound, n, level, is_same_recipe, is_held, name))
