@@ -1,0 +1,22 @@
+"""The documentation names tests that exist."""
+
+import re
+
+import pytest
+
+
+@pytest.mark.parametrize("page", ["docs/what-it-refuses.md", "README.md"])
+def test_every_file_and_test_that_is_named_exists(repo, page):
+    text = (repo / page).read_text("utf-8")
+    named = re.findall(r"`((?:tests|benchmarks|nbs|examples)/[\w/]+\.(?:py|ipynb))(?:::(\w+))?`", text)
+    assert len(named) > 3
+    for file, test in named:
+        assert (repo / file).is_file(), file
+        if test:
+            assert re.search(rf"^\s*def {test}\(", (repo / file).read_text("utf-8"), re.MULTILINE), f"{file}::{test}"
+
+
+def test_links_lead_somewhere(repo):
+    for page in ("docs/what-it-refuses.md", "README.md"):
+        for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (repo / page).read_text("utf-8")):
+            assert ((repo / page).parent / target).exists(), f"{page}: {target}"
