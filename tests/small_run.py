@@ -14,7 +14,8 @@ from trademl.runs import check_parameters, find_job
 
 SMALL = {  # settings of a market that is trained in seconds
     "run.threads": 1,  # many small fits: threads only wait for each other
-    "synthetic.bars": 9_500,
+    "synthetic.bars": 11_500,
+    "windows.final_share": 0.35,  # room to rotate the entries beyond the longest look-back
     "windows.refit_every_days": 20,
     "ensemble.rf_trees": 12,
     "ensemble.xgb_max_rounds": 40,
@@ -31,7 +32,7 @@ def environment(settings: Mapping = SMALL) -> dict[str, str]:
     return {f"TRADEML_{name.upper().replace('.', '_')}": str(value) for name, value in settings.items()}
 
 
-def first_bars(inputs: Inputs, n: int = 9_000) -> Inputs:
+def first_bars(inputs: Inputs, n: int = 11_000) -> Inputs:
     """The inputs as they were when the market had this many bars."""
     bars = inputs.bars.iloc[:n]
     return replace(inputs, bars=bars, bars_sha256=bars_hash(bars))

@@ -50,12 +50,12 @@ def test_the_verdict_of_a_run_follows_from_its_trades(small_run, chain):
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (("gate", "passed"), True, "gate.passed is True, but its own trades give False"),
-        (("gate", "reasons"), [], "gate.reasons"),
+        (("gate", "passed"), False, "gate.passed is False, but its own trades give True"),
+        (("gate", "reasons"), ["bad luck"], "gate.reasons"),
         (("gate", "sentence"), "Gate passed at 1 %.", "gate.sentence"),
         (("gate", "level"), 0.05, "gate.level"),
         (("gate", "checks", "trades", "value"), 9_999.0, "gate.checks.trades.value"),
-        (("gate", "checks", "rotation_p", "passed"), True, "gate.checks.rotation_p.passed"),
+        (("gate", "checks", "rotation_p", "passed"), False, "gate.checks.rotation_p.passed"),
         (("gate", "terms", "level"), 0.05, "gate."),
         (("gate", "terms", "number"), 9, "gate."),
         (("look", "number"), 9, "gate.terms.number is not look.number"),
@@ -69,6 +69,15 @@ def test_the_verdict_of_a_run_follows_from_its_trades(small_run, chain):
 def test_a_manifest_that_was_edited_and_hashed_anew_is_refused(small_run, chain, path, value, said):
     with pytest.raises(RevisionError, match=said.replace(".", r"\.")):
         check_verdict(changed(small_run.stored, *path, value=value), chain)
+
+
+def test_a_refusal_that_is_called_a_pass_is_refused(small_run, chain, monkeypatch):
+    """As if the trades had been worthless."""
+    said = dict(small_run.stored.revision.manifest["gate"])
+    refused = said | {"passed": False, "reasons": ["the lower 1 % bound of the expectancy is -0.142 R, not above zero"]}
+    monkeypatch.setattr("trademl.pipeline.market.recompute.derived_verdict", lambda stored: SimpleNamespace(to_json=lambda: refused))
+    with pytest.raises(RevisionError, match=r"gate\.passed is True, but its own trades give False: the verdict was changed"):
+        check_verdict(small_run.stored, chain)
 
 
 def test_a_verdict_that_the_chain_does_not_hold_is_refused(small_run, chain, tmp_path):
@@ -85,7 +94,7 @@ def test_a_verdict_that_the_chain_does_not_hold_is_refused(small_run, chain, tmp
 def test_verify_and_activate_refuse_it_on_the_command_line(small_run, chain, monkeypatch, tmp_path):
     monkeypatch.setattr(
         "trademl.pipeline.market.recompute.derived_verdict",
-        lambda stored: SimpleNamespace(to_json=lambda: dict(stored.revision.manifest["gate"]) | {"passed": True}),
+        lambda stored: SimpleNamespace(to_json=lambda: dict(stored.revision.manifest["gate"]) | {"passed": False}),
     )
     words = [small_run.stored.name, "--models-dir", str(small_run.choice.models_dir)]
     done = CliRunner().invoke(app, ["models", "verify", *words, "--json"])
