@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from trademl.cli import app
 from trademl.errors import LeakageError, RevisionError
 from trademl.evidence.chain import read_chain
+from trademl.evidence.looks import records_of
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.market.recompute import check_verdict, derived_verdict
 from trademl.pipeline.market.seen import refuse_repeats, why_seen
@@ -132,7 +133,7 @@ def test_a_recipe_cannot_be_judged_again_by_turning_a_knob(project, again):
 @pytest.mark.slow
 def test_another_recipe_pays_for_its_look_whatever_store_it_names(project):
     folder, _ = project
-    before = read_chain((folder / "looks.jsonl").read_bytes(), "looks").records
+    before = records_of(read_chain((folder / "looks.jsonl").read_bytes(), "looks"))
     second = retrain(
         folder / "elsewhere", SMALL | {"ensemble.rf_trees": 13, "paths.models": str(folder)}, change={"inputs": first_bars}, until="finding"
     )

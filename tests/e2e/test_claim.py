@@ -13,10 +13,11 @@ pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 
 def gold_hours(n):
-    """The first n quarter hours of 2023 in which gold trades: Sunday 23:00 to Friday 22:00 UTC, an hour's break a day."""
+    """The first n quarter hours of 2023 in which gold trades: Sunday 18:00 to Friday 17:00 in New York, an hour's break a day."""
     index = pd.date_range("2023-01-01", periods=2 * n, freq="15min", tz="UTC")
-    day, hour = index.day_of_week.to_numpy(), index.hour.to_numpy()
-    is_open = ((day < 4) | ((day == 4) & (hour < 22)) | ((day == 6) & (hour >= 23))) & (hour != 22)
+    new_york = index.tz_convert("America/New_York")
+    day, hour = new_york.day_of_week.to_numpy(), new_york.hour.to_numpy()
+    is_open = (hour != 17) & (day != 5) & ~((day == 4) & (hour > 17)) & ~((day == 6) & (hour < 18))
     return index[is_open][:n]
 
 
