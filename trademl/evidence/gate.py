@@ -199,17 +199,17 @@ def _seconds_of(times) -> np.ndarray:
 # %% ../../nbs/63_evidence_gate.ipynb #447ae169
 def _sentence(verdict: GateVerdict, net_r: np.ndarray, null: Band) -> str:
     look = f" (look {verdict.terms.number} at these days)" if verdict.terms.number > 1 else ""
-    facts, n = "", net_r.size
+    facts, n, level = "", net_r.size, percent(verdict.level)
+    bound, chance = verdict.checks["expectancy_lower_bound_r"], verdict.checks["rotation_p"]
     if n:
-        bound = verdict.checks["expectancy_lower_bound_r"].value
         facts = f" On {n:,} trade{'s' if n > 1 else ''} the expectancy is {net_r.mean():+.3f} R net of cost"
-        facts += f" (lower {percent(verdict.level)} bound {bound:+.3f})" if bound is not None else ""
-        facts += f"; {_rivals(null)} of {null.n:,} random entries reach that." if null.p_value is not None else "."
+        facts += f" (lower {level} bound {bound.value:+.3f})" if bound.passed else ""  # else a reason says it
+        facts += f"; {_rivals(null)} of {null.n:,} random entries reach that." if chance.passed else "."
     if verdict.passed:
-        return f"Gate passed at {percent(verdict.level)}{look}.{facts}"
+        return f"Gate passed at {level}{look}.{facts}"
     unseen = verdict.detectable_r
     size = f" A true expectancy of {unseen:.2f} R would have been seen in four of five such windows." if unseen else ""
-    return f"Gate refused at {percent(verdict.level)}{look}: {'; '.join(verdict.reasons)}.{facts}{size}"
+    return f"Gate refused at {level}{look}: {'; '.join(verdict.reasons)}.{facts}{size}"
 
 
 def _rivals(null: Band) -> str:
