@@ -117,7 +117,7 @@ def make_manifest(run=RUN, trained_at="2026-01-02T03:04:05Z", passed=True, symbo
         "risk": {"multiplier_min": 0.1, "multiplier_max": 1.25},
     }
     record = {
-        "schema": 2,
+        "schema": 3,
         "pipeline": "market",
         "line": f"market-{symbol.lower()}-{timeframe}",
         "symbols": [symbol],
@@ -125,8 +125,8 @@ def make_manifest(run=RUN, trained_at="2026-01-02T03:04:05Z", passed=True, symbo
         "trained_at": trained_at,
         "git_commit": None,
         "dirty": None,
-        "trademl_version": "0.2.0",
-        "min_runtime_version": "0.2.0",
+        "trademl_version": "0.3.0",
+        "min_runtime_version": "0.3.0",
         "python": "3.11.7",
         "libraries": {"xgboost": "3.2.0"},
         "models": [*(model(role, role, CLASSES[role], COLUMNS[role]) for role in CLASSES), model("risk_p1", "risk", None, ACCOUNT)],
@@ -149,6 +149,8 @@ def make_manifest(run=RUN, trained_at="2026-01-02T03:04:05Z", passed=True, symbo
             "days": [0, 86_400],
             "project": "ab",
             "hash": "d" * 64,
+            "record": "d" * 64,
+            "family_level": 0.01,
             "standing": None,
             "remarks": [],
         },

@@ -100,12 +100,13 @@ def test_a_tiny_window_does_not_bring_weekly_judgements(path):
 def test_no_history_of_runs_shops(tmp_path_factory, runs):
     """Against a plain model: judged only when the record has grown enough; entries, start and number never take a step back."""
     path = tmp_path_factory.mktemp("looks") / "looks.jsonl"
-    day, known, open_end, judged_end, longest = 0, {}, None, None, 0
+    day, known, open_end, judged_end, longest, longest_before = 0, {}, None, None, 0, 0
     for step, window, seed, survives in runs:
         day += step
         look = open_look(path, ask(day, window=window, seed=seed), now=at(day))
         end = FIRST + day
-        longest = max(longest, window)
+        longest = max(longest, window) if look.standing is None else longest  # who does not look moves nothing
+        before = max(longest_before, 60)
         if judged_end is None and open_end is None:
             start = end - window
             assert look.standing is None
@@ -114,7 +115,7 @@ def test_no_history_of_runs_shops(tmp_path_factory, runs):
             assert look.standing is None and look.end_s == open_end * DAY_S  # taken up again on the same days
         elif look.standing is None:
             gained = sum(first < d <= end for first in [judged_end] for d in range(first + 1, end + 1))
-            assert gained >= max(60, longest)
+            assert gained >= before
             open_end = end
         assert look.start_s == start * DAY_S and look.number >= 1
         now = {row[0] // DAY_S: tuple(row) for row in look.all_entries.tolist()}
@@ -122,7 +123,19 @@ def test_no_history_of_runs_shops(tmp_path_factory, runs):
         known = now
         if open_end is not None and look.standing is None and survives:
             close_look(path, look, passed=False, sentence="", now=at(day))
-            judged_end, open_end, longest = open_end, None, window
+            judged_end, open_end = open_end, None
+        else:
+            assert look.standing is None or day - (judged_end - FIRST) < max(60, longest)
+        longest_before = longest
+
+
+def test_asking_for_a_longer_window_puts_no_judgement_off(path):
+    """Else one could watch the standing record's page week by week, and be judged in the week that looks best."""
+    judge(path, ask())
+    judged = [day for day in range(7, 300, 7) if judge(path, ask(day, window=day + 20), day).standing is None]
+    assert judged[0] == 147
+    judged = [day for day in range(301, 400, 7) if judge(path, ask(day, window=60), day).standing is None]
+    assert len(judged) <= 1
 
 
 def test_a_look_whose_run_died_is_taken_up_on_the_same_days(path):

@@ -177,7 +177,7 @@ def test_a_run_asks_for_its_final_window(decided):
     rows, decisions = decided
     span = Span(int(rows.time_s[400]), int(rows.time_s[1000]))
     case = case_of()
-    case = replace(case, rows=rows, inputs=SimpleNamespace(choice=replace(case.choice, symbol="SYNTH")))
+    case = replace(case, rows=rows, inputs=SimpleNamespace(choice=replace(case.choice, symbol="SYNTH", bars=None)))
     settings = replace(SETTINGS, symbols=SETTINGS.symbols | {"SYNTH": SETTINGS.symbol("BTCUSD")})
     judged = SimpleNamespace(windows=SimpleNamespace(span=lambda name: span), decisions=lambda *_: decisions)
     request = look_request(replace(case, settings=settings), judged, "run 1")

@@ -18,4 +18,4 @@ Modules:
 - `trademl.ship.signing`: Ed25519 signatures: who made a revision, and whose revisions count on this machine.
 - `trademl.ship.store`: The local store: whole revisions that never change, and one pointer that moves last."""
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"

@@ -703,6 +703,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                        'trademl.evidence.gate._sentence': ('evidence_gate.html#_sentence', 'trademl/evidence/gate.py'),
                                        'trademl.evidence.gate._sums': ('evidence_gate.html#_sums', 'trademl/evidence/gate.py'),
                                        'trademl.evidence.gate._t_quantile': ('evidence_gate.html#_t_quantile', 'trademl/evidence/gate.py'),
+                                       'trademl.evidence.gate._verdict': ('evidence_gate.html#_verdict', 'trademl/evidence/gate.py'),
                                        'trademl.evidence.gate.clustered': ('evidence_gate.html#clustered', 'trademl/evidence/gate.py'),
                                        'trademl.evidence.gate.judge_trades': ( 'evidence_gate.html#judge_trades',
                                                                                'trademl/evidence/gate.py'),

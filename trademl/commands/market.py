@@ -56,10 +56,12 @@ def run_risk(overrides: Mapping[str, object], *, symbol: str | None = None, mode
     settings = load_settings(overrides)
     parent = pipeline.open_stored(settings, symbol=symbol, models_dir=models_dir)
     parameters = {"revision": parent.name, "models_dir": str(parent.store.models_dir), "overrides": given(overrides)}
+    active = parent.store.active()
+    is_next = active is None or active.name == parent.name  # new heads replace their own signal's, never a revision that was put back
     with parent.store.lock(), open_run(settings, "risk", parameters) as run:
         result = run_job("risk", parameters, run=run, quiet=quiet)
         stored = Stored(parent.store.locate(result.summary["revision"]))
-        return finish_revision_run(run, result, stored, moves_pointer=True)
+        return finish_revision_run(run, result, stored, moves_pointer=is_next)
 
 
 def run_tune(role: str, overrides: Mapping[str, object], flags: MarketFlags, *, fresh: bool = False, quiet: bool = False) -> dict:
@@ -120,10 +122,10 @@ class ReplayFlags:
     def _of(self, *names: str) -> dict:
         return {name: getattr(self, name) for name in names}
 
-    def conditions(self, settings: Settings, symbol: str) -> pipeline.Conditions:
-        """The settings' profile, costs and account, these flags first."""
-        profile = settings.account.profile
-        costs = pipeline.cost_spec(settings, symbol, **self._of("spread", "commission", "slippage"))
+    def conditions(self, settings: Settings, stored: Stored) -> pipeline.Conditions:
+        """The settings' profile and account and the costs that it was judged by, these flags first."""
+        profile, symbol = settings.account.profile, stored.symbol
+        costs = replace(stored.costs, **given(self._of("spread", "commission", "slippage")))
         account = pipeline.account_spec(settings, symbol, profile, **self._of("balance", "leverage", "risk_pct", "swap"))
         return pipeline.Conditions(profile, costs, account, self.rule)
 
@@ -139,7 +141,7 @@ def run_backtest(
             "they are read, nor --in-sample"
         )
     stored = pipeline.open_stored(settings, symbol=flags.symbol, models_dir=flags.models_dir, revision=revision)
-    varied, conditions = asked.varied(), asked.conditions(settings, stored.symbol)
+    varied, conditions = asked.varied(), asked.conditions(settings, stored)
     options = {"revision": stored.name, "oos_only": asked.oos_only, "in_sample": asked.in_sample, "rule": asked.rule}
     inputs = None if asked.oos_only else _inputs(settings, stored, flags)
     with open_run(settings, "backtest", given(flags.job_parameters() | varied | options)) as run:

@@ -271,7 +271,7 @@ def _plan(chain: Chain, request: LookRequest, record: Record | None) -> _Plan:
     added = (max(newest, request.start_s), max(newest, request.end_s)) if request.end_s > newest else (newest, newest)
     if request.note:
         return _standing_plan(Kind.NOTE, request, record, (newest, newest))
-    is_due = grown_s(record, added) >= needed_s(record, request.window_s, added)
+    is_due = grown_s(record, added) >= needed_s(record)
     if record.looks[-1]["hash"] in record.verdicts and not is_due:
         return _standing_plan(Kind.DAYS, request, record, added)
     return _judging_plan(chain, request, record, added)
@@ -286,11 +286,9 @@ def grown_s(record: Record, added: tuple[int, int] = (0, 0)) -> int:
     return sum(max(0, end - max(start, judged_end)) for start, end in [*record.spans, added])
 
 
-def needed_s(record: Record, window_s: int, added: tuple[int, int]) -> int:
-    """Seconds that a record must gain to be judged again: the longest final window of a run that brought days since the last look."""
-    since = [*record.lines[record.lines.index(record.looks[-1]) :], {"kind": Kind.DAYS, "added": added, "window_s": window_s}]
-    windows = (line["window_s"] for line in since if "added" in line and (line["added"][0] < line["added"][1] or line["kind"] == Kind.LOOK))
-    return max(LEAST_GROWTH_S, *windows)
+def needed_s(record: Record) -> int:
+    """Seconds that a record must gain to be judged again: the longest final window that it was judged on. No run in between moves it."""
+    return max(LEAST_GROWTH_S, *(look["window_s"] for look in record.looks))
 
 
 def _first_priced(request: LookRequest, record: Record) -> int:
@@ -307,10 +305,14 @@ def _skips_days(record: Record, added: tuple[int, int]) -> bool:
 
 def _standing_plan(kind: Kind, request: LookRequest, record: Record, added: tuple[int, int]) -> _Plan:
     last = record.looks[-1]
-    verdict, needed = record.verdicts[last["hash"]], needed_s(record, request.window_s, added)
+    verdict, needed = record.verdicts[last["hash"]], needed_s(record)
     days = grown_s(record, added) // DAY_S, -(-needed // DAY_S)
     standing = Standing(verdict["at_utc"], verdict["passed"], verdict["sentence"], verdict["level"], *days)
     span = _first_priced(request, record), min(added[1], request.end_s)
+    if span[1] <= span[0]:
+        raise UsageError(
+            f"the bars end at {iso_z(request.end_s)}, before the days that recipe {request.recipe} is judged on; give newer bars"
+        )
     return _Plan(kind, span, added, last["number"], last["alpha"], standing)
 
 # %% ../../nbs/65a_evidence_looks.ipynb #2e88dfcc

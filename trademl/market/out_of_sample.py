@@ -34,13 +34,13 @@ COLUMNS = (
 )
 
 # %% ../../nbs/38b_market_out_of_sample.ipynb #38bb0002
-def out_of_sample_frame(rows: MarketRows, judged: Judged, entries: Decisions) -> pd.DataFrame:
+def out_of_sample_frame(rows: MarketRows, judged: Judged, entries: Decisions, first_s: int) -> pd.DataFrame:
     """The table kept in a revision: one row per bar from shortly before select to the end of final, indexed by bar open.
 
-    `entries` are those that were judged; where they begin before select, so does the table.
+    `entries` are those that were judged, `first_s` is where their days begin; where that lies before select, so does the table.
     """
     select, final = judged.windows.bars("select"), judged.windows.bars("final")
-    start = max(min(select[0], *np.flatnonzero(entries.side)[:1]) - LEAD_BARS, 0)
+    start = max(min(select[0], int(np.searchsorted(rows.time_s, first_s))) - LEAD_BARS, 0)
     keep = np.arange(start, final[-1] + 1)
     frame = rows.bars.iloc[keep][["open", "high", "low", "close", "volume"]].copy()
     frame["atr"] = rows.labels.atr[keep]

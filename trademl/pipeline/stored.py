@@ -27,6 +27,7 @@ class StoredData:
     news_sha256: str | None = None
     source: str | None = None  # name of the file
     prints: str | None = None  # fingerprints of its prices
+    embedded: bool = False  # the market that the generator makes
     symbol: str | None = None  # what the data say of themselves, or "unknown"; None: an earlier trademl did not ask
 
 
@@ -48,17 +49,25 @@ class StoredLook:
     number: int  # the k-th recipe that looked at these days
     level: float
     days: Span  # that were judged, decision times
+    family_level: float  # chance that any of the first `number` recipes passes, were all worthless
+    project: str
+    hash: str  # of its line in the chain
+    record: str  # of the line that opened its recipe's record
     standing: Mapping | None  # the verdict that it repeats: at_utc, passed, words, sentence; None: it was judged itself
     remarks: tuple[str, ...]
 
     @property
     def words(self) -> str:
         """For a headline."""
-        return self.standing["words"] if self.standing else f"look {self.number} at these days, judged at {100 * self.level:.2g} %"
+        if self.standing:
+            return self.standing["words"]
+        family = f"; {self.number} worthless recipes pass with {100 * self.family_level:.2g} % at most" if self.number > 1 else ""
+        return f"look {self.number} at these days, judged at {100 * self.level:.2g} %{family}"
 
     def summary(self) -> dict:
         """For a command's object."""
-        return {"number": self.number, "level": self.level, "standing": self.standing and self.standing["words"]}
+        standing = self.standing and self.standing["words"]
+        return {"number": self.number, "level": self.level, "standing": standing, "family_level": self.family_level}
 
 
 @dataclass(frozen=True)
@@ -168,7 +177,7 @@ class Stored:
     def data(self) -> StoredData:
         """The data that it was trained on."""
         record = self._manifest["data"]
-        return StoredData(**{name: record.get(name) for name in StoredData.__dataclass_fields__})
+        return StoredData(**{name: record[name] for name in StoredData.__dataclass_fields__ if name in record})
 
     @property
     def gate(self) -> StoredGate:
@@ -185,7 +194,8 @@ class Stored:
     def look(self) -> StoredLook:
         """Its look at the days that it was judged on."""
         look = self._manifest["look"]
-        return StoredLook(look["number"], look["level"], Span(*look["days"]), look["standing"], tuple(look["remarks"]))
+        names = ("number", "level", "family_level", "project", "hash", "record", "standing")
+        return StoredLook(days=Span(*look["days"]), remarks=tuple(look["remarks"]), **{name: look[name] for name in names})
 
     @property
     def figures(self) -> Mapping:

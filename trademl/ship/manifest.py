@@ -13,8 +13,8 @@ from trademl.errors import RevisionError, UsageError
 from trademl.files import canonical_json, digest, strict_json
 from trademl.ship.contents import MAX_FILE_BYTES, MAX_FILES, check_file_name, entry_of
 
-SCHEMA = 2
-MIN_RUNTIME = "0.2.0"  # the lowest trademl that reads this schema
+SCHEMA = 3
+MIN_RUNTIME = "0.3.0"  # the lowest trademl that reads this schema
 MAX_BYTES = 256 * 1024
 LAST_SECOND = 253_402_300_799  # of the year 9999
 TOLERANCE = 1e-5  # largest difference of a probability between the native models and the graph
@@ -82,7 +82,17 @@ COMMON = {
         "the verdict that makes the revision approved or a candidate, the level it was judged at, and what was asked",
     ),
     "look": (
-        {"number": int, "level": _NUMBER, "days": [int], "project": str, "hash": str, "standing": (dict, None), "remarks": [str]},
+        {
+            "number": int,
+            "level": _NUMBER,
+            "family_level": _NUMBER,
+            "days": [int],
+            "project": str,
+            "hash": str,
+            "record": str,
+            "standing": ({"passed": bool, "words": str, "sentence": str, "level": _NUMBER}, None),
+            "remarks": [str],
+        },
         "its place in the project's chain of looks: the k-th recipe on these days, judged at which level, or the verdict that stands",
     ),
     "golden": (

@@ -5,13 +5,14 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 
 from trademl.data.releases import ReleaseProfile, release_profile
+from trademl.errors import LooksError
+from trademl.evidence.looks import Look
 from trademl.market.decision import decide
 from trademl.market.definitions import Source, columns_of
 from trademl.market.features import FEATURE_NAMES
 from trademl.market.recipe import rule_of
 from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged
-from trademl.pipeline.choice import SYNTHETIC
 from trademl.pipeline.data_check import PLANTED
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.inputs import Inputs
@@ -76,11 +77,13 @@ def inspect_inputs(inputs: Inputs, x: np.ndarray, accepted: str | None = None) -
     """What the columns of bars and features (n, 55) know of the moves after them, and whether the calendar fits the bars' stamps."""
     columns = inspect_leaks(inputs.bars, dict(zip(FEATURE_NAMES, x.T, strict=True)))
     releases = None if inputs.events is None else release_profile(inputs.bars, inputs.events)
-    return LeakAlarms(columns, releases, is_planted=inputs.choice.symbol == SYNTHETIC, accepted=accepted)
+    return LeakAlarms(columns, releases, is_planted=inputs.choice.is_synthetic, accepted=accepted)
 
 
-def inspect_decisions(case: Case, judged: Judged, alarms: LeakAlarms) -> LeakAlarms:
-    """The alarms with what the decisions of the final window hang on. A figure of that window: its look is written down before."""
+def inspect_decisions(case: Case, judged: Judged, look: Look, alarms: LeakAlarms) -> LeakAlarms:
+    """The alarms with what the decisions of the final window hang on: a figure of that window, for one who has taken its look."""
+    if look.end_s <= judged.windows.span("final").start_s:
+        raise LooksError("the look is not at this run's final window; take it with `look_at_final`")
     return replace(alarms, dependence=dependence_of(case, judged))
 
 

@@ -108,7 +108,7 @@ def passes_gate(kind: Kind, seed: int, overrides: Mapping[str, object] | None = 
         case = with_tuned(open_case(inputs, rows, settings))
         judged = judge_recipe(case, find_start(case))
         look = look_at_final(case, judged, f"canary-{seed}")
-        return judge_final(case, judged, look, inspect_decisions(case, judged, alarms)).verdict.passed
+        return judge_final(case, judged, look, inspect_decisions(case, judged, look, alarms)).verdict.passed
 
 
 def _inputs(kind: Kind, seed: int, settings: Settings, bars: Inputs | None) -> Inputs:

@@ -3,7 +3,7 @@
 from trademl.clock import DAY_S
 from trademl.errors import RevisionError
 from trademl.evidence.champion import Comparison, compare, daily_r
-from trademl.evidence.looks import Look
+from trademl.evidence.looks import AGREEMENT, Look
 from trademl.evidence.nulls import entry_seconds
 from trademl.market.backtest import run_backtest
 from trademl.market.recipe import trades_in
@@ -14,10 +14,11 @@ from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.looks import recipe_parts
 from trademl.pipeline.market.replay import Conditions, decided, out_of_sample
 from trademl.pipeline.stored import Stored
+from trademl.validate.fingerprints import Fingerprints, agreement, fingerprints
 
 
 def beside_champion(case: Case, judged: Judged, look: Look) -> Comparison | None:
-    """The comparison with the active revision; None where there is none that can be read."""
+    """The comparison with the active revision; None where there is none that can be read, or it was judged on other prices."""
     try:
         revision = store_of(case.settings, case.choice.models_dir).active()
         if revision is None:
@@ -26,6 +27,9 @@ def beside_champion(case: Case, judged: Judged, look: Look) -> Comparison | None
         theirs = _trades_of(champion, case)
     except RevisionError:
         return None
+    same_data = agreement(Fingerprints.from_text(champion.data.prints or ""), fingerprints(case.rows.bars))
+    if same_data is None or same_data < AGREEMENT:
+        return None  # other prices: no day in common
     final, before = judged.windows.span("final"), champion.windows.span("final")
     first = -(-max(final.start_s, before.start_s) // DAY_S)
     days = max(0, min(final.end_s, before.end_s) // DAY_S - first)
@@ -39,6 +43,5 @@ def beside_champion(case: Case, judged: Judged, look: Look) -> Comparison | None
 def _trades_of(champion: Stored, case: Case):
     """What a stored revision's own decisions made in its final window, at fixed risk."""
     oos = out_of_sample(champion)
-    conditions = Conditions(champion.judged_profile, champion.costs, case.account)
-    decisions = decided(champion, oos, champion.judged_profile, conditions)
+    decisions = decided(champion, oos, Conditions(champion.judged_profile, champion.costs, case.account))
     return run_backtest(oos.bars, decisions, oos.spec, champion.costs, EVIDENCE_ACCOUNT).trades

@@ -98,7 +98,7 @@ def look_request(case: Case, judged: Judged, run_id: str) -> LookRequest:
     rows, span = case.rows, judged.windows.span("final")
     return LookRequest(
         line=case.choice.line,
-        data=DataKind.EMBEDDED if case.symbol == SYNTHETIC else DataKind.MARKET,
+        data=DataKind.EMBEDDED if case.choice.is_synthetic else DataKind.MARKET,
         recipe=recipe_id(case),
         run_id=run_id,
         start_s=span.start_s,
@@ -125,7 +125,7 @@ def stored_request(
     closes = epoch_seconds(bars.index) + stored.label_spec.bar_seconds
     return LookRequest(
         line=stored.line,
-        data=DataKind.EMBEDDED if stored.symbol == SYNTHETIC else DataKind.MARKET,
+        data=DataKind.EMBEDDED if stored.data.embedded else DataKind.MARKET,
         recipe=parts_id(stored.recipe | ({"rule": str(rule)} if rule else {})),
         run_id=run_id,
         start_s=span.start_s,
@@ -152,7 +152,8 @@ def under_look(settings: Settings, look: Look, evidence: Evidence) -> Evidence:
     """The evidence under the look's verdict: its own, which the chain then keeps, or the one that stands."""
     stands = look.standing
     if stands is None:
-        close_look(looks_file(settings), look, passed=evidence.verdict.passed, sentence=evidence.sentence, now=utc_now())
+        verdict = evidence.verdict
+        close_look(looks_file(settings), look, passed=verdict.record_passed, sentence=verdict.record_sentence, now=utc_now())
         return evidence
     before = {"passed": stands.passed, "level": stands.level, "words": stands.words, "sentence": stands.sentence}
     return evidence.under(standing_verdict(evidence.verdict, **before))

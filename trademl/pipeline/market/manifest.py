@@ -226,6 +226,7 @@ def _data(inputs: Inputs) -> dict:
         "news_sha256": inputs.news_sha256,
         "source": inputs.choice.source,
         "prints": fingerprints(inputs.bars).to_text(),
+        "embedded": inputs.choice.is_synthetic,
         "symbol": inputs.said_symbol,
     }
 

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+from trademl import __version__
 from trademl.errors import LooksError, RevisionError, TradeMLError
 from trademl.evidence.chain import Kind, read_chain
 from trademl.evidence.gate import GateVerdict, Terms, judge_trades, standing_verdict
@@ -35,7 +36,7 @@ def check_verdict(stored: Stored, chain: Path) -> str:
     `chain`: the project's looks; where it holds the revision's look, its verdict is the manifest's.
     """
     derived, gate = derived_verdict(stored).to_json(), stored.revision.manifest["gate"]
-    for name, value, found in _pairs(gate, derived):
+    for name, value, found in _pairs(gate, derived, stored.revision.manifest["trademl_version"] == __version__):
         if not _agree(value, found):
             raise RevisionError(
                 f"revision {stored.name}: gate.{name} is {value!r}, but its own trades give {found!r}: the verdict was changed; retrain"
@@ -46,13 +47,16 @@ def check_verdict(stored: Stored, chain: Path) -> str:
     return f"the verdict follows {counted}{_said_by_chain(stored, chain)}"
 
 
-def _pairs(said: dict, derived: dict, within: str = ""):
-    """(key, what the manifest says, what was derived) of every value, a missing one as None."""
+TEXTS = ("sentence", "reasons", "record_sentence", "reason", "standing")  # another version may word them otherwise
+
+
+def _pairs(said: dict, derived: dict, texts: bool, within: str = ""):
+    """(key, what the manifest says, what was derived) of every value, a missing one as None; words only with `texts`."""
     for name in sorted({*said, *derived}):
         one, other = said.get(name), derived.get(name)
         if isinstance(one, dict) and isinstance(other, dict):
-            yield from _pairs(one, other, f"{within}{name}.")
-        else:
+            yield from _pairs(one, other, texts, f"{within}{name}.")
+        elif texts or name not in TEXTS:
             yield f"{within}{name}", one, list(other) if isinstance(other, tuple) else other
 
 
@@ -78,15 +82,24 @@ def _check_consistent(stored: Stored) -> None:
 
 
 def _said_by_chain(stored: Stored, chain: Path) -> str:
-    """What the chain of looks adds; RevisionError when its verdict is another one. A chain that cannot be read says nothing here."""
-    own = stored.revision.manifest["look"]["hash"]
+    """What the chain of looks adds; RevisionError when its verdict is another one, or it lacks the look of a revision of its project."""
+    look, gate = stored.look, stored.revision.manifest["gate"]
+    if not chain.is_file():
+        return ""
     try:
-        lines = read_chain(chain.read_bytes(), str(chain)).lines
-    except (OSError, LooksError):
-        return ""
-    verdict = next((line for line in lines if line["kind"] == Kind.VERDICT and line["look"] == own), None)
-    if verdict is None or stored.look.standing is not None:
-        return ""
-    if (verdict["passed"], verdict["sentence"]) != (stored.gate.passed, stored.gate.sentence):
-        raise RevisionError(f"revision {stored.name}: {chain} holds another verdict of its look: {verdict['sentence']}")
+        whole = read_chain(chain.read_bytes(), str(chain))
+    except (OSError, LooksError) as refusal:
+        raise RevisionError(f"revision {stored.name}: its look cannot be confirmed: {refusal}") from refusal
+    if look.project != whole.project:
+        return f"; {chain} is another project's and does not know it"
+    if look.hash not in whole.hashes:
+        raise RevisionError(f"revision {stored.name}: {chain} holds no look {look.hash[:16]}: the manifest was changed")
+    verdicts = [line for line in whole.lines if line["kind"] == Kind.VERDICT]
+    if look.standing is None:
+        lines, said = [line for line in verdicts if line["look"] == look.hash], (gate["record_passed"], gate["record_sentence"])
+    else:
+        lines = [line for line in verdicts if line["record"] == look.record]
+        said = (look.standing["passed"], look.standing["sentence"])
+    if said not in [(line["passed"], line["sentence"]) for line in lines]:
+        raise RevisionError(f"revision {stored.name}: {chain} holds another verdict of its look: the manifest was changed")
     return ", and the chain of looks holds the same"

@@ -92,13 +92,12 @@ def out_of_sample(stored: Stored) -> OutOfSample:
 
 
 def reread_evidence(stored: Stored, settings: Settings, conditions: Conditions | None = None) -> Evidence:
-    """The evidence of a stored revision's judged days, under the verdict that it has. The account is that of `conditions`."""
+    """The evidence of a stored revision's judged days, under the verdict that it has. The account is that of `conditions`.
+
+    Another profile brings its limits, its size and its head to the same entries; its own margin would be another recipe.
+    """
     oos, conditions = out_of_sample(stored), conditions or Conditions.of(stored, settings)
-    is_judged_profile = conditions.profile == stored.judged_profile
-    on_account = oos.entries if is_judged_profile else decided(stored, oos, conditions.profile, conditions)
-    on_account = with_head(stored, oos.bars, on_account, conditions, settings)
-    conditions, days = replace(conditions, costs=stored.costs), stored.look.days
-    evidence = evidence_on(oos.bars, oos.entries, oos.spec, conditions, settings, days, terms=Terms(**stored.terms), on_account=on_account)
+    evidence = _judged(stored, oos.bars, oos.entries, settings, conditions, stored.look.days, Terms(**stored.terms))
     stands = stored.look.standing
     if stands is None:
         return evidence
@@ -106,32 +105,50 @@ def reread_evidence(stored: Stored, settings: Settings, conditions: Conditions |
     return evidence.under(standing_verdict(evidence.verdict, **before))
 
 
+def _judged(
+    stored: Stored, bars: pd.DataFrame, entries: Decisions, settings: Settings, conditions: Conditions, span: Span, terms: Terms
+) -> Evidence:
+    """The evidence of entries within a span, and of an account that trades them under its profile's head."""
+    on_account = with_head(stored, bars, entries, conditions, settings)
+    return evidence_on(bars, entries, stored.label_spec, conditions, settings, span, terms=terms, on_account=on_account)
+
+
 def replay_final(stored: Stored, settings: Settings, conditions: Conditions, run_id: str) -> tuple[Evidence, Look]:
     """The final window once more, and its line in the chain of looks.
 
-    Under the revision's own rule and costs: its own evidence. Other costs decide anew, for figures that pass no gate. Another rule
-    is another recipe: it is judged.
+    Under the revision's own rule and costs: its own evidence, judged again only where the chain does not know it. Other costs
+    decide anew, for figures that pass no gate. Another rule is another recipe: it is judged.
     """
     oos, rule, what_if = out_of_sample(stored), conditions.other_rule(stored), conditions.what_if(stored)
     is_own = rule is None and not what_if
     span = stored.look.days if is_own else stored.windows.span("final")
-    entries = oos.entries if is_own else decided(stored, oos, stored.judged_profile, conditions)
+    entries = oos.entries if is_own else decided(stored, oos, conditions)
     made = entries_of(oos.bars, entries, oos.spec, conditions.costs, span)
     asked = {"run_id": run_id, "alpha": stored.terms["level"], "rule": rule, "note": what_if}
     look = take_look(settings, stored.store.models_dir, stored_request(stored, oos.bars, made, span, **asked))
-    if is_own:
-        evidence = reread_evidence(stored, settings, conditions)
-        return (under_look(settings, look, evidence) if look.standing is None else evidence), look
-    terms = Terms(look.alpha, stored.terms["min_trades"], look.number, stored.edge_found, (what_if,) if what_if else ())
-    on_account = with_head(stored, oos.bars, decided(stored, oos, conditions.profile, conditions), conditions, settings)
-    evidence = evidence_on(oos.bars, entries, oos.spec, conditions, settings, span, terms=terms, on_account=on_account)
+    if is_own and look.standing is not None:
+        return reread_evidence(stored, settings, conditions), look
+    if not what_if and look.standing is None:  # the record is judged, these days with it
+        entries, _ = decisions_of(look.entries(), epoch_seconds(oos.bars.index) + oos.spec.bar_seconds)
+        span = Span(look.start_s, look.end_s)
+    objections = (what_if,) if what_if else tuple(stored.terms["objections"])
+    edge_found = stored.edge_found if rule is None else has_edge(stored, oos, conditions)
+    terms = Terms(look.alpha, stored.terms["min_trades"], look.number, edge_found, objections)
+    evidence = _judged(stored, oos.bars, entries, settings, conditions, span, terms)
     return (evidence if what_if else under_look(settings, look, evidence)), look
 
 
-def decided(stored: Stored, oos: OutOfSample, profile: int, conditions: Conditions) -> Decisions:
-    """What a profile decides on the final window, by the probabilities given at the time."""
-    rule = decision_rule_of(stored.revision, profile, is_shipped=False, rule=conditions.rule)
-    return oos.decisions(rule, conditions.costs, "final", exits_on=exit_rule_of(stored.revision) is not None)
+def decided(stored: Stored, oos: OutOfSample, conditions: Conditions, window: str = "final") -> Decisions:
+    """What the judged profile decides in a window, by the probabilities given at the time."""
+    rule = decision_rule_of(stored.revision, stored.judged_profile, is_shipped=False, rule=conditions.rule)
+    return oos.decisions(rule, conditions.costs, window, exits_on=exit_rule_of(stored.revision) is not None)
+
+
+def has_edge(stored: Stored, oos: OutOfSample, conditions: Conditions) -> bool:
+    """Whether a rule's trades earned anything on select."""
+    decisions = decided(stored, oos, conditions, "select")
+    net_r = run_backtest(oos.bars, decisions, oos.spec, conditions.costs, EVIDENCE_ACCOUNT).trades["net_r"]
+    return len(net_r) >= stored.terms["min_trades"] and bool(net_r.mean() > 0)
 
 
 def with_head(stored: Stored, bars: pd.DataFrame, decisions: Decisions, conditions: Conditions, settings: Settings) -> Decisions:
@@ -153,45 +170,46 @@ def replay_bars(
 ) -> tuple[Evidence, Look | None]:
     """The shipped models on bars after everything that they saw, and their line in the chain of looks; earlier bars serve as history.
 
-    Without a later bar it is refused; `in_sample` takes all bars, for figures that prove nothing and are no look.
+    Without a later bar it is refused; `in_sample` takes the bars that they saw, for figures that prove nothing and are no look.
     """
     check_features(stored.revision, settings.symbol(stored.symbol).round_step)
     stored.revision.verify()
-    span, decisions, on_account = _run_shipped(stored, inputs, settings, conditions, in_sample=in_sample)
+    rule, what_if = conditions.other_rule(stored), conditions.what_if(stored)
+    if what_if and not in_sample:
+        raise UsageError(f"on new bars there are no {what_if}: judge them under its own costs; --oos-only takes other ones")
+    span, decisions = _run_shipped(stored, inputs, settings, conditions, in_sample=in_sample)
     bars, spec, min_trades = inputs.bars, stored.label_spec, settings.gate.min_trades
     if in_sample:
         terms = Terms(settings.gate.level, min_trades, edge_found=stored.edge_found, objections=(IN_SAMPLE,))
-        return evidence_on(bars, decisions, spec, conditions, settings, span, terms=terms, on_account=on_account), None
-    rule, what_if = conditions.other_rule(stored), conditions.what_if(stored)
+        return _judged(stored, bars, decisions, settings, conditions, span, terms), None
     made = entries_of(bars, decisions, spec, conditions.costs, span)
-    asked = {"run_id": run_id, "alpha": settings.gate.level, "rule": rule, "note": what_if}
+    asked = {"run_id": run_id, "alpha": settings.gate.level, "rule": rule}
     look = take_look(settings, stored.store.models_dir, stored_request(stored, bars, made, span, **asked))
-    terms = Terms(look.alpha, min_trades, look.number, stored.edge_found, (what_if,) if what_if else ())
+    edge_found = stored.edge_found if rule is None else has_edge(stored, out_of_sample(stored), conditions)
+    terms = Terms(look.alpha, min_trades, look.number, edge_found)
     if look.standing is None:  # the record is judged, these days with it
         decisions, _ = decisions_of(look.entries(), epoch_seconds(bars.index) + spec.bar_seconds)
         span = Span(look.start_s, look.end_s)
-    evidence = evidence_on(bars, decisions, spec, conditions, settings, span, terms=terms, on_account=on_account)
-    return (evidence if what_if else under_look(settings, look, evidence)), look
+    return under_look(settings, look, _judged(stored, bars, decisions, settings, conditions, span, terms)), look
 
 
-def _run_shipped(stored, inputs, settings, conditions, *, in_sample) -> tuple[Span, Decisions, Decisions]:
-    """The unseen span (all bars in sample), and what the judged profile and the account's decide in it."""
-    policies = [
-        Policy.of(stored.revision, profile, costs=conditions.costs, rule=conditions.rule)
-        for profile in (stored.judged_profile, conditions.profile)
-    ]
+def _run_shipped(stored, inputs, settings, conditions, *, in_sample) -> tuple[Span, Decisions]:
+    """The unseen span (in sample: what was seen), and what the judged profile decides in it."""
+    policy = Policy.of(stored.revision, stored.judged_profile, costs=conditions.costs, rule=conditions.rule)
     decided_s = epoch_seconds(inputs.bars.index) + stored.label_spec.bar_seconds
-    span = Span(int(decided_s[0]), int(decided_s[-1]) + 1)
     unseen = _unseen(stored, decided_s, in_sample=in_sample)
-    if not in_sample:
-        span = replace(span, start_s=int(decided_s[unseen[0]]))
+    end_s = int(decided_s[-1]) + 1
+    if in_sample:  # bars that nobody has judged stay unseen
+        span = Span(int(decided_s[0]), int(decided_s[unseen[0]]) if len(unseen) else end_s)
+    else:
+        span = Span(int(decided_s[unseen[0]]), end_s)
         stored.lineage.check(span.start_s, stored.embargo_s)
         if said := why_seen(stored, inputs.bars, span):
             raise LeakageError(f"the models have seen these prices: {said}. Use --in-sample for figures that prove nothing")
-    inside = (decided_s >= span.start_s) & (decided_s < span.end_s)
-    made, on_account = (shipped_decisions(policy, inputs, settings) for policy in policies)
-    made, on_account = (replace(decisions, side=np.where(inside, decisions.side, 0)) for decisions in (made, on_account))
-    return span, made, with_head(stored, inputs.bars, on_account, conditions, settings)
+    if span.start_s >= span.end_s:
+        raise UsageError("the models saw none of these bars: leave out --in-sample")
+    made = shipped_decisions(policy, inputs, settings)
+    return span, replace(made, side=np.where((decided_s >= span.start_s) & (decided_s < span.end_s), made.side, 0))
 
 
 def _unseen(stored: Stored, decided_s: np.ndarray, *, in_sample: bool) -> np.ndarray:

@@ -45,7 +45,7 @@ def revision_files(case: Case, trained: Trained, metrics: Mapping) -> dict[str, 
         **native_files(shipped.position, "position"),
         "native/scaler.npz": npz_bytes({"mean": scaler.mean, "scale": scaler.scale}),
         "native/spread.npz": Spread.of(case.rows.x[shipped.signal_rows]).to_bytes(),
-        "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged, trained.finding.entries)),
+        "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged, trained.finding.entries, trained.finding.look.start_s)),
         "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
     }
 
