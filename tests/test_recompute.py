@@ -2,6 +2,7 @@
 
 import copy
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -83,13 +84,51 @@ def test_a_refusal_that_is_called_a_pass_is_refused(small_run, chain, monkeypatc
 
 def test_a_verdict_that_the_chain_does_not_hold_is_refused(small_run, chain, tmp_path):
     """Manifest and table may be forged together; the chain holds what was said then."""
-    other = tmp_path / "looks.jsonl"
-    lines = chain.read_bytes().splitlines()
-    verdict = next(json.loads(line) for line in lines if json.loads(line)["kind"] == "verdict")
-    assert verdict["passed"] is small_run.finding.verdict.passed
-    stored = changed(small_run.stored, "look", "hash", value="0" * 64)
-    assert "chain" not in check_verdict(stored, chain)  # a look that this chain does not know
-    assert "chain" not in check_verdict(small_run.stored, other)
+    with pytest.raises(RevisionError, match="holds no look 0000000000000000"):
+        check_verdict(changed(small_run.stored, "look", "hash", value="0" * 64), chain)
+    assert "another project's" in check_verdict(changed(small_run.stored, "look", "project", value="ab" * 8), chain)
+    assert "chain" not in check_verdict(small_run.stored, tmp_path / "looks.jsonl")  # none here
+    (tmp_path / "looks.jsonl").write_bytes(chain.read_bytes().replace(b'"passed":true', b'"passed":false'))
+    with pytest.raises(RevisionError, match=r"its look cannot be confirmed: .*was edited"):
+        check_verdict(small_run.stored, tmp_path / "looks.jsonl")
+
+
+def test_a_standing_verdict_that_was_never_given_is_refused(small_run, chain):
+    stored = small_run.stored
+    said = stored.revision.manifest["gate"]
+    stands = {"at_utc": "2026-01-01T00:00:00Z", "passed": True, "words": "standing verdict of 2026-01-01; 3 of 60 new days"}
+    forged = changed(stored, "look", "standing", value=stands | {"sentence": "Gate passed at 1 %.", "level": said["level"]})
+    gate = derived_verdict(forged).to_json()
+    forged = changed(changed(forged, "gate", value=gate), "metrics", "headline", value=f"x: {gate['sentence']}")
+    with pytest.raises(RevisionError, match="holds another verdict of its look"):
+        check_verdict(forged, chain)
+
+
+def test_another_version_may_word_it_otherwise(small_run, chain):
+    """The figures decide; sentences are compared where the same version wrote them."""
+    reworded = changed(small_run.stored, "gate", "sentence", value="Passed.")
+    with pytest.raises(RevisionError, match=r"gate\.sentence"):
+        check_verdict(reworded, chain)
+    older = changed(changed(reworded, "trademl_version", value="0.2.9"), "metrics", "headline", value="a market: Passed.")
+    check_verdict(older, chain)
+    with pytest.raises(RevisionError, match=r"gate\.passed"):
+        check_verdict(changed(older, "gate", "passed", value=False), chain)
+
+
+@pytest.mark.slow
+def test_an_alarm_that_was_accepted_is_no_longer_in_the_way(tmp_path):
+    """What concerns one run stays out of the record: the verdict of the trades stands, and passes where nothing else objects."""
+
+    def planted(alarms):
+        return replace(alarms, is_planted=False)
+
+    first = retrain(tmp_path, change={"inputs": first_bars, "alarms": planted}, until="finding")
+    assert not first.finding.verdict.passed
+    assert "knows the future" in first.finding.verdict.sentence
+    assert first.finding.verdict.record_passed
+    again = retrain(tmp_path, change={"inputs": first_bars, "alarms": planted}, until="finding", accept_leak="planted on purpose")
+    assert again.look.standing is not None
+    assert again.finding.verdict.passed
 
 
 def test_verify_and_activate_refuse_it_on_the_command_line(small_run, chain, monkeypatch, tmp_path):
