@@ -22,6 +22,14 @@ SPEC = LabelSpec(horizon_bars=3)
 WARM = 13  # the first bar with an ATR
 
 
+@pytest.fixture(scope="module", autouse=True)
+def long_bars():
+    """The kernels know any timeframe; nights, weeks and months are quicker to walk in long bars."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("trademl.market.specs.TIMEFRAMES", ("15min", "1h", "4h", "1d"))
+        yield
+
+
 def bars_of(after, timeframe="15min", start="2024-01-01", warm=14):
     """`warm` quiet bars, then the rows given."""
     rows = np.array([QUIET] * warm + list(after), dtype=float)
