@@ -4,6 +4,9 @@ import re
 
 import pytest
 
+from trademl.evidence.looks import family_level
+from trademl.pipeline.market.replay import LOOKBACK
+
 
 @pytest.mark.parametrize("page", ["docs/what-it-refuses.md", "README.md"])
 def test_every_file_and_test_that_is_named_exists(repo, page):
@@ -20,3 +23,9 @@ def test_links_lead_somewhere(repo):
     for page in ("docs/what-it-refuses.md", "README.md"):
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (repo / page).read_text("utf-8")):
             assert ((repo / page).parent / target).exists(), f"{page}: {target}"
+
+
+def test_the_figures_of_the_gate_in_the_readme_are_the_gates(repo):
+    text = (repo / "README.md").read_text("utf-8")
+    assert f"twenty worthless ones pass with {100 * family_level(0.01, 20):.1f} % at most" in text
+    assert f"the longest look-back ({LOOKBACK:,} bars)" in text
