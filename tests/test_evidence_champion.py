@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from trademl.clock import DAY_S
-from trademl.evidence.champion import FEWEST_DAYS, compare, daily_r
+from trademl.evidence.champion import FEWEST_DAYS, compare, r_by_day
 
 NAME = {"name": "revision 1a2b"}
 
@@ -48,4 +48,4 @@ def test_few_common_days_hold_back_another_recipe_only(n):
 
 def test_days_are_utc_days_of_the_entry_and_empty_days_earn_nothing():
     entry = np.array([10 * DAY_S - 1, 10 * DAY_S, 12 * DAY_S + 5, 13 * DAY_S])
-    assert daily_r(np.array([9.0, 1.0, -2.0, 9.0]), entry, first_day=10, days=3).tolist() == [1.0, 0.0, -2.0]
+    assert r_by_day(np.array([9.0, 1.0, -2.0, 9.0]), entry, first_day=10, days=3).tolist() == [1.0, 0.0, -2.0]

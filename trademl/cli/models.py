@@ -187,9 +187,8 @@ def _facts(store, stored) -> dict:
 
 def _gate_note(stored) -> str:
     """The verdict and the level it was reached at; settings looser than the limits are named."""
-    loose = any("looser than" in reason or "is below" in reason for reason in stored.gate.reasons)
     words = "passed" if stored.gate.passed else "refused"
-    note = ", judged looser than the limits" if loose else ""
+    note = ", judged looser than the limits" if stored.gate.is_loose else ""
     stands = " (stands)" if stored.look.standing else ""
     return f"{words} at {100 * stored.gate.level:.2g} %{stands}{note}"
 

@@ -151,7 +151,7 @@ def run_backtest(
             evidence, look = pipeline.replay_bars(stored, inputs, settings, conditions, run.run_id, in_sample=asked.in_sample)
         watermark, figures = IN_SAMPLE if asked.in_sample else "", evidence.to_json()
         write_json(run.path / "backtest_report.json", figures | {"watermark": watermark})
-        page = {"watermark": watermark, "facts": {"run": run.run_id} | ({} if look is None else {LOOK: look.words})}
+        page = {"watermark": watermark, "facts": {"run": run.run_id} | ({} if look is None else {LOOK: look.told})}
         summary = _finish_backtest(run, stored, evidence, page if chart else None)
     sentence = f"{watermark}. {evidence.sentence}" if watermark else evidence.sentence
     unknown = pipeline.symbol_sentence(stored.data.symbol if inputs is None else inputs.said_symbol, stored.symbol) or None

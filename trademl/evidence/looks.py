@@ -220,6 +220,17 @@ class Look:
         """For the headline."""
         return self.standing.words if self.standing else f"look {self.number} at these days, judged at {100 * self.level:.2g} %"
 
+    @property
+    def told(self) -> str:
+        """For a page: the words, and what the whole family of recipes pays."""
+        alone = self.standing is not None or self.number == 1
+        return self.words + ("" if alone else f"; {self.number} worthless recipes pass with {100 * self.family_level:.2g} % at most")
+
+    @property
+    def family_level(self) -> float:
+        """The chance that any of the recipes so far passes, were all worthless."""
+        return family_level(self.alpha, self.number)
+
     def entries(self, start_s: int | None = None, end_s: int | None = None) -> np.ndarray:
         """The record's entries within [start, end), int64 (n, 3); default: the judged days."""
         start_s, end_s = self.start_s if start_s is None else start_s, self.end_s if end_s is None else end_s
@@ -227,7 +238,8 @@ class Look:
 
     def summary(self) -> dict:
         """For a command's object."""
-        return {"number": self.number, "level": self.level, "standing": self.standing and self.standing.words}
+        standing = self.standing and self.standing.words
+        return {"number": self.number, "level": self.level, "standing": standing, "family_level": self.family_level}
 
     def to_json(self) -> dict:
         """What a manifest keeps."""
@@ -235,7 +247,8 @@ class Look:
         return {
             "number": self.number,
             "level": self.level,
-            "family_level": family_level(self.alpha, self.number),
+            "family_level": self.family_level,
+            "words": self.told,
             "standing": standing,
             "days": [self.start_s, self.end_s],
             "project": self.project,

@@ -44,6 +44,7 @@ from trademl.evidence.nulls import (
     random_entries,
     run_of,
     traded,
+    with_decisions,
 )
 from ..files import jsonable
 from ..market.backtest import BacktestResult, Counters, Decisions, run_backtest
@@ -220,7 +221,7 @@ def make_evidence(
     """
     start_s, end_s = _window_seconds(bars, spec, window)
     market = cut_window(bars, decisions, spec, start_s, end_s)
-    asked = market if on_account is None else cut_window(bars, on_account, spec, start_s, end_s)
+    asked = market if on_account is None else with_decisions(market, on_account.check(len(bars)))
     entries = entries_made(market.prepared, market.decisions, costs)
     placed = traded(market, entries, costs)
     run, options = run_of(market, placed), {"seed": judging.seed, "draws": judging.bootstrap_draws, "level": judging.level}

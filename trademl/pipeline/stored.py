@@ -40,6 +40,7 @@ class StoredGate:
     sentence: str
     level: float  # at which it was judged
     number: int  # the k-th recipe that looked at these days
+    is_loose: bool  # settings looser than the limits: a candidate, whatever it shows
 
 
 @dataclass(frozen=True)
@@ -51,18 +52,11 @@ class StoredLook:
     days: Span  # that were judged, decision times
     family_level: float  # chance that any of the first `number` recipes passes, were all worthless
     project: str
+    words: str  # for a headline
     hash: str  # of its line in the chain
     record: str  # of the line that opened its recipe's record
     standing: Mapping | None  # the verdict that it repeats: at_utc, passed, words, sentence; None: it was judged itself
     remarks: tuple[str, ...]
-
-    @property
-    def words(self) -> str:
-        """For a headline."""
-        if self.standing:
-            return self.standing["words"]
-        family = f"; {self.number} worthless recipes pass with {100 * self.family_level:.2g} % at most" if self.number > 1 else ""
-        return f"look {self.number} at these days, judged at {100 * self.level:.2g} %{family}"
 
     def summary(self) -> dict:
         """For a command's object."""
@@ -183,7 +177,8 @@ class Stored:
     def gate(self) -> StoredGate:
         """The gate's verdict."""
         gate = self._manifest["gate"]
-        return StoredGate(gate["passed"], tuple(gate["reasons"]), gate["sentence"], gate["level"], gate["terms"]["number"])
+        said = gate["passed"], tuple(gate["reasons"]), gate["sentence"], gate["level"], gate["terms"]["number"]
+        return StoredGate(*said, is_loose=not gate["checks"]["limits"]["passed"])
 
     @property
     def terms(self) -> Mapping:
@@ -194,7 +189,7 @@ class Stored:
     def look(self) -> StoredLook:
         """Its look at the days that it was judged on."""
         look = self._manifest["look"]
-        names = ("number", "level", "family_level", "project", "hash", "record", "standing")
+        names = ("number", "level", "family_level", "words", "project", "hash", "record", "standing")
         return StoredLook(days=Span(*look["days"]), remarks=tuple(look["remarks"]), **{name: look[name] for name in names})
 
     @property

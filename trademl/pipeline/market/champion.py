@@ -2,7 +2,7 @@
 
 from trademl.clock import DAY_S
 from trademl.errors import RevisionError
-from trademl.evidence.champion import Comparison, compare, daily_r
+from trademl.evidence.champion import Comparison, compare, r_by_day
 from trademl.evidence.looks import AGREEMENT, Look
 from trademl.evidence.nulls import entry_seconds
 from trademl.market.backtest import run_backtest
@@ -35,7 +35,7 @@ def beside_champion(case: Case, judged: Judged, look: Look) -> Comparison | None
     days = max(0, min(final.end_s, before.end_s) // DAY_S - first)
     rows, decisions = case.rows, judged.decisions(case.rows, case.recipe, case.profile)
     ours = trades_in(rows, decisions.side, judged.windows.bars("final"), decisions.exit_bar)
-    by_day = (daily_r(trades["net_r"].to_numpy(), entry_seconds(trades), first, days) for trades in (ours, theirs))
+    by_day = (r_by_day(trades["net_r"].to_numpy(), entry_seconds(trades), first, days) for trades in (ours, theirs))
     same = champion.recipe == recipe_parts(case)
     return compare(*by_day, is_same_recipe=same, level=look.level, name=f"revision {champion.name}")
 

@@ -1,6 +1,6 @@
 """A market recipe's place in the project's chain of looks: its id, the entries it made, and what the stores at hand carry."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from trademl.clock import epoch_seconds, utc_now
-from trademl.evidence.gate import standing_verdict
+from trademl.evidence.gate import GateVerdict, standing_verdict
 from trademl.evidence.looks import CarriedLook, DataKind, Look, LookRequest, close_look, day_prints, open_look
 from trademl.evidence.page import Evidence
 from trademl.files import canonical_json, digest, jsonable
@@ -150,13 +150,16 @@ def take_look(settings: Settings, models_dir: str | Path, request: LookRequest) 
 
 def under_look(settings: Settings, look: Look, evidence: Evidence) -> Evidence:
     """The evidence under the look's verdict: its own, which the chain then keeps, or the one that stands."""
-    stands = look.standing
-    if stands is None:
+    if look.standing is None:
         verdict = evidence.verdict
         close_look(looks_file(settings), look, passed=verdict.record_passed, sentence=verdict.record_sentence, now=utc_now())
         return evidence
-    before = {"passed": stands.passed, "level": stands.level, "words": stands.words, "sentence": stands.sentence}
-    return evidence.under(standing_verdict(evidence.verdict, **before))
+    return evidence.under(stands_for(evidence.verdict, look.to_json()["standing"]))
+
+
+def stands_for(now: GateVerdict, standing: Mapping) -> GateVerdict:
+    """The verdict that stands in place of the one that was just made; `standing` as a manifest keeps it."""
+    return standing_verdict(now, **{name: standing[name] for name in ("passed", "level", "words", "sentence")})
 
 
 def carried_looks(stores: Iterable[Store]) -> list[CarriedLook]:

@@ -5,14 +5,14 @@ from pathlib import Path
 from trademl import __version__
 from trademl.errors import LooksError, RevisionError, TradeMLError
 from trademl.evidence.chain import Kind, read_chain
-from trademl.evidence.gate import GateVerdict, Terms, judge_trades, standing_verdict
+from trademl.evidence.gate import GateVerdict, Terms, judge_trades
 from trademl.evidence.nulls import cut_window, random_entries, traded
 from trademl.market.rotation import entries_made
+from trademl.pipeline.market.looks import stands_for
 from trademl.pipeline.market.replay import LOOKBACK, out_of_sample
 from trademl.pipeline.stored import Stored
 
 TOLERANCE = 1e-9  # relative and absolute, of every figure
-STANDS = ("passed", "level", "words", "sentence")
 
 
 def derived_verdict(stored: Stored) -> GateVerdict:
@@ -25,7 +25,7 @@ def derived_verdict(stored: Stored) -> GateVerdict:
         null, _ = random_entries(window, entries, placed, stored.costs, lookback=LOOKBACK, curves=0)
         verdict = judge_trades(placed.trades["net_r"], placed.trades["entry_time"], null.band, Terms(**stored.terms))
         stands = stored.look.standing
-        return verdict if stands is None else standing_verdict(verdict, **{name: stands[name] for name in STANDS})
+        return verdict if stands is None else stands_for(verdict, stands)
     except (TradeMLError, KeyError, TypeError, ValueError) as refusal:
         raise RevisionError(f"revision {stored.name}: no verdict can be derived from what it keeps ({refusal}); retrain") from refusal
 

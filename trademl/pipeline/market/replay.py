@@ -9,7 +9,7 @@ from trademl.bot.policy import Policy, risk_head_of
 from trademl.bot.records import check_features, decision_rule_of, exit_rule_of
 from trademl.clock import epoch_seconds, iso_z
 from trademl.errors import LeakageError, UsageError
-from trademl.evidence.gate import Terms, standing_verdict
+from trademl.evidence.gate import Terms
 from trademl.evidence.looks import Look
 from trademl.evidence.page import Evidence, Judging, make_evidence
 from trademl.market.backtest import Decisions, run_backtest
@@ -21,7 +21,7 @@ from trademl.market.position import first_exit, held_rows
 from trademl.market.rotation import EVIDENCE_ACCOUNT
 from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
 from trademl.pipeline.market.inputs import Inputs, make_features
-from trademl.pipeline.market.looks import decisions_of, entries_of, stored_request, take_look, under_look
+from trademl.pipeline.market.looks import decisions_of, entries_of, stands_for, stored_request, take_look, under_look
 from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.risk import sized
 from trademl.pipeline.market.seen import why_seen
@@ -99,10 +99,7 @@ def reread_evidence(stored: Stored, settings: Settings, conditions: Conditions |
     oos, conditions = out_of_sample(stored), conditions or Conditions.of(stored, settings)
     evidence = _judged(stored, oos.bars, oos.entries, settings, conditions, stored.look.days, Terms(**stored.terms))
     stands = stored.look.standing
-    if stands is None:
-        return evidence
-    before = {name: stands[name] for name in ("passed", "level", "words", "sentence")}
-    return evidence.under(standing_verdict(evidence.verdict, **before))
+    return evidence if stands is None else evidence.under(stands_for(evidence.verdict, stands))
 
 
 def _judged(
