@@ -244,18 +244,9 @@ class Look:
     def to_json(self) -> dict:
         """What a manifest keeps."""
         standing = self.standing and asdict(self.standing) | {"words": self.standing.words}
-        return {
-            "number": self.number,
-            "level": self.level,
-            "family_level": self.family_level,
-            "words": self.told,
-            "standing": standing,
-            "days": [self.start_s, self.end_s],
-            "project": self.project,
-            "record": self.record,
-            "hash": self.hash,
-            "remarks": list(self.remarks),
-        }
+        names = ("number", "level", "family_level", "project", "record", "hash")
+        plain = {name: getattr(self, name) for name in names}
+        return plain | {"words": self.told, "standing": standing, "days": [self.start_s, self.end_s], "remarks": list(self.remarks)}
 
 # %% ../../nbs/65a_evidence_looks.ipynb #2943b007
 @dataclass(frozen=True)
