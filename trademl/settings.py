@@ -129,6 +129,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Ensemble:
+    rf_engine: Annotated[str, OneOf(("hist", "sklearn"))]
     rf_trees: Annotated[int, _ROUNDS]
     rf_max_depth: Annotated[int, _DEPTH]
     rf_min_samples_leaf: Annotated[int, _COUNT]
