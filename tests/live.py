@@ -96,31 +96,37 @@ class Batch:
 def assert_serves_the_batch(predictor: Predictor, market: Recorded, batch: Batch, rows: range) -> dict[str, int]:
     """Asked one close at a time, with its account and its open trade, a bot decides, sizes and leaves as the batch; returns counts."""
     account = AccountState.opened(predictor.line, predictor.loaded.profile, 1.0)
-    risk, last = profile_of(predictor.loaded.profile).base_risk, len(market.bars.time) - 1
+    last = len(market.bars.time) - 1
     trade = entered = None  # the open trade, the bar that decided it
     left_by_model, taken = 0, []
     for t in rows:
+        if trade is not None and t == batch.ends[0 if trade.side > 0 else 1, entered]:  # the broker closed it within this bar
+            told, trade = batch.trades.loc[entered], None
+            assert (told.exit_bar, told.reason == ExitReason.MODEL) == (t, False)
+            account = _closed(account, told)
         decision = decide(predictor, market, market.tail(t), account_state=account, open_position=trade)
+        if trade is not None:
+            assert decision.position.leave == (batch.exit_bar[entered] == t)
+            if decision.position.leave:  # at the next open; only then is it known what the account has become
+                told, trade = batch.trades.loc[entered], None
+                assert (told.exit_bar, told.reason) == (t + 1, ExitReason.MODEL)
+                account, left_by_model = _closed(account, told), left_by_model + 1
+                decision = decide(predictor, market, market.tail(t), account_state=account)
         assert decision.side == batch.side[t]
         assert list(decision.probabilities.values()) == batch.probabilities[t].tolist()
         votes = batch.model_probabilities[t].argmax(axis=1)
         assert [list(decision.probabilities).index(vote) for vote in decision.votes.values()] == votes.tolist()
-        if trade is not None:
-            told = batch.trades.loc[entered]
-            by_bracket = t == batch.ends[0 if trade.side > 0 else 1, entered]
-            if not by_bracket:
-                assert decision.position.leave == (batch.exit_bar[entered] == t)
-            if by_bracket or decision.position.leave:
-                assert (told.exit_bar, told.reason == ExitReason.MODEL) == ((t, False) if by_bracket else (t + 1, True))
-                left_by_model += not by_bracket
-                equity = account.equity * math.exp(log_growth(told.net_r, risk * told.multiplier))
-                account, trade = account.after(told.net_r, equity), None
         if trade is None and decision.side and t < last:
             told, taken = batch.trades.loc[t], [*taken, t]
             assert (told.side, told.multiplier) == (decision.side, decision.size_multiplier)
-            assert decision.effective_risk == risk * told.multiplier
             assert told.risk_distance == decision.stop_distance
             trade = OpenPosition(decision.side, market.bars.open[t + 1], decision.stop_distance, int(market.bars.time[t]))
             entered = t
     assert taken == batch.trades.index.tolist()
     return {"trades": len(taken), "left by model": left_by_model, "sizes": len(set(batch.trades["multiplier"]))}
+
+
+def _closed(account: AccountState, trade: pd.Series) -> AccountState:
+    """The account after a trade, as the replay of the heads goes on."""
+    growth = log_growth(trade.net_r, profile_of(account.profile).base_risk * trade.multiplier)
+    return account.after(trade.net_r, account.equity * math.exp(growth))
