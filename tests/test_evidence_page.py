@@ -222,7 +222,7 @@ def test_the_pictures_and_the_table_of_assumptions_show_the_stated_figures(bars)
     rows = pages.assumptions_table()["value"]
     assert rows["break-even spread, price units"] in ("none", f"{evidence.break_even_spread.value or 0:.3g}")
     assert rows["win rate, where it counts as target"] == f"{evidence.tie_bounds.win_rate_tp_first.value:.3g}"
-    printed = dict(pages.trade_rows())
+    printed = {row[0]: row[1] for row in pages.trade_rows()}
     assert printed["trades"] == f"{evidence.strategy.trades:,}"
     assert printed["trades that the account made"] == f"{evidence.profile_account.figures.trades:,}"
 
