@@ -251,7 +251,9 @@ class Hub:
         before = next((one for one in earlier if one != standing.pointer.revision), None) if name is None else self.find(name)
         if before is None:
             raise UsageError(f"{self.objects.where}: no other revision of the line {self.line} was approved before")
-        if name is not None and before not in earlier:
+        if before == standing.pointer.revision:
+            raise UsageError(f"revision {before} is the one that stands; `trademl hub log` shows what stood before")
+        if before not in earlier:
             raise UsageError(f"revision {before} was never approved on the hub; `trademl hub promote` approves what is new")
         self._check_whole(self.published(before))
         return self._advance(Channel.APPROVED, standing, before, Terms(now, reason, expires_days), dry_run=dry_run)
