@@ -5,6 +5,7 @@ Modules:
 - `trademl.bot.account`: What a bot remembers of its account, as one small JSON file that it keeps itself.
 - `trademl.bot.log`: The bot's log: one line of JSON a decision, fill or exit, each bound to the one before by its hash.
 - `trademl.errors`: One root for everything that TradeML refuses, with the exit code that the command line gives for it.
+- `trademl.facade`: `import trademl as tm`: what a researcher calls first, each one call into the package. Nothing is computed here.
 - `trademl.files`: Durable writes and careful reads, once for everybody; and arrays as bytes.
 - `trademl.pipeline.market.canary`: The null canary: markets in which there is nothing to find go through the whole pipeline.
 - `trademl.report.figures`: Figures of the reports: plotly, from plain arrays and mappings, in one quiet style.
@@ -19,3 +20,17 @@ Modules:
 - `trademl.ship.store`: The local store: whole revisions that never change, and one pointer that moves last."""
 
 __version__ = "0.3.0"
+
+_CALLED_FIRST = ("backtest", "features", "fit", "label", "load", "read_bars", "read_news")  # of `trademl.facade`, which loads on first use
+
+
+def __getattr__(name: str):
+    if name not in _CALLED_FIRST:
+        raise AttributeError(f"module 'trademl' has no attribute {name!r}; it has {', '.join(_CALLED_FIRST)}")
+    from importlib import import_module
+
+    return getattr(import_module("trademl.facade"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_CALLED_FIRST})

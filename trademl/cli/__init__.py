@@ -24,7 +24,7 @@ app.add_typer(keys.app, name="keys", help="The pair that signs revisions, and wh
 app.add_typer(hub.app, name="hub", help="Publish, approve, pull and put back what bots load.")
 app.add_typer(workbench.config, name="config", help="The settings and where each came from.")
 app.command()(workbench.doctor)
-app.command()(workbench.lab)
+app.command(context_settings={"allow_extra_args": True})(workbench.lab)
 
 
 def main() -> None:
