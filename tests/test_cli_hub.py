@@ -3,8 +3,10 @@
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+from typing import ClassVar
 
 import hub_server
 import pytest
@@ -12,7 +14,9 @@ from hub_rooms import LINE, NOW, rooms
 from typer.testing import CliRunner
 
 from trademl.cli import app
+from trademl.commands.hub import open_publication
 from trademl.errors import HubError, RevisionError, SupersededError, UsageError
+from trademl.settings import load_settings
 from trademl.ship.signing import KeyFolder
 
 RUNNER = CliRunner()
@@ -166,6 +170,64 @@ def test_a_hub_that_is_none(room, monkeypatch, url, match):
     monkeypatch.setenv("TRADEML_HUB_URL", url)
     with pytest.raises((HubError, UsageError), match=match):
         call("log")
+
+
+class TestARetrainPublishes:
+    """`retrain --push-to-hub`, from where the run is stored."""
+
+    SUMMARY: ClassVar = {"run_id": "r", "gate": {}, "seconds": {}, "report": "x", "metrics": {}, "exit": 0, "headline": "passed"}
+
+    def publish(self, room, revision, **words):
+        return open_publication(load_settings(), LINE).publish(room.store, self.SUMMARY | {"revision": revision.name}, **words)
+
+    def test_what_passed_is_approved_and_renewed(self, room):
+        first = self.publish(room, room.revision(1))
+        assert (first["hub"]["seq"], first["exit"]) == (1, 0)
+        assert first["hub"]["sentence"].startswith(f"on {room.folder / 'hub'}: {room.revision(1).name} is approval 1 (")
+        again = self.publish(room, room.revision(1))  # the next week's run with the same outcome
+        assert (again["hub"]["seq"], again["hub"]["sent"]) == (2, 0)
+
+    def test_what_its_gate_refused_is_a_candidate(self, room):
+        refused = room.revision(4, passed=False)
+        told = self.publish(room, refused)["hub"]
+        assert told["seq"] is None
+        assert "is a candidate: its gate refused it" in told["sentence"]
+        assert room.hub.standing() is None
+        assert room.hub.standing("candidate").pointer.revision == refused.name
+
+    def test_a_separate_approver_is_named(self, room, monkeypatch):
+        other = KeyFolder(room.folder / "approver").create()
+        monkeypatch.setenv("TRADEML_HUB_APPROVERS", str(other))
+        told = self.publish(room, room.revision(1))
+        assert f"key {other.name} must approve it, by `trademl hub promote {room.revision(1).name}`" in told["hub"]["sentence"]
+        assert told["exit"] == 0
+
+    def test_an_approval_that_came_meanwhile_stands(self, room):
+        publication = open_publication(load_settings(), LINE)
+        room.approved(2)
+        told = publication.publish(room.store, self.SUMMARY | {"revision": room.revision(1).name})
+        assert told["exit"] == 3
+        assert "somebody approved another one while it trained" in told["hub"]["sentence"]
+        assert room.hub.standing().pointer.revision == room.revision(2).name
+
+    def test_new_heads_beside_a_revision_that_was_put_back_are_not_approved(self, room):
+        assert "another revision is active here" in self.publish(room, room.revision(1), approves=False)["hub"]["sentence"]
+
+    def test_a_hub_that_fails_afterwards_costs_no_training(self, room):
+        publication = open_publication(load_settings(), LINE)
+        shutil.rmtree(room.folder / "hub")
+        with pytest.raises(HubError, match=f"is stored here, and `trademl hub push {room.revision(1).name}` publishes it") as refusal:
+            publication.publish(room.store, self.SUMMARY | {"revision": room.revision(1).name})
+        assert refusal.value.run["revision"] == room.revision(1).name
+
+    @pytest.mark.parametrize(
+        ("name", "value", "match"), [("TRADEML_HUB_URL", "off", "no hub is set"), ("TRADEML_PATHS_KEYS", "empty", "no key signs here")]
+    )
+    def test_what_is_missing_is_said_before_anything_is_trained(self, room, monkeypatch, name, value, match):
+        monkeypatch.setenv(name, value)
+        with pytest.raises(UsageError, match=match):
+            RUNNER.invoke(app, ["retrain", "--push-to-hub", "--quiet"], catch_exceptions=False)
+        assert not (room.folder / "reports").exists()
 
 
 class TestSecrets:

@@ -1,13 +1,14 @@
 """What the hub's commands do: which hub, which line, which keys; then one call. Needs nothing of the workbench, unless it publishes."""
 
 from dataclasses import asdict, dataclass, replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from trademl.clock import utc_now
-from trademl.errors import HubError, RevisionError, UsageError
+from trademl.errors import Exit, HubError, RevisionError, SupersededError, UsageError
 from trademl.pipeline.choice import open_store, store_folder, store_of
 from trademl.settings import Settings, load_settings
+from trademl.ship.collect import collect
 from trademl.ship.hub.hub import Hub, Promotion
 from trademl.ship.hub.objects import FolderObjects, Objects
 from trademl.ship.hub.pointer import Channel
@@ -25,12 +26,6 @@ class Place:
     settings: Settings
     store: Store
     hub: Hub
-
-    @property
-    def needs_other_approver(self) -> str | None:
-        """Names of the keys that may approve, when the one that signs here may not."""
-        signer = self.hub.approvers.signer()
-        return None if signer in self.hub.approvers.pinned else " or ".join(key.name for key in self.hub.approvers.pinned)
 
 
 def open_place(symbol: str | None = None, models_dir: str | None = None, revision: str | None = None) -> Place:
@@ -150,6 +145,80 @@ def run_gc(symbol: str | None, models_dir: str | None, *, dry_run: bool = False)
     verb = "would remove" if dry_run else "removed"
     sentence = f"{verb} {len(done.revisions)} revisions and {done.blobs} files, {done.bytes_freed:,} bytes, of {place.hub.line}"
     return _said(place, asdict(done), sentence)
+
+
+def run_models_gc(symbol: str | None, models_dir: str | None, *, dry_run: bool = False) -> dict:
+    """`trademl models gc`: old revisions of the local store that neither it nor the hub's newest approvals name."""
+    settings = load_settings()
+    store = open_store(settings, symbol=symbol, models_dir=models_dir)
+    terms, named = settings.hub, set()
+    lines = sorted({one.line for one in store.revisions()})
+    if terms.url != "off" and lines:
+        named = open_hub(settings, lines[0]).named(terms.keep)
+    done = collect(store, now=utc_now(), grace=timedelta(hours=terms.grace_hours), keep=terms.keep, named=named, dry_run=dry_run)
+    verb = "would remove" if dry_run else "removed"
+    sentence = f"{store.models_dir}: {verb} {len(done.revisions)} revisions, {done.bytes_freed:,} bytes; {done.kept} stay"
+    return asdict(done) | {"models_dir": str(store.models_dir), "sentence": sentence}
+
+
+# ---------------------------------------------------------------- a retrain publishes
+
+
+@dataclass(frozen=True)
+class Publication:
+    """Where a retrain publishes, and what was approved when it began."""
+
+    hub: Hub
+    approval_days: int
+    seen: int  # number of the approval that stood; 0: none
+
+    def publish(self, store: Store, summary: dict, *, approves: bool = True) -> dict:
+        """The run's summary with `hub`: pushed, and with `approves` approved where its gate passed and the key that signs here may.
+
+        HubError carries what the run made: the revision is stored, whatever the hub answers.
+        """
+        name, now = summary["revision"], utc_now()
+        try:
+            push = self.hub.push(store.locate(name), now=now)
+            seq, why = self._promote(name, now, store.locate(name).gate_passed, approves)
+        except (HubError, RevisionError, UsageError) as refusal:
+            error = HubError(f"{refusal}; revision {name} is stored here, and `trademl hub push {name}` publishes it")
+            error.run = {key: summary[key] for key in ("run_id", "revision", "gate", "seconds", "report", "metrics")}
+            raise error from refusal
+        state = f"approval {seq}" if seq else f"a candidate: {why}"
+        sentence = f"on {self.hub.objects.where}: {name} is {state} ({len(push.sent)} files, {push.bytes_sent:,} bytes sent)"
+        told = {
+            "hub": {"url": self.hub.objects.where, "seq": seq, "sent": len(push.sent), "bytes_sent": push.bytes_sent, "sentence": sentence}
+        }
+        return summary | told | ({"exit": int(Exit.GATE_REFUSED)} if seq is None and summary["exit"] == 0 and why == _LATE else {})
+
+    def _promote(self, name: str, now: datetime, gate_passed: bool, approves: bool) -> tuple[int | None, str]:
+        """(number of the approval, empty), or None and who or what stands against it."""
+        if not gate_passed:
+            return None, "its gate refused it"
+        if not approves:
+            return None, "another revision is active here; `trademl hub promote` decides"
+        trust = self.hub.approvers
+        if trust.signer() not in trust.pinned:
+            return None, f"key {' or '.join(key.name for key in trust.pinned)} must approve it, by `trademl hub promote {name}`"
+        try:
+            done = self.hub.promote(name, now=now, expires_days=self.approval_days, renew=True, seen=self.seen)
+        except SupersededError:
+            return None, _LATE
+        return done.seq, ""
+
+
+_LATE = "somebody approved another one while it trained; `trademl hub log`, then `trademl hub promote`"
+
+
+def open_publication(settings: Settings, line: str) -> Publication:
+    """Asked before a run begins, so that a long training does not end at a wrong key. Raises HubError, UsageError."""
+    hub = open_hub(settings, line)
+    signer = hub.makers.signer()
+    if signer is None or signer not in hub.makers.pinned:
+        raise UsageError("no key signs here, and the hub takes signed revisions alone; `trademl keys new` makes one")
+    standing = hub.standing()
+    return Publication(hub, settings.hub.approval_days, standing.pointer.seq if standing else 0)
 
 
 # ---------------------------------------------------------------- what they share
