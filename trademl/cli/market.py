@@ -47,6 +47,9 @@ def retrain(
     models_dir: ModelsDir = None,
     seed: Seed = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (ROCm builds too); what a GPU cannot do is done on the CPU")] = None,
+    push_to_hub: Annotated[
+        bool, typer.Option("--push-to-hub", help="publish what was stored, and approve it if its gate passed and your key may")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -67,9 +70,9 @@ def retrain(
     overrides["warmstart.enabled"] = False if no_warmstart else None
     if risk and not ensemble:
         _refuse_beside_risk(asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart, "accept_leak": accept_leak})
-        summary = run_risk(overrides, symbol=symbol, models_dir=models_dir, quiet=quiet)
+        summary = run_risk(overrides, symbol=symbol, models_dir=models_dir, push=push_to_hub, quiet=quiet)
     else:
-        summary = run_retrain(overrides, flags, risk=risk or not ensemble, accept_leak=accept_leak, quiet=quiet)
+        summary = run_retrain(overrides, flags, risk=risk or not ensemble, accept_leak=accept_leak, push=push_to_hub, quiet=quiet)
     if json:
         common.emit(summary)
     else:
@@ -77,6 +80,8 @@ def retrain(
         more = (summary["unknown_symbol"], summary["start"], summary["constant"], *summary["leaks"], *summary["tuning"])
         for sentence in filter(None, (*more, *notes(summary["devices"]))):
             print(sentence)
+        if push_to_hub:
+            print(summary["hub"]["sentence"])
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
 
