@@ -14,7 +14,7 @@ Modules:
 - `trademl.ship.export`: The shipped graph: raw features in, calibrated probabilities out, one ONNX file per role.
 - `trademl.ship.lock`: Who may write to a store: the run that holds its lock, and the processes which that run started.
 - `trademl.ship.manifest`: The manifest: one canonical JSON file that says what a revision is, and whose hash is its name.
-- `trademl.ship.revision`: One stored revision: its manifest, its files, and the nine checks that prove it.
+- `trademl.ship.revision`: One stored revision: its manifest, its files, and the ten checks that prove it.
 - `trademl.ship.signing`: Ed25519 signatures: who made a revision, and whose revisions count on this machine.
 - `trademl.ship.store`: The local store: whole revisions that never change, and one pointer that moves last."""
 

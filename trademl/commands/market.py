@@ -28,6 +28,7 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
     "judge position": 0.20,
     "risk": 0.05,
     "evidence": 0.06,
+    "explain": 0.08,
     "ship": 0.14,
     "prove": 0.05,
     "store": 0.03,
