@@ -207,7 +207,7 @@ class TestRevision:
 
     def test_a_sharpe_says_from_how_many_days(self, small_run):
         days = small_run.evidence.strategy.sharpe.n
-        rows = dict(Pages(small_run.stored, small_run.evidence).trade_rows())
+        rows = {row[0]: row[1] for row in Pages(small_run.stored, small_run.evidence).trade_rows()}
         told = "" if days >= FEW_DAYS else " (too few to be believed)"
         assert days > 1 and f"Sharpe, annualised from {days} daily results{told}" in rows
         assert rows["trades"] == f"{small_run.evidence.strategy.trades:,}"

@@ -324,6 +324,10 @@ class Settings:
                 key = f"{SYMBOL_PREFIX}{name}.{field.name}"
                 yield key, getattr(record, field.name), self.origin[key]
 
+    def flags(self) -> dict:
+        """The settings that a flag gave, as `load_settings` takes them."""
+        return {key: value for key, value, origin in self.items() if origin == "flag"}
+
 
 def shipped_file() -> Path:
     """The settings.ini that ships: the clone's, or the copy inside an installed wheel."""

@@ -120,7 +120,9 @@ def backtest(
     slippage: Annotated[float | None, typer.Option(help="price units, at market fills")] = None,
     risk_pct: Annotated[float | None, typer.Option(help="of equity, lost at the stop; default: the profile's")] = None,
     no_swap: Annotated[bool, typer.Option("--no-swap", help="do not charge nights")] = False,
-    oos_only: Annotated[bool, typer.Option("--oos-only", help="the final window, by the probabilities given then")] = False,
+    oos_only: Annotated[
+        bool, typer.Option("--oos-only", help="the final window, by the probabilities given then: the default without --bars")
+    ] = False,
     in_sample: Annotated[bool, typer.Option("--in-sample", help="allow bars that the models saw; the report is watermarked")] = False,
     rule: Annotated[str | None, typer.Option(help="expected_r or votes")] = None,
     bars: Bars = None,
@@ -139,25 +141,35 @@ def backtest(
     profile: Profile = None,
     json: Json = False,
 ) -> None:
-    """Replay a stored revision under any account, cost or profile."""
-    from trademl.commands.market import ReplayFlags, run_backtest
-    from trademl.pipeline.choice import MarketFlags
+    """Replay a stored revision under any account, cost or profile: its final window, or with --bars what came later."""
+    from trademl.commands.market import backtest_by_flags
 
-    asked = ReplayFlags(
+    summary = backtest_by_flags(
+        revision,
+        balance=balance,
+        leverage=leverage,
         spread=spread,
         commission=commission,
         slippage=slippage,
-        balance=balance,
-        leverage=leverage,
         risk_pct=risk_pct,
-        swap=False if no_swap else None,
-        rule=rule,
+        no_swap=no_swap,
         oos_only=oos_only,
         in_sample=in_sample,
-    )
-    overrides = {"account.profile": profile, "decision.rule": rule}
-    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict, news_tz, trust_clock, allow_flat)
-    summary = run_backtest(overrides, flags, asked, revision, chart=not no_chart)
+        rule=rule,
+        bars=bars,
+        news=news,
+        no_news=no_news,
+        tz=tz,
+        news_tz=news_tz,
+        stamp=stamp,
+        strict=strict,
+        trust_clock=trust_clock,
+        allow_flat=allow_flat,
+        no_chart=no_chart,
+        symbol=symbol,
+        models_dir=models_dir,
+        profile=profile,
+    ).summary
     if json:
         return common.emit(summary)
     common.table(summary["table"])

@@ -26,6 +26,7 @@ import numpy as np
 
 from trademl import __version__
 from trademl.clock import iso_z, utc_now
+from trademl.display import facts_html
 from trademl.errors import MissingExtraError, RevisionError
 from trademl.files import canonical_json, digest, read_npz, strict_json
 from trademl.ship.contents import JUDGED_ROWS, POINTER, SCALER, SHAP_SUMMARY, advice, read_file, read_listed, walk
@@ -79,6 +80,13 @@ class Revision:
     def compat(self) -> dict:
         """The short record that `model_compat.json` holds."""
         return compat_record(self.manifest, self.manifest_sha256)
+
+    def _repr_html_(self) -> str:
+        record = self.manifest
+        data, gate = record["data"], record["gate"]
+        facts = {"line": self.line, "trained at": self.trained_at, "bars": f"{data['rows']:,} from {data['first']} to {data['last']}"}
+        facts |= {"models": ", ".join(model["name"] for model in record["models"]), "folder": self.folder}
+        return facts_html(f"Revision {self.name}", facts, gate["sentence"])
 
     def files(self) -> dict[str, dict]:
         """name -> {name, sha256, bytes} of every listed file."""

@@ -10,7 +10,15 @@ from trademl.pipeline.market.alarms import LeakAlarms, inspect_decisions, inspec
 from trademl.pipeline.market.case import Case, judge_recipe, open_case, ship_models
 from trademl.pipeline.market.evidence import Finding, judge_final, look_at_final
 from trademl.pipeline.market.explain import explain_recipe, explain_shipped
-from trademl.pipeline.market.inputs import constant_features, constant_sentence, load_inputs, make_features, make_rows, symbol_sentence
+from trademl.pipeline.market.inputs import (
+    constant_features,
+    constant_sentence,
+    inputs_of,
+    load_inputs,
+    make_features,
+    make_rows,
+    symbol_sentence,
+)
 from trademl.pipeline.market.manifest import Trained
 from trademl.pipeline.market.parameters import account_spec, cost_spec, label_spec, recipe_of
 from trademl.pipeline.market.parent import find_start
@@ -18,6 +26,7 @@ from trademl.pipeline.market.proof import prove
 from trademl.pipeline.market.replay import Conditions, replay_bars, replay_final, reread_evidence
 from trademl.pipeline.market.revision import store_revision, store_risk, summary_of
 from trademl.pipeline.market.risk import train_risk
+from trademl.pipeline.market.walk import WalkForward, judge_walk, walk
 
 __all__ = [
     "Case",
@@ -26,6 +35,7 @@ __all__ = [
     "LeakAlarms",
     "MarketFlags",
     "Trained",
+    "WalkForward",
     "account_spec",
     "choose_market",
     "constant_features",
@@ -34,10 +44,12 @@ __all__ = [
     "explain_recipe",
     "explain_shipped",
     "find_start",
+    "inputs_of",
     "inspect_decisions",
     "inspect_inputs",
     "judge_final",
     "judge_recipe",
+    "judge_walk",
     "label_spec",
     "load_inputs",
     "look_at_final",
@@ -58,5 +70,6 @@ __all__ = [
     "summary_of",
     "symbol_sentence",
     "train_risk",
+    "walk",
     "with_tuned",
 ]
