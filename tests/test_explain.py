@@ -5,12 +5,18 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
-from trademl.errors import LooksError, RevisionError
+from trademl.cli import app
+from trademl.cli.common import RETRAIN_KEYS
+from trademl.clock import epoch_seconds, iso_z
+from trademl.errors import LooksError, RevisionError, UsageError
 from trademl.evidence.explain import ensemble_shap
 from trademl.evidence.shap_summary import ALL, Whose, subject_words
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.market import explain
+from trademl.pipeline.market.decision import explain_decision
+from trademl.pipeline.market.replay import out_of_sample
 from trademl.pipeline.stored import Stored
 from trademl.ship.contents import JUDGED_ROWS, SHAP_SUMMARY
 from trademl.ship.store import Store
@@ -24,6 +30,20 @@ def kept(small_run):
     stored = small_run.stored
     manifest = {key: value for key, value in stored.revision.manifest.items() if key != "files"}
     return {file.name: stored.read(file.name) for file in stored.files}, manifest
+
+
+@pytest.fixture(scope="module")
+def described(small_run):
+    """The shipped models' own explanation."""
+    return pipeline.explain_shipped(small_run.stored, small_run.settings)
+
+
+@pytest.fixture(scope="module")
+def bought(small_run):
+    """The first bar of final that was bought at the time, explained."""
+    oos = out_of_sample(small_run.stored)
+    bar = int(np.flatnonzero((oos.entries.side > 0) & (oos.frame["window"] == 2))[0])
+    return explain_decision(small_run.stored, iso_z(epoch_seconds(oos.frame.index)[bar] + 900))
 
 
 class TestRecipe:
@@ -121,8 +141,8 @@ class TestRevision:
 
 
 class TestShipped:
-    def test_the_shipped_models_are_described_on_the_kept_rows(self, small_run):
-        summary, stored = pipeline.explain_shipped(small_run.stored, small_run.settings), small_run.stored
+    def test_the_shipped_models_are_described_on_the_kept_rows(self, small_run, described):
+        summary, stored = described, small_run.stored
         recipe = stored.shap_summary
         assert summary.whose is Whose.SHIPPED and "have seen" in summary.words
         signal = summary.subject("signal")
@@ -131,3 +151,52 @@ class TestShipped:
         assert signal.ranking().features[0].name == "volume_surge"
         assert summary.subject("position").rows == len(stored.judged_rows.position_row)
         assert summary.subject("risk_p3") == recipe.subject("risk_p3")  # a head is trained once
+
+
+def called(small_run, *words):
+    """A command on the small run's store; its refusal is raised."""
+    done = CliRunner().invoke(app, [*words, "--models-dir", str(small_run.choice.models_dir)])
+    if done.exception and not isinstance(done.exception, SystemExit):
+        raise done.exception
+    return done.stdout
+
+
+class TestCommand:
+    def test_it_says_what_the_evidence_hangs_on_and_what_is_only_described(self, small_run, described, monkeypatch):
+        monkeypatch.setattr(pipeline, "explain_shipped", lambda stored, settings: described)
+        told = called(small_run, "explain")
+        recipe, shipped = told.index("had not seen"), told.index("which they have seen: a description, not evidence")
+        assert told.startswith(f"revision {small_run.stored.name}") and recipe < shipped
+        assert told.count("hangs on volume_surge") == 2 and told.count("The noise floor lies at") == 2
+
+    def test_shap_only_is_the_same_of_the_newest_and_takes_nothing_beside_it(self, small_run, monkeypatch):
+        monkeypatch.setattr(pipeline, "explain_shipped", lambda stored, settings: stored.shap_summary)
+        told = json.loads(called(small_run, "retrain", "--shap-only", "--json"))
+        assert told["recipe"] == small_run.explained.summary.to_json() == told["shipped"]
+        assert set(RETRAIN_KEYS) <= set(told) and (told["revision"], told["status"]) == (small_run.stored.name, "done")
+        for words, named in (
+            (("--bars", "x.csv"), "--bars"),
+            (("--no-shap",), "--no-shap"),
+            (("--risk",), "--risk"),
+            (("--seed", "3"), "--seed"),
+        ):
+            with pytest.raises(UsageError, match=f"--shap-only alone .* Without effect beside it: {named}"):
+                called(small_run, "retrain", "--shap-only", *words)
+        with pytest.raises(UsageError, match=r"--risk alone .* Without effect beside it: --no-shap"):
+            called(small_run, "retrain", "--risk", "--no-shap")
+
+    def test_a_bar_that_was_not_judged_is_refused(self, small_run):
+        with pytest.raises(UsageError, match="no decision 99999"):
+            called(small_run, "explain", "--decision", "99999")
+
+
+class TestDecision:
+    def test_it_adds_up_to_the_expected_r_that_the_rule_decided_by(self, bought):
+        assert (bought.side, bought.explained_side, bought.judged_side, bought.window) == ("BUY", "BUY", "BUY", "final")
+        assert bought.expected_r > bought.margin_r
+        assert bought.base_r + sum(reason.contribution_r for reason in bought.reasons) == pytest.approx(bought.expected_r, abs=1e-9)
+        assert bought.reasons[0].feature == "volume_surge" and 0 < bought.reasons[0].error_r < 0.1 * bought.reasons[0].contribution_r
+        assert "have seen this bar" in bought.words() and "volume_surge = " in bought.words()
+
+    def test_the_same_is_said_twice(self, small_run, bought):
+        assert explain_decision(small_run.stored, bought.time_utc) == bought

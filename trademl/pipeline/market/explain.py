@@ -257,7 +257,7 @@ def explain_shipped(stored: Stored, settings: Settings) -> ShapSummary:
         subject_of(position.contributions(), pairs=position.pairs(), seed=own.seed),
         *(stored_heads(stored, settings) if stored.holds(TRADES_FILE) else ()),
     )
-    words = f"the shipped models on the same bars{_days(subjects[0])}, which they have seen: a description, not evidence"
+    words = f"The shipped models on the same bars{_days(subjects[0])}, which they have seen: a description, not evidence"
     return ShapSummary(SHAP_SCHEMA, SHAP_KIND, Whose.SHIPPED, words, own.seed, subjects)
 
 
