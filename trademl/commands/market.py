@@ -33,6 +33,7 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
     "judge position": 0.20,
     "risk": 0.05,
     "evidence": 0.06,
+    "explain": 0.08,
     "ship": 0.14,
     "prove": 0.05,
     "store": 0.03,
@@ -45,6 +46,7 @@ def run_retrain(
     flags: MarketFlags,
     *,
     risk: bool = True,
+    shap: bool = True,
     accept_leak: str | None = None,
     push: bool = False,
     quiet: bool = False,
@@ -57,7 +59,7 @@ def run_retrain(
     store = pipeline.store_of(settings, choice.models_dir)
     store.check_line(choice.line)
     publication = open_publication(settings, choice.line) if push else None
-    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
+    parameters = flags.job_parameters() | {"risk": risk, "shap": shap, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
     with store.lock(), open_run(settings, "retrain", parameters) as run:
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES, quiet=quiet)
         summary = finish_revision_run(run, result, Stored(store.locate(result.summary["revision"])), moves_pointer=True)
