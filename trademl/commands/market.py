@@ -80,7 +80,8 @@ def run_tune(role: str, overrides: Mapping[str, object], flags: MarketFlags, *, 
         summary = dict(result.summary)
         study, trials = summary["study"], summary["study"]["trials"]
         facts = {"run": run.run_id, "data": study["data"]["source"], "bars sha256": study["data"]["sha256"][:16], "seed": study["seed"]}
-        facts |= {"trials": f"{trials['complete']} complete, {trials['pruned']} given up, {trials['fail']} lost", "seconds": result.seconds}
+        ended = f"{trials['complete']} complete, {trials['pruned']} given up, {trials['fail']} lost"
+        facts |= {"trials": f"{settings.tuning.trials} of each of three models: {ended}", "seconds": result.seconds}
         write_report(run.path / REPORT, result.notebook, headline=summary["headline"], facts=facts, status="done")
         return summary | printed(run, result, run.finish(message=summary["headline"]))
 
