@@ -6,23 +6,21 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from live import Recorded, close_of, decide, ready
 
 from trademl.bot import (
     AccountError,
     AccountState,
     Bars,
-    Calendar,
     Expect,
     LoadCheck,
     LoadError,
     Mode,
-    OpenPosition,
     Reason,
     TailError,
     TailFault,
@@ -30,14 +28,11 @@ from trademl.bot import (
     read_log,
 )
 from trademl.bot.policy import Policy, risk_head_of
-from trademl.clock import DAY_S, epoch_seconds
-from trademl.data.news import high_impact_usd
+from trademl.clock import DAY_S
 from trademl.errors import RevisionError, UsageError
 from trademl.files import npz_bytes, read_npz
-from trademl.market.barriers import prices_of, walk_brackets
 from trademl.market.definitions import NEWS
 from trademl.market.specs import LabelSpec
-from trademl.pipeline.market.replay import shipped_decisions
 from trademl.risk.state import equity_state
 from trademl.ship.revision import Revision
 from trademl.ship.signing import KeyFolder, PublicKey
@@ -56,14 +51,8 @@ def keys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(small_run):
-    """The small run's revision as (files, manifest): its gate passed, exits switched on and every head published."""
-    revision = small_run.stored.revision
-    section = revision.manifest["market"]
-    decision = section["decision"] | {"exits_on": True}
-    profiles = [entry | {"published": True} for entry in section["profiles"]]
-    gate = revision.manifest["gate"] | {"passed": True, "reasons": []}
-    manifest = revision.manifest | {"gate": gate, "market": section | {"decision": decision, "profiles": profiles}}
-    return {name: revision.read(name) for name in revision.files()}, manifest
+    """The small run's revision as (files, manifest), ready to decide."""
+    return ready(small_run.stored.revision)
 
 
 @pytest.fixture(scope="module")
@@ -92,75 +81,10 @@ def predictor(loaded):
 
 @pytest.fixture(scope="module")
 def market(small_run):
-    """The small run's bars and calendar as a bot gets them."""
-    bars = small_run.inputs.bars
-    arrays = Bars(epoch_seconds(bars.index), *(bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume")))
-    timed, all_day = high_impact_usd(small_run.inputs.events)
-    calendar = Calendar(timed, all_day, int(arrays.time[-1]) + 3 * DAY_S)
-
-    def tail(last=-1, bars=2_000):
-        """The bars up to and with this row."""
-        stop = len(arrays.time) if last == -1 else last + 1
-        return Bars(*(column[max(0, stop - bars) : stop] for column in arrays))
-
-    return SimpleNamespace(bars=arrays, calendar=calendar, tail=tail, account=AccountState.opened("market-synth-15min", 3, 10_000.0))
+    return Recorded.of(small_run.inputs)
 
 
-def close_of(tail, after_s=1):
-    return datetime.fromtimestamp(int(tail.time[-1]) + 900 + after_s, UTC)
-
-
-def decide(predictor, market, tail=None, **changes):
-    tail = market.tail() if tail is None else tail
-    given = {"news_times": market.calendar, "account_state": market.account} | changes
-    return predictor.predict(tail, **{"now": given.get("now") or close_of(tail)} | given)
-
-
-# ---------------------------------------------------------------- train equals serve
-
-
-def assert_serves_the_batch(predictor, market, small_run, rows):
-    """Side, probabilities and exits of each row, asked one at a time, are those of the batch over all bars."""
-    policy = predictor.loaded.policy
-    x, labels = small_run.case.rows.x, small_run.case.rows.labels
-    blended, own = policy.probabilities(x)
-    batch = shipped_decisions(policy, small_run.inputs, small_run.settings)
-    sides = walk_brackets(prices_of(small_run.inputs.bars, policy.spec)[0], policy.spec, full_horizon=False)
-    open_trade, asked = None, 0
-    for row in rows:
-        tail = market.tail(row)
-        decision = decide(predictor, market, tail, open_position=open_trade)
-        assert decision.side == batch.side[row]
-        assert list(decision.probabilities.values()) == blended[row].tolist()
-        assert [list(policy.revision.manifest["models"][0]["classes"]).index(vote) for vote in decision.votes.values()] == own[row].argmax(
-            axis=1
-        ).tolist()
-        assert decision.atr == labels.atr[row]
-        state = market.account.features(decision.atr / tail.close[-1])
-        assert decision.size_multiplier == predictor.loaded.head(state)
-        if open_trade is not None:
-            entry = int(np.searchsorted(market.bars.time, open_trade.decided_bar_s))
-            ends = int(sides[0 if open_trade.side > 0 else 1].exit_bar[entry])
-            if decision.position.exit_probability is not None and row < ends:
-                asked += 1
-                assert decision.position.leave == (batch.exit_bar[entry] == row)
-            if decision.position.leave or row >= ends - 1:
-                open_trade = None
-        if open_trade is None and decision.side and row + 1 < len(market.bars.time):
-            stop = decision.stop_distance
-            open_trade = OpenPosition(decision.side, market.bars.open[row + 1], stop, int(market.bars.time[row]))
-    assert asked > len(rows) / 20
-    assert {int(side) for side in batch.side[list(rows)]} == {-1, 0, 1}
-
-
-def test_what_it_decides_is_what_the_batch_decides(predictor, market, small_run):
-    """To the newest bar: the trades that are still open have no label yet."""
-    assert_serves_the_batch(predictor, market, small_run, range(8_900, 9_000))
-
-
-@pytest.mark.slow
-def test_two_thousand_bars_one_at_a_time_are_the_batch(predictor, market, small_run):
-    assert_serves_the_batch(predictor, market, small_run, range(7_000, 9_000))
+# ---------------------------------------------------------------- a decision
 
 
 def test_a_decision_says_everything_that_an_order_needs(predictor, market, small_run):

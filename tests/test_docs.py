@@ -7,12 +7,14 @@ import pytest
 from trademl.evidence.looks import family_level
 from trademl.pipeline.market.replay import LOOKBACK
 
+PAGES = ["README.md", "docs/what-it-refuses.md", "docs/contract/README.md"]
 
-@pytest.mark.parametrize("page", ["docs/what-it-refuses.md", "README.md"])
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_file_and_test_that_is_named_exists(repo, page):
     text = (repo / page).read_text("utf-8")
     named = re.findall(r"`((?:tests|benchmarks|nbs|examples)/[\w/]+\.(?:py|ipynb))(?:::(\w+))?`", text)
-    assert len(named) > 3
+    assert len(named) > 1
     for file, test in named:
         assert (repo / file).is_file(), file
         if test:
@@ -20,7 +22,7 @@ def test_every_file_and_test_that_is_named_exists(repo, page):
 
 
 def test_links_lead_somewhere(repo):
-    for page in ("docs/what-it-refuses.md", "README.md"):
+    for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (repo / page).read_text("utf-8")):
             assert ((repo / page).parent / target).exists(), f"{page}: {target}"
 

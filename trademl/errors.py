@@ -70,6 +70,20 @@ class LockedError(TradeMLError):
     exit_code = Exit.LOCKED
 
 
+class HubError(TradeMLError):
+    """The hub cannot be reached, refuses, or holds what must not be used."""
+
+
+class RollbackError(HubError):
+    """A hub shows an older approval than was seen before, or another one under the same number."""
+
+
+class SupersededError(HubError):
+    """Somebody else moved the channel in the meantime; nothing was written."""
+
+    exit_code = Exit.GATE_REFUSED
+
+
 class MissingExtraError(TradeMLError, ImportError):
     """An optional tool is not installed; the message names the pip line."""
 

@@ -40,7 +40,7 @@ app.add_typer(models.app, name="models", help="List, prove and activate stored r
 app.add_typer(keys.app, name="keys", help="The pair that signs revisions, and whose signatures count.")
 app.add_typer(workbench.config, name="config", help="The settings and where each came from.")
 app.command()(workbench.doctor)
-app.command()(workbench.lab)
+app.command(context_settings={"allow_extra_args": True})(workbench.lab)
 
 
 def main() -> None:

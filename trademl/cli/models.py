@@ -99,6 +99,14 @@ def activate(
 
 
 @app.command()
+def contract(name: Annotated[str, typer.Argument(help="manifest, pointer, signature, log, account (JSON Schemas) or registry")]) -> None:
+    """What readers in other languages hold on to, as one JSON document."""
+    from trademl.bot.contract import contract as document
+
+    common.emit(document(name))
+
+
+@app.command()
 def diff(
     one: Annotated[str, typer.Argument(help="a revision")],
     other: Annotated[str, typer.Argument(help="another one")],

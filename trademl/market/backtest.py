@@ -225,7 +225,7 @@ def trades_of(p: Prepared, whole: np.ndarray, real: np.ndarray) -> pd.DataFrame:
         "exit_time": _moments(exit_s),
         "side": side.astype(np.int8),
         **{name: result[name] for name in REAL[:4]},
-        "atr_norm": p.atr[decided] / result["entry_price"],
+        "atr_norm": p.atr[decided] / p.prices.close[decided],
         **{name: result[name] for name in REAL[4:9]},
         "reason": reason.astype(np.int8),
         "label_reason": label_reason,

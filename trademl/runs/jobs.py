@@ -274,6 +274,10 @@ class _Kernel:
                 process.wait(timeout=10)
 
 
+# What a slow kernel says when the manager's interrupt, sent before every shutdown, reaches it outside a cell.
+_INTERRUPTED_AT_SHUTDOWN = b"[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel."
+
+
 @contextlib.contextmanager
 def _kernel(run_dir: Path) -> Iterator[_Kernel]:
     private = Path(tempfile.mkdtemp(prefix="trademl-kernel-"))
@@ -284,7 +288,7 @@ def _kernel(run_dir: Path) -> Iterator[_Kernel]:
     finally:
         kernel.stream.close()
         shutil.rmtree(private, ignore_errors=True)
-        if log.exists() and log.stat().st_size == 0:
+        if log.exists() and log.read_bytes().strip() in (b"", _INTERRUPTED_AT_SHUTDOWN):
             log.unlink()
 
 

@@ -21,10 +21,11 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 from trademl import files as disk
@@ -47,6 +48,7 @@ from trademl.ship.revision import Revision, read_revision
 from trademl.ship.signing import NO_TRUST, SIGNATURE, Trust
 
 STATE_FILE = "state.json"
+ROOM = 1 << 20  # bytes that stay free beside a revision that is received
 _NAME = frozenset("0123456789abcdef")
 
 
@@ -227,14 +229,33 @@ class Store:
             raise RevisionError(f"manifest.json: {len(data):,} bytes, at most {MAX_BYTES:,} are allowed")
         parse_manifest(data)
         self.check_line(record["line"])
-        own = {"manifest.json": data, POINTER: canonical_json(compat_record(record, digest(data)))}
-        signature = self.trust.sign(data)
-        own |= {} if signature is None else {SIGNATURE: signature}
-        target = self.folder / revision_name(data)
+        return self._keep(record, data, sorted(files.items()), self.trust.sign(data), graphs)
+
+    def receive(self, manifest: bytes, signature: bytes | None, fetch: Callable[[dict], bytes]) -> Revision:
+        """Store a revision that was made elsewhere; `fetch` gives the bytes of an entry of its `files`, one at a time.
+
+        Signature, names and free space are looked at before the first file is fetched, everything else as in `write`.
+        """
+        record = parse_manifest(manifest)
+        self.trust.check(manifest, signature)
+        self.check_line(record["line"])
+        size = sum(entry["bytes"] for entry in record["files"])
+        disk.make_folders(self.models_dir)
+        free = shutil.disk_usage(self.models_dir).free
+        if free < size + ROOM:
+            raise RevisionError(f"{self.models_dir}: {free:,} bytes are free, a revision of {size:,} does not fit; make room")
+        return self._keep(record, manifest, ((entry["name"], fetch(entry)) for entry in record["files"]), signature, graphs=True)
+
+    def _keep(
+        self, record: Mapping, manifest: bytes, files: Iterable[tuple[str, bytes]], signature: bytes | None, graphs: bool
+    ) -> Revision:
+        own = [("manifest.json", manifest), (POINTER, canonical_json(compat_record(record, digest(manifest))))]
+        own += [] if signature is None else [(SIGNATURE, signature)]
+        target = self.folder / revision_name(manifest)
         revision = None
         with StoreLock(self.models_dir).writing():
             if not os.path.lexists(target):
-                revision = self._write_folder(target, dict(sorted(files.items())) | own, graphs)
+                revision = self._write_folder(target, chain(files, own), graphs)
             self._seal(target)
         if revision is None:  # it was there before, or another writer of the same one was first
             revision = self._read(target)
@@ -282,6 +303,16 @@ class Store:
             self._replace(POINTER, canonical_json(revision.compat | {"activation": activation}))
         return result
 
+    def recall(self, channel: str) -> dict | None:
+        """What `remember` was last told of a channel; None: nothing yet."""
+        return self._state().get("hub", {}).get(channel)
+
+    def remember(self, channel: str, seen: Mapping) -> None:
+        """Keep {seq, sha256} of the newest approval that was seen on the hub: an older one is refused from now on."""
+        state = self._state()
+        with StoreLock(self.models_dir).writing():
+            self._replace(STATE_FILE, canonical_json(state | {"hub": state.get("hub", {}) | {channel: dict(seen)}}))
+
     def _approvals(self) -> dict[str, dict]:
         """revision -> {reason, at}: what a person approved."""
         return self._state().get("approvals", {})
@@ -307,6 +338,9 @@ class Store:
         if not (isinstance(approvals, dict) and all(map(_is_approval, approvals.items()))):
             rule = "an object of revisions, each with its reason and at"
             raise RevisionError(f"{path}: approvals = {short(approvals)}, expected {rule}; {remedy}")
+        seen = state.get("hub", {})
+        if not (isinstance(seen, dict) and all(map(_is_memory, seen.values()))):
+            raise RevisionError(f"{path}: hub = {short(seen)}, expected seq and sha256 of each channel; {remedy}")
         return state
 
     def _staging(self) -> Path:
@@ -314,7 +348,7 @@ class Store:
         disk.make_folders(folder)
         return folder / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
 
-    def _write_folder(self, target: Path, files: Mapping[str, bytes], graphs: bool) -> Revision | None:
+    def _write_folder(self, target: Path, files: Iterable[tuple[str, bytes]], graphs: bool) -> Revision | None:
         """Write, sync, read back, prove, rename. None when another writer of the same revision was first."""
         staging = None
         try:
@@ -322,7 +356,7 @@ class Store:
             staging = self._staging()
             made = staging / target.name
             made.mkdir(parents=True)
-            for name, data in files.items():
+            for name, data in files:
                 (made / name).parent.mkdir(exist_ok=True)
                 disk.write_new(made / name, data, mode=0o444)
             for folder in (*inner_folders(made), made):
@@ -372,6 +406,12 @@ def _is_approval(item: tuple[str, object]) -> bool:
     revision, record = item
     texts = [record.get("reason"), record.get("at")] if isinstance(record, dict) else [None]
     return _is_name(revision) and all(isinstance(text, str) and text.strip() for text in texts)
+
+
+def _is_memory(record: object) -> bool:
+    """Whether this is what `remember` keeps of a channel."""
+    seq, sha256 = (record.get("seq"), record.get("sha256")) if isinstance(record, dict) else (None, None)
+    return type(seq) is int and seq > 0 and isinstance(sha256, str) and len(sha256) == 64
 
 
 def _is_name(value: object) -> bool:

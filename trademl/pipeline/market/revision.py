@@ -8,10 +8,11 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from trademl.bot.contract import registry
 from trademl.clock import iso_z, utc_now
 from trademl.errors import Exit, UsageError
 from trademl.evidence.page import Evidence
-from trademl.files import jsonable, npz_bytes, read_npz
+from trademl.files import canonical_json, jsonable, npz_bytes, read_npz
 from trademl.learn.ensemble import native_files
 from trademl.learn.refresh import Spread
 from trademl.market.out_of_sample import out_of_sample_frame, parquet_bytes
@@ -46,6 +47,7 @@ def revision_files(case: Case, trained: Trained, metrics: Mapping) -> dict[str, 
         "native/scaler.npz": npz_bytes({"mean": scaler.mean, "scale": scaler.scale}),
         "native/spread.npz": Spread.of(case.rows.x[shipped.signal_rows]).to_bytes(),
         "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged, trained.finding.entries, trained.finding.look.start_s)),
+        "registry.json": canonical_json(registry(case.round_step)),
         "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
     }
 
