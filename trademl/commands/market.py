@@ -33,6 +33,7 @@ RETRAIN = Course.of_shares(  # of the first run of a project; from the second on
         "judge position": 0.14,
         "risk": 0.06,
         "evidence": 0.06,
+        "explain": 0.05,
         "ship": 0.14,
         "prove": 0.02,
         "store": 0.01,
@@ -44,7 +45,13 @@ TUNE = Course.of_shares({"data": 0.02, "features": 0.01, "labels": 0.01, "task":
 
 
 def run_retrain(
-    overrides: Mapping[str, object], flags: MarketFlags, *, risk: bool = True, accept_leak: str | None = None, quiet: bool = False
+    overrides: Mapping[str, object],
+    flags: MarketFlags,
+    *,
+    risk: bool = True,
+    shap: bool = True,
+    accept_leak: str | None = None,
+    quiet: bool = False,
 ) -> dict:
     """`trademl retrain`: the job, its report, its look at the final window. Raises what the job raised."""
     settings = load_settings(overrides)
@@ -53,7 +60,7 @@ def run_retrain(
     choice = pipeline.choose_market(settings, flags)
     store = pipeline.store_of(settings, choice.models_dir)
     store.check_line(choice.line)
-    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
+    parameters = flags.job_parameters() | {"risk": risk, "shap": shap, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
     with store.lock(), open_run(settings, "retrain", parameters) as run:
         result = run_job("retrain", parameters, run=run, course=RETRAIN, quiet=quiet)
         return finish_revision_run(run, result, Stored(store.locate(result.summary["revision"])), moves_pointer=True)
