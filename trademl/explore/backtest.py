@@ -249,9 +249,7 @@ class BacktestRoom:
             varied = f" Varied: {what_if}." if what_if else ""
             return Shown(f"<b>SELECT</b>: on these days the margin was chosen, so they prove nothing. {figures}.{varied}", kind="warn")
         if what_if:
-            return Shown(
-                f"<b>WHAT IF</b> ({what_if}): {figures}. They pass no gate: no evidence.", kind="warn"
-            )
+            return Shown(f"<b>WHAT IF</b> ({what_if}): {figures}. They pass no gate: no evidence.", kind="warn")
         return Shown(f"{figures}. <b>The verdict stands:</b> {self.stored.gate.sentence}")
 
 
