@@ -13,9 +13,15 @@ Modules:
 - `trademl.runs.by_hand`: The run that a job notebook belongs to: its command's, or its own when a person runs it by hand.
 - `trademl.settings`: Frozen run settings and where each value came from.
 - `trademl.ship.export`: The shipped graph: raw features in, calibrated probabilities out, one ONNX file per role.
+- `trademl.ship.hub.hub`: One line's room on the hub: push, approve, roll back, prove what lies there, collect what nobody names.
+- `trademl.ship.hub.objects`: What the hub asks of a store of objects, and a folder that does it.
+- `trademl.ship.hub.pointer`: The pointer of a channel: a signed record that says which revision the channel names, and since when.
+- `trademl.ship.hub.pull`: The bot's read-only side of the hub: from a channel into a local store, each thing proven before the next.
+- `trademl.ship.hub.s3`: Objects on S3-compatible storage, with the conditional writes that the hub rests on.
 - `trademl.ship.lock`: Who may write to a store: the run that holds its lock, and the processes which that run started.
 - `trademl.ship.manifest`: The manifest: one canonical JSON file that says what a revision is, and whose hash is its name.
 - `trademl.ship.revision`: One stored revision: its manifest, its files, and the nine checks that prove it.
+- `trademl.ship.shapes`: Shapes of records that others read: one table checks a record here and writes its JSON Schema for everybody else.
 - `trademl.ship.signing`: Ed25519 signatures: who made a revision, and whose revisions count on this machine.
 - `trademl.ship.store`: The local store: whole revisions that never change, and one pointer that moves last."""
 

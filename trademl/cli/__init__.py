@@ -4,7 +4,7 @@ import traceback
 
 import typer
 
-from trademl.cli import common, data, keys, market, models, trades, tune, workbench
+from trademl.cli import common, data, explain, keys, market, models, trades, tune, workbench
 from trademl.errors import Exit, TradeMLError
 
 app = typer.Typer(
@@ -16,6 +16,7 @@ app = typer.Typer(
 app.command()(market.retrain)
 app.command()(market.backtest)
 app.command()(market.report)
+app.command()(explain.explain)
 app.command()(tune.tune)
 app.add_typer(data.app, name="data", help="Look at, repair and import bars and calendars; make sample data.")
 app.add_typer(trades.app, name="trades", help="Look at a bot's own decisions, and at what models see of them.")

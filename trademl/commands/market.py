@@ -32,6 +32,7 @@ STAGE_SHARES = {  # of a run's time, for the estimate of the time left
     "judge position": 0.20,
     "risk": 0.05,
     "evidence": 0.06,
+    "explain": 0.08,
     "ship": 0.14,
     "prove": 0.05,
     "store": 0.03,
@@ -40,7 +41,13 @@ TUNE_SHARES = {"data": 0.02, "features": 0.01, "labels": 0.01, "task": 0.05, "tr
 
 
 def run_retrain(
-    overrides: Mapping[str, object], flags: MarketFlags, *, risk: bool = True, accept_leak: str | None = None, quiet: bool = False
+    overrides: Mapping[str, object],
+    flags: MarketFlags,
+    *,
+    risk: bool = True,
+    shap: bool = True,
+    accept_leak: str | None = None,
+    quiet: bool = False,
 ) -> dict:
     """`trademl retrain`: the job, its report, its look at the final window. Raises what the job raised."""
     settings = load_settings(overrides)
@@ -49,7 +56,7 @@ def run_retrain(
     choice = pipeline.choose_market(settings, flags)
     store = pipeline.store_of(settings, choice.models_dir)
     store.check_line(choice.line)
-    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
+    parameters = flags.job_parameters() | {"risk": risk, "shap": shap, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
     with store.lock(), open_run(settings, "retrain", parameters) as run:
         result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES, quiet=quiet)
         return finish_revision_run(run, result, Stored(store.locate(result.summary["revision"])), moves_pointer=True)

@@ -1,4 +1,4 @@
-"""One line's room on the hub: push a revision, approve it, put an older one back, prove what lies there, collect what nobody names.
+"""One line's room on the hub: push, approve, roll back, prove what lies there, collect what nobody names.
 
     trademl/v1/<line>/blobs/sha256/ab/<64 hex>           immutable
     trademl/v1/<line>/revisions/<rev>/manifest.json      immutable, then manifest.sig: a revision is there once both are

@@ -1,4 +1,4 @@
-"""The read-only side of the hub: from a channel into a local store, each thing proven before the next one is fetched.
+"""The bot's read-only side of the hub: from a channel into a local store, each thing proven before the next.
 
 pointer (size, signature, channel, line) -> not older than what was seen -> not from the future, not run out -> manifest (hash, signature,
 form) -> room on the disk -> each file (length, hash) aside -> one rename -> every check, golden rows on this machine -> what was
