@@ -94,13 +94,13 @@ class Target:
                 f"a model fitted without a class cannot predict it. {self.advice}".rstrip()
             )
 
-# %% ../../nbs/26_learn_fits.ipynb #c93a9d04
+# %% ../../nbs/26_learn_fits.ipynb #aaec262e
 def bins_of(batch: Batch, params: EnsembleParams, threads: int, ref: xgb.DMatrix | None = None) -> xgb.QuantileDMatrix:
     """The batch in bins; `ref`: in the bins of that one."""
     common = {"max_bin": params.xgb_max_bin, "nthread": threads or 0, "ref": ref}
     return xgb.QuantileDMatrix(batch.z, label=batch.y, weight=batch.weight, **common)
 
-# %% ../../nbs/26_learn_fits.ipynb #0e780180
+# %% ../../nbs/26_learn_fits.ipynb #c70de970
 _FOREST_PARITY = 1e-5  # XGBoost sums in float32
 
 
@@ -116,7 +116,7 @@ def _check_answer(ours: np.ndarray, theirs: np.ndarray, library: str, allowed: f
             f"the forest's arrays differ from {library}'s own answer by {difference:.2e} (allowed: {allowed:g}); do not use them"
         )
 
-# %% ../../nbs/26_learn_fits.ipynb #9adf2963
+# %% ../../nbs/26_learn_fits.ipynb #f5399fa0
 def forest_parameters(params: EnsembleParams, rows: int, *, seed: int, threads: int) -> dict:
     """What XGBoost is called with for a forest on so many rows. Leaves of several classes share one tree."""
     return {
@@ -136,7 +136,7 @@ def forest_parameters(params: EnsembleParams, rows: int, *, seed: int, threads: 
         "verbosity": 0,
     }
 
-# %% ../../nbs/26_learn_fits.ipynb #bc341db8
+# %% ../../nbs/26_learn_fits.ipynb #08d23559
 def grow_forest(
     bins: xgb.QuantileDMatrix,  # of the batch; its labels are put back
     batch: Batch,
@@ -163,7 +163,7 @@ def forest_table(booster: xgb.Booster, batch: Batch, params: EnsembleParams, n_c
     least = _least_leaf(params, len(batch.y))
     return class_shares(grown, batch.z, batch.y, batch.weight, n_classes=n_classes, min_weight=least)
 
-# %% ../../nbs/26_learn_fits.ipynb #4b79327e
+# %% ../../nbs/26_learn_fits.ipynb #fb1629c7
 def sklearn_forest(batch: Batch, params: EnsembleParams, *, seed: int, threads: int) -> TreeTable:
     """The forest of engine `sklearn` as flat arrays."""
     forest = RandomForestClassifier(
@@ -180,7 +180,7 @@ def sklearn_forest(batch: Batch, params: EnsembleParams, *, seed: int, threads: 
     _check_answer(predict(table, sample), forest.set_params(n_jobs=1).predict_proba(sample), "scikit-learn", 1e-9)
     return table
 
-# %% ../../nbs/26_learn_fits.ipynb #a5a5969a
+# %% ../../nbs/26_learn_fits.ipynb #f53d01a9
 def fit_forest(batch: Batch, params: EnsembleParams, n_classes: int, *, seed: int, threads: int) -> TreeTable:
     """A random forest of the engine `rf_engine` as flat arrays, grown on the CPU; the same for any number of threads."""
     common = {"seed": seed, "threads": threads}
