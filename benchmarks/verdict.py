@@ -20,7 +20,6 @@ from scipy.stats import beta, norm
 
 from trademl.clock import DAY_S
 from trademl.data.synthetic import BAR_S, HORIZON_BARS, synthetic_market
-from trademl.evidence.gate import clustered
 from trademl.evidence.looks import DataKind, LookRequest, close_look, open_look
 from trademl.evidence.nulls import allowed_shifts
 from trademl.market.account import bracket_r, money_of
@@ -29,6 +28,7 @@ from trademl.market.rotation import EVIDENCE_ACCOUNT
 from trademl.market.specs import CostSpec
 from trademl.pipeline.market.canary import DRIFT_PCT, REGIMES
 from trademl.pipeline.market.replay import LOOKBACK
+from trademl.validate.clusters import clustered
 
 try:
     import trialgate

@@ -9,6 +9,8 @@ from trademl.bot.policy import Policy, risk_head_of
 from trademl.bot.records import check_features, costs_of, decision_rule_of, exit_rule_of, label_spec_of
 from trademl.errors import RevisionError, UsageError
 from trademl.learn.ensemble import native_probabilities
+from trademl.market.account import exits_of
+from trademl.market.barriers import prices_of
 from trademl.market.decision import cost_in_r, decide
 from trademl.market.open_trade import EXIT, ExitRule, OpenTrade, position_input
 from trademl.market.position import first_exit, held_rows
@@ -113,11 +115,12 @@ class TestPolicy:
         rows, bars = small_run.case.rows, small_run.inputs.bars
         batch = shipped_decisions(policy, small_run.inputs, small_run.settings)
         opens, closes = bars["open"].to_numpy(), bars["close"].to_numpy()
+        brackets = exits_of(prices_of(bars, policy.spec)[0], policy.spec, policy.costs.spread).bar
         entries = np.flatnonzero((batch.side != 0) & (rows.labels.label >= 0))[::40]
         assert len(entries) > 5
         for bar in entries:
             side = int(batch.side[bar])
-            ends = int((rows.labels.long if side > 0 else rows.labels.short).exit_bar[bar])
+            ends = int(brackets[0 if side > 0 else 1, bar])
             trade = OpenTrade(side, opens[bar + 1], policy.spec.sl_atr * rows.labels.atr[bar])
             left = -1
             for now in range(bar + policy.exits.min_bars_held, ends):

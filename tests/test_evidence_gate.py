@@ -8,8 +8,9 @@ import pytest
 
 from trademl.clock import DAY_S
 from trademl.errors import BadDataError, UsageError
-from trademl.evidence.gate import Terms, clustered, judge_trades, percent
+from trademl.evidence.gate import Terms, judge_trades, percent
 from trademl.evidence.nulls import null_band
+from trademl.validate.clusters import clustered
 
 START = 1_704_067_200
 CERTAIN = null_band(1.0, np.zeros(100_000))  # no rotation comes near

@@ -231,7 +231,7 @@ def test_the_pictures_and_the_table_of_assumptions_show_the_stated_figures(bars)
     assert cards[1].value == f"{figures.trades:,}" and cards[1].details[-1] == f"random entries {luck.trades:,}, as many"
     assert cards[2].value == f"{100 * figures.win_rate.value:.3g} %"
     assert all(card.details[-1].startswith("random entries ") and any(c.isdigit() for c in card.details[-1]) for card in cards)
-    printed = dict(pages.trade_rows())
+    printed = {row[0]: row[1] for row in pages.trade_rows()}
     assert printed["trades"] == f"{evidence.strategy.trades:,}"
     assert printed["trades that the account made"] == f"{evidence.profile_account.figures.trades:,}"
 

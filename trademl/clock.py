@@ -7,6 +7,8 @@ if TYPE_CHECKING:
     import numpy as np
 
 DAY_S = 86_400
+WEEK_S = 7 * DAY_S
+MONDAY_S = 3 * DAY_S  # 1970-01-01 was a Thursday: (s + MONDAY_S) // WEEK_S numbers weeks from Monday 00:00 UTC
 
 
 def epoch_seconds(time) -> "np.ndarray":

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..clock import DAY_S
-from .gate import clustered, percent
+from .gate import percent
+from ..validate.clusters import clustered
 
 # %% ../../nbs/63a_evidence_champion.ipynb #ea29c865
 FEWEST_DAYS = 30  # common days, below which another recipe proves nothing

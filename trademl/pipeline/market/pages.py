@@ -84,7 +84,7 @@ def _short(number: float) -> str:
 class Pages:
     """One method per picture or table; each returns something that a notebook displays."""
 
-    stored: Stored
+    stored: Stored | None  # None: a recipe of which nothing is stored; then only what the evidence holds
     evidence: Evidence
 
     @property
@@ -255,10 +255,10 @@ class Pages:
         return f"{TRADE_ROWS[name].replace('daily', f'{days:,} daily')}{' (too few to be believed)' if days < FEW_DAYS else ''}"
 
     def trade_rows(self) -> list[tuple]:
-        """(meaning, value) of the judged trades and of what the account made, for a terminal."""
-        account = self.evidence.profile_account.figures
-        rows = [(self._meaning(name), _shown(getattr(self.evidence.strategy, name))) for name in TRADE_ROWS]
-        return rows + [(meaning, _shown(getattr(account, name))) for name, meaning in ACCOUNT_ROWS.items()]
+        """Header and rows for a terminal: the judged trades beside chance and both sides, then what the account made of them."""
+        table, account = self.trades_table(), self.evidence.profile_account.figures
+        rows = [("", *table.columns), *((meaning, *row) for meaning, row in zip(table.index, table.to_numpy(), strict=True))]
+        return rows + [(meaning, _shown(getattr(account, name)), "", "", "") for name, meaning in ACCOUNT_ROWS.items()]
 
     def account_table(self) -> pd.DataFrame:
         """What the profile's account made of the decisions, in money."""

@@ -228,14 +228,17 @@ def _unseen(stored: Stored, decided_s: np.ndarray, *, in_sample: bool) -> np.nda
 def shipped_decisions(policy: Policy, inputs: Inputs, settings: Settings) -> Decisions:
     """What the shipped graphs decide at each bar, with the position model's exits if they are on.
 
-    A trade whose horizon the data cut short has no label, and is judged at every close all the same, as a bot would.
+    A trade is judged at every close at which it is open, as a bot would: also where the data cut its horizon short and it has no
+    label, and until the spread, too, is past its bracket.
     """
     bars, x = inputs.bars, make_features(inputs, settings)
     labels = label_bars(bars, policy.spec)
     side = policy.sides(x, labels.atr)
     if policy.exits is None:
         return Decisions(side)
-    long, short = walk_brackets(prices_of(bars, policy.spec)[0], policy.spec, full_horizon=False, excursions=False)
+    long, short = walk_brackets(
+        prices_of(bars, policy.spec)[0], policy.spec, spread=policy.costs.spread, full_horizon=False, excursions=False
+    )
     labels = replace(labels, long=long, short=short)
     entry = np.flatnonzero((side != 0) & (long.exit_bar >= 0))
     prices = bars["open"].to_numpy(), bars["close"].to_numpy()
