@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from small_run import SMALL
 from trademl.commands.lab import bring_notebooks, lab_arguments
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import UsageError
-from trademl.explore import backtest, labels, revision, risk, start
+from trademl.explore import backtest, labels, revision, risk, shap, start
 from trademl.explore.data import Market, open_market
 from trademl.explore.panel import Panel, Shown, slider
 from trademl.explore.view import FigureView, figure_json
@@ -240,12 +241,70 @@ def test_another_profile_brings_its_limits_and_a_slider_moves_the_choice(risked)
     assert "Head of profile 1" in risked.sentence.value
 
 
+# ---------------------------------------------------------------- SHAP
+
+
+@pytest.fixture(scope="module")
+def explained(small_run, settings):
+    return shap.ShapPanel(small_run.stored, settings)
+
+
+def test_the_ranking_is_the_kept_summarys(explained, small_run):
+    kept = small_run.stored.shap_summary.subject("signal").ranking()
+    drawn = json.loads(explained.figures["ranking"].figure)["data"][0]
+    assert sorted(drawn["y"]) == sorted(feature.name for feature in kept.features[: len(drawn["y"])])
+    assert kept.features[0].name in explained.sentence.value
+
+
+def test_every_subject_class_and_unit_is_drawn(explained, small_run):
+    for subject in small_run.stored.shap_summary.subjects:
+        if subject.rankings:
+            explained.controls["subject"].value = subject.name
+            for output in {ranking.output for ranking in subject.rankings}:
+                explained.controls["output"].value = output
+                title = json.loads(explained.figures["ranking"].figure)["layout"]["title"]["text"]
+                assert subject.name in title
+                assert output in title
+    explained.controls["subject"].value = "signal"
+    assert explained.controls["output"].value in ("all", *small_run.stored.classes)
+
+
+def test_the_parts_of_a_decision_add_up_to_its_expected_r(explained):
+    explained.put(decision=3)
+    drawn = explained.room.one(3)
+    found = explained.room.decision(3)
+    assert float(np.sum(drawn.data[0].x)) + found.base_r == pytest.approx(found.expected_r, abs=1e-6)
+    assert found.time_utc in explained.why.value
+
+
+def test_a_day_finds_its_judged_bar(explained):
+    times = explained.room.stored.judged_rows.time_s
+    explained.date.value = pd.Timestamp(times[len(times) // 2], unit="s").date()
+    found = times[explained.controls["decision"].value]
+    assert pd.Timestamp(found, unit="s").date() == explained.date.value
+
+
+def test_a_feature_without_a_curve_and_a_revision_without_a_summary_are_refused(explained, settings):
+    asked = shap.Asked(shap.Whose.RECIPE, "signal", "all", "probability", 5, "no such feature", 0)
+    with pytest.raises(UsageError, match="no dependence curve"):
+        explained.room.dependence(asked)
+    without = SimpleNamespace(is_explained=False, name="1a2b")
+    with pytest.raises(UsageError, match="--no-shap"):
+        shap.ShapRoom(without, settings)
+
+
+@pytest.mark.slow
+def test_the_shipped_model_is_marked_as_a_description(explained):
+    explained.controls["whose"].value = shap.Whose.SHIPPED
+    assert "not evidence" in explained.sentence.value
+
+
 # ---------------------------------------------------------------- a revision, or none
 
 
 def test_without_a_revision_the_embedded_market_is_offered(tmp_path):
     empty = load_settings({"paths.models": str(tmp_path / "models")})
-    for explorer in (backtest, risk):
+    for explorer in (backtest, risk, shap):
         shown = explorer.explore(settings=empty)
         assert "embedded market" in shown.button.description
         assert shown.panel is None
