@@ -90,9 +90,11 @@ class ShapRoom:
         """Contribution of a feature against its value, a line an output."""
         curves = [curve for curve in self.subject(asked).dependence if curve.feature == asked.feature]
         if not curves:
-            raise UsageError(f"{asked.feature} has no dependence curve: the summary keeps those of the strongest features")
+            return _empty("How a feature acts", f"{asked.feature}: the summary keeps curves of the strongest features")
         figure = shap_dependence(curves, n=self.subject(asked).rows)
-        return figure.update_layout(title={"text": f"How {asked.feature} acts"}, height=430)
+        figure.update_layout(xaxis={"domain": [0, 1], "title": {"text": asked.feature}}, xaxis2={"visible": False}, yaxis2={"visible": False})
+        text = f"mean and 80 % of the rows in bins of equally many; contribution to {curves[0].unit}"
+        return figure.update_layout(title={"text": f"How {asked.feature} acts", "subtitle": {"text": text}}, annotations=[], height=430)
 
     def drift(self, asked: Asked) -> go.Figure:
         """Importance from fold to fold."""
@@ -133,7 +135,7 @@ class ShapRoom:
         strongest = ", ".join(f"{feature.name} ({feature.share:.0%})" for feature in ranking.features[:4])
         words = f"{summary.words[0].upper()}{summary.words[1:]}"
         noise = noise_words(ranking)
-        text = f"<b>{asked.subject} hangs on {strongest}</b> ({asked.output}, in {ranking.unit}); {noise}. {words}"
+        text = f"<b>The answers of {asked.subject} hang on {strongest}</b> ({asked.output}, in {ranking.unit}); {noise}. {words}"
         return Shown(text, kind="plain" if asked.whose is Whose.RECIPE else "warn")
 
     def reason(self, row: int) -> str:
@@ -200,6 +202,7 @@ class ShapPanel(Panel):
 
 def _offer(control: widgets.Dropdown, options: list[str]) -> None:
     """Bound a picker to these, keeping what is picked where it is among them."""
+    options = options or ["none"]
     if list(control.options) != options:
         kept = control.value if control.value in options else options[0]
         control.options = options
