@@ -49,6 +49,9 @@ def retrain(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (ROCm builds too); what a GPU cannot do is done on the CPU")] = None,
     shap: Annotated[bool, typer.Option("--shap/--no-shap", help="explain the judged models, and keep what `explain` needs")] = True,
     shap_only: Annotated[bool, typer.Option("--shap-only", help="train nothing: explain the newest stored revision")] = False,
+    push_to_hub: Annotated[
+        bool, typer.Option("--push-to-hub", help="publish what was stored, and approve it if its gate passed and your key may")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -69,16 +72,18 @@ def retrain(
     overrides["warmstart.enabled"] = False if no_warmstart else None
     beside = asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart, "accept_leak": accept_leak, "no_shap": not shap}
     if shap_only:
-        _refuse_beside("--shap-only", beside | {"risk": risk, "ensemble": ensemble, "profile": profile, "seed": seed, "device": device})
+        training = {"risk": risk, "ensemble": ensemble, "profile": profile, "seed": seed, "device": device, "push_to_hub": push_to_hub}
+        _refuse_beside("--shap-only", beside | training)
         from trademl.cli.explain import tell
         from trademl.commands.explain import run_explain
 
         return tell(dict.fromkeys(common.RETRAIN_KEYS) | run_explain(symbol=symbol, models_dir=models_dir), json=json)
     if risk and not ensemble:
         _refuse_beside("--risk", beside)
-        summary = run_risk(overrides, symbol=symbol, models_dir=models_dir, quiet=quiet)
+        summary = run_risk(overrides, symbol=symbol, models_dir=models_dir, push=push_to_hub, quiet=quiet)
     else:
-        summary = run_retrain(overrides, flags, risk=risk or not ensemble, shap=shap, accept_leak=accept_leak, quiet=quiet)
+        train = {"risk": risk or not ensemble, "shap": shap, "accept_leak": accept_leak}
+        summary = run_retrain(overrides, flags, **train, push=push_to_hub, quiet=quiet)
     if json:
         common.emit(summary)
     else:
@@ -86,6 +91,8 @@ def retrain(
         more = (summary["unknown_symbol"], summary["start"], summary["constant"], *summary["leaks"], *summary["tuning"])
         for sentence in filter(None, (*more, *notes(summary["devices"]))):
             print(sentence)
+        if push_to_hub:
+            print(summary["hub"]["sentence"])
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
 

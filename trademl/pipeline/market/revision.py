@@ -74,10 +74,16 @@ def describe(case: Case, trained: Trained) -> dict:
             "baseline_log_loss": judged.position.baseline_log_loss,
             "rounds": asdict(frozen.position_rounds),
         },
-        "trades_summary": {"sentence": trained.finding.evidence.sentence},
+        "trades_summary": _trades_summary(trained.finding.evidence),
         "warmstart": judged.choice.record(),
         "shipped": {"rows": len(shipped.signal_rows), "rounds": asdict(shipped.signal.rounds)},
     }
+
+
+def _trades_summary(evidence: Evidence) -> dict:
+    """What a list of revisions shows of the judged trades; the gate's own figures stand beside it in the manifest."""
+    figures = evidence.strategy
+    return {"sentence": evidence.sentence, "trades": figures.trades, "expectancy_net_r": figures.expectancy_net_r.value}
 
 
 def headline(case: Case, trained: Trained) -> str:
