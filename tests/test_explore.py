@@ -97,15 +97,22 @@ def test_a_moved_slider_exchanges_the_figures_and_the_settings_label_stays_named
     assert dict(zip(mix["x"], mix["y"])) == pytest.approx({name: 100 * share for name, share in expected.items()})
 
 
+@pytest.fixture(scope="module")
+def tight(room):
+    """A panel of barriers so near that every rule decides something."""
+    return labels.LabelPanel(room, LabelSpec(tp_atr=0.4, sl_atr=0.3, news_surge=1.0))
+
+
 @pytest.mark.parametrize(
     ("control", "value"),
     [("tie", Tie.TP_FIRST), ("price_path", PricePath.CLOSE), ("horizon_bars", 6), ("sl_atr", 0.4), ("news_surge", 0.5), ("news", False)],
 )
-def test_every_rule_of_the_contract_moves_the_mix(room, control, value):
-    panel = labels.LabelPanel(room, LabelSpec(tp_atr=0.4, sl_atr=0.3, news_surge=1.0))
-    before = panel.figures["mix"].figure
-    panel.controls[control].value = value
-    assert panel.figures["mix"].figure != before
+def test_every_rule_of_the_contract_moves_the_mix(tight, control, value):
+    before, kept = tight.figures["mix"].figure, tight.controls[control].value
+    tight.controls[control].value = value
+    moved = tight.figures["mix"].figure
+    tight.controls[control].value = kept
+    assert moved != before == tight.figures["mix"].figure
 
 
 def test_a_day_and_the_next_button_find_a_label(room):
@@ -296,6 +303,30 @@ def test_a_feature_without_a_curve_is_said_and_a_revision_without_a_summary_refu
 def test_the_shipped_model_is_marked_as_a_description(explained):
     explained.controls["whose"].value = shap.Whose.SHIPPED
     assert "not evidence" in explained.sentence.value
+
+
+# ---------------------------------------------------------------- the notebooks
+
+CONTROLS = {
+    "labels": {"tp_atr", "sl_atr", "horizon_bars", "tie", "price_path", "news", "by", "kind", "number"},
+    "backtest": {"spread", "commission", "slippage", "margin_r", "profile", "tie", "number"},
+    "risk": {"objective", "profile", "halt", "max_breach", "multiplier"},
+    "shap": {"whose", "subject", "output", "unit", "feature", "decision"},
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_an_explorer_runs_and_has_its_widgets(name, repo, small_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRADEML_SYNTHETIC_BARS", "1500")
+    monkeypatch.setenv("TRADEML_PATHS_MODELS", str(small_run.stored.store.models_dir))
+    names = {}
+    for cell in json.loads((repo / "nbs" / "explore" / f"{name}.ipynb").read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    panel = names["explorer"] if name == "labels" else names["explorer"].panel
+    assert set(panel.controls) >= CONTROLS[name]
+    assert all(json.loads(view.figure)["data"] or view.figure.count("annotations") for view in panel.figures.values())
 
 
 # ---------------------------------------------------------------- a revision, or none

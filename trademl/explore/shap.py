@@ -18,11 +18,10 @@ from trademl.explore.revision import RevisionExplorer
 from trademl.pipeline.market.decision import explain_decision
 from trademl.pipeline.market.explain import PAIR_ROWS, explain_shipped
 from trademl.pipeline.stored import Stored
-from trademl.report.figures import GREY, QUIET, RED, TEAL, template
+from trademl.report.figures import GREY, QUIET, RED, TEAL, finish
 from trademl.report.shap_figures import shap_dependence, shap_drift, shap_pairs
 from trademl.settings import Settings
 
-STYLE = template()
 WHOSE = {"the recipe, on bars it had not seen": Whose.RECIPE, "the shipped model, which has seen them": Whose.SHIPPED}
 DRAWN = 12  # features of one decision
 DRIFTING = 6  # features in the drift
@@ -92,7 +91,9 @@ class ShapRoom:
         if not curves:
             return _empty("How a feature acts", f"{asked.feature}: the summary keeps curves of the strongest features")
         figure = shap_dependence(curves, n=self.subject(asked).rows)
-        figure.update_layout(xaxis={"domain": [0, 1], "title": {"text": asked.feature}}, xaxis2={"visible": False}, yaxis2={"visible": False})
+        figure.update_layout(
+            xaxis={"domain": [0, 1], "title": {"text": asked.feature}}, xaxis2={"visible": False}, yaxis2={"visible": False}
+        )
         text = f"mean and 80 % of the rows in bins of equally many; contribution to {curves[0].unit}"
         return figure.update_layout(title={"text": f"How {asked.feature} acts", "subtitle": {"text": text}}, annotations=[], height=430)
 
@@ -124,8 +125,7 @@ class ShapRoom:
         figure.update_xaxes(title_text=f"contribution to the expected R of {found.explained_side}")
         figure.update_yaxes(ticks="", dtick=1)
         text = f"other bars {found.base_r:+.2f} R + these parts = {found.expected_r:+.2f} R net of cost"
-        title = {"text": f"{found.side} at {found.time_utc[:16].replace('T', ' ')}", "subtitle": {"text": text}}
-        return figure.update_layout(template=STYLE, title=title, height=430)
+        return finish(figure, f"{found.side} at {found.time_utc[:16].replace('T', ' ')}", text, height=430)
 
     # ---------------------------------------------------------------- words
 
@@ -145,8 +145,8 @@ class ShapRoom:
 
 def _empty(title: str, why: str) -> go.Figure:
     note = {"text": why, "showarrow": False, "xref": "paper", "yref": "paper", "x": 0.5, "y": 0.5, "font": {"color": QUIET}}
-    figure = go.Figure(layout={"template": STYLE, "title": {"text": title}, "height": 430, "annotations": [note]})
-    return figure.update_xaxes(visible=False).update_yaxes(visible=False)
+    figure = go.Figure(layout={"annotations": [note]})
+    return finish(figure.update_xaxes(visible=False).update_yaxes(visible=False), title, "", height=430)
 
 
 class ShapPanel(Panel):
