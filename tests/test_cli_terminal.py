@@ -71,6 +71,7 @@ NAMED = [  # every way to name a revision
     ["backtest", "--revision", "ffff"],
     ["report", "--revision", "ffff"],
     ["backtest", "--revision", "not-hex"],
+    ["explain", "--revision", "ffff"],
 ]
 
 
