@@ -223,6 +223,18 @@ class Ship:
 
 
 @dataclass(frozen=True)
+class HubSettings:
+    url: str
+    endpoint: str
+    region: str
+    approvers: str
+    approval_days: Annotated[int, Range(0, 36_500)]
+    refuse_expired: bool
+    keep: Annotated[int, Range(1, 100_000)]
+    grace_hours: Annotated[float, Range(1, 876_000)]
+
+
+@dataclass(frozen=True)
 class Run:
     seed: Annotated[int, _SEED]
     device: Annotated[str, OneOf(("auto", "cpu", "cuda"))]
@@ -267,6 +279,7 @@ SECTIONS = {
     "backtest": Backtest,
     "gate": Gate,
     "ship": Ship,
+    "hub": HubSettings,
     "run": Run,
 }
 SYMBOL_PREFIX = "symbol."
@@ -292,6 +305,7 @@ class Settings:
     backtest: Backtest
     gate: Gate
     ship: Ship
+    hub: HubSettings
     run: Run
     symbols: Mapping[str, Symbol]
     origin: Mapping[str, str]

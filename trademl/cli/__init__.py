@@ -6,7 +6,7 @@ from typing import Annotated
 import typer
 
 from trademl import __version__
-from trademl.cli import common, data, explain, keys, market, models, trades, tune, workbench
+from trademl.cli import common, data, explain, hub, keys, market, models, trades, tune, workbench
 from trademl.errors import Exit, TradeMLError
 
 app = typer.Typer(
@@ -39,6 +39,7 @@ app.add_typer(data.app, name="data", help="Look at, repair and import bars and c
 app.add_typer(trades.app, name="trades", help="Look at a bot's own decisions, and at what models see of them.")
 app.add_typer(models.app, name="models", help="List, prove and activate stored revisions.")
 app.add_typer(keys.app, name="keys", help="The pair that signs revisions, and whose signatures count.")
+app.add_typer(hub.app, name="hub", help="Publish, approve, pull and put back what bots load.")
 app.add_typer(workbench.config, name="config", help="The settings and where each came from.")
 app.command()(workbench.doctor)
 app.command(context_settings={"allow_extra_args": True})(workbench.lab)

@@ -47,6 +47,9 @@ def retrain(
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (ROCm builds too); what a GPU cannot do is done on the CPU")] = None,
     shap: Annotated[bool, typer.Option("--shap/--no-shap", help="explain the judged models, and keep what `explain` needs")] = True,
     shap_only: Annotated[bool, typer.Option("--shap-only", help="train nothing: explain the newest stored revision")] = False,
+    push_to_hub: Annotated[
+        bool, typer.Option("--push-to-hub", help="publish what was stored, and approve it if its gate passed and your key may")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
@@ -77,6 +80,7 @@ def retrain(
         device=device,
         shap=shap,
         shap_only=shap_only,
+        push_to_hub=push_to_hub,
         quiet=quiet,
     )
     if shap_only:
@@ -90,6 +94,8 @@ def retrain(
         more = (summary["unknown_symbol"], summary["start"], summary["constant"], *summary["leaks"], *summary["tuning"])
         for sentence in filter(None, (*more, *notes(summary["devices"]))):
             print(sentence)
+        if push_to_hub:
+            print(summary["hub"]["sentence"])
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
 

@@ -1,4 +1,4 @@
-"""`trademl models`: list, show, verify, activate and compare stored revisions."""
+"""`trademl models`: list, show, verify, activate, compare and collect stored revisions."""
 
 import re
 from dataclasses import asdict
@@ -132,6 +132,24 @@ def diff(
     if len(shown) < len(found):
         print(f"and {len(found) - len(shown)} details of files and lineage (--all shows them)")
     return None
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and remove nothing")] = False,
+    symbol: Symbol = None,
+    models_dir: ModelsDir = None,
+    json: Json = False,
+) -> None:
+    """Remove revisions older than [hub] grace_hours, beyond the newest [hub] keep, that nothing here or on the hub names."""
+    from trademl.commands.hub import run_models_gc
+
+    record = run_models_gc(symbol, models_dir, dry_run=dry_run)
+    if json:
+        return common.emit(record)
+    for name in record["revisions"]:
+        print(name)
+    return print(record["sentence"])
 
 
 def _store(symbol: str | None, models_dir: str | None, revision: str | None = None):

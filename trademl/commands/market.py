@@ -7,6 +7,7 @@ from pathlib import Path
 import pandas as pd
 
 from trademl.commands.explain import run_explain
+from trademl.commands.hub import open_publication
 from trademl.commands.spine import FIGURES, LOOK, REPORT, finish_revision_run, given, open_run, printed, refuse_unknown
 from trademl.device import check
 from trademl.display import table_html
@@ -60,6 +61,7 @@ class RetrainFlags:
     device: str | None = None
     shap: bool = True
     shap_only: bool = False
+    push_to_hub: bool = False
 
     @property
     def overrides(self) -> dict:
@@ -72,7 +74,7 @@ class RetrainFlags:
         """Those without effect beside a flag that reads no bars."""
         idle = {"edge": self.edge, "no_warmstart": self.no_warmstart, "accept_leak": self.accept_leak, "no_shap": not self.shap}
         if alone == "--shap-only":
-            idle |= {name: getattr(self, name) for name in ("risk", "ensemble", "profile", "seed", "device")}
+            idle |= {name: getattr(self, name) for name in ("risk", "ensemble", "profile", "seed", "device", "push_to_hub")}
         return idle
 
     def check(self) -> None:
@@ -101,9 +103,9 @@ def retrain_by_flags(*, quiet: bool = False, **flags) -> dict:
         return run_explain(**place)
     if asked.risk and not asked.ensemble:
         _refuse_beside("--risk", asdict(read) | asked.beside("--risk"))
-        return run_risk(asked.overrides, quiet=quiet, **place)
-    heads = asked.risk or not asked.ensemble
-    return run_retrain(asked.overrides, read, risk=heads, shap=asked.shap, accept_leak=asked.accept_leak, quiet=quiet)
+        return run_risk(asked.overrides, push=asked.push_to_hub, quiet=quiet, **place)
+    train = {"risk": asked.risk or not asked.ensemble, "shap": asked.shap, "accept_leak": asked.accept_leak}
+    return run_retrain(asked.overrides, read, **train, push=asked.push_to_hub, quiet=quiet)
 
 
 def _plain(value):
@@ -136,32 +138,39 @@ def run_retrain(
     risk: bool = True,
     shap: bool = True,
     accept_leak: str | None = None,
+    push: bool = False,
     quiet: bool = False,
 ) -> dict:
-    """`trademl retrain`: the job, its report, its look at the final window. Raises what the job raised."""
+    """`trademl retrain`: the job, its report, its look at the final window; with `push`, on to the hub. Raises what the job raised."""
     settings = load_settings(overrides)
     check(settings.run.device)
     pipeline.label_spec(settings)  # a contract that contradicts itself is refused before anything is written
     choice = pipeline.choose_market(settings, flags)
     store = pipeline.store_of(settings, choice.models_dir)
     store.check_line(choice.line)
+    publication = open_publication(settings, choice.line) if push else None
     parameters = flags.job_parameters() | {"risk": risk, "shap": shap, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
     with store.lock(), open_run(settings, "retrain", parameters) as run:
         result = run_job("retrain", parameters, run=run, course=RETRAIN, quiet=quiet)
-        return finish_revision_run(run, result, Stored(store.locate(result.summary["revision"])), moves_pointer=True)
+        summary = finish_revision_run(run, result, Stored(store.locate(result.summary["revision"])), moves_pointer=True)
+    return summary if publication is None else publication.publish(store, summary)
 
 
-def run_risk(overrides: Mapping[str, object], *, symbol: str | None = None, models_dir: str | None = None, quiet: bool = False) -> dict:
+def run_risk(
+    overrides: Mapping[str, object], *, symbol: str | None = None, models_dir: str | None = None, push: bool = False, quiet: bool = False
+) -> dict:
     """`trademl retrain --risk` alone: new heads beside the newest signal and position."""
     settings = load_settings(overrides)
     parent = pipeline.open_stored(settings, symbol=symbol, models_dir=models_dir)
+    publication = open_publication(settings, parent.line) if push else None
     parameters = {"revision": parent.name, "models_dir": str(parent.store.models_dir), "overrides": given(overrides)}
     active = parent.store.active()
     is_next = active is None or active.name == parent.name  # new heads replace their own signal's, never a revision that was put back
     with parent.store.lock(), open_run(settings, "risk", parameters) as run:
         result = run_job("risk", parameters, run=run, quiet=quiet)
         stored = Stored(parent.store.locate(result.summary["revision"]))
-        return finish_revision_run(run, result, stored, moves_pointer=is_next)
+        summary = finish_revision_run(run, result, stored, moves_pointer=is_next)
+    return summary if publication is None else publication.publish(parent.store, summary, approves=is_next)
 
 
 def run_tune(role: str, overrides: Mapping[str, object], flags: MarketFlags, *, fresh: bool = False, quiet: bool = False) -> dict:

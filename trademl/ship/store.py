@@ -303,6 +303,29 @@ class Store:
             self._replace(POINTER, canonical_json(revision.compat | {"activation": activation}))
         return result
 
+    def held(self) -> set[str]:
+        """Names of revisions that must stay: the active one, the one before it, and what a person approved."""
+        record = self.pointer() or {}
+        named = {record.get("revision"), (record.get("activation") or {}).get("previous"), *self._approvals()}
+        return {name for name in named if name is not None}
+
+    def remove(self, name: str) -> None:
+        """Take a revision out of the store: gone in one step, then its files. Raises UsageError for one that must stay, LockedError."""
+        if name in self.held():
+            raise UsageError(f"revision {name} is active, was before the active one, or was approved by hand: it stays")
+        folder = self.locate(name).folder
+        with StoreLock(self.models_dir).writing():
+            aside = self._staging()
+            try:
+                folder.chmod(0o755)  # a read-only folder cannot be moved
+                disk.move_folder(folder, aside)
+                disk.sync_folder(self.folder)
+                for inner in inner_folders(aside):
+                    inner.chmod(0o755)
+                shutil.rmtree(aside)
+            except OSError as refusal:
+                raise RevisionError(f"{folder}: could not be removed whole ({refusal}); the next run sweeps the rest") from refusal
+
     def recall(self, channel: str) -> dict | None:
         """What `remember` was last told of a channel; None: nothing yet."""
         return self._state().get("hub", {}).get(channel)

@@ -186,6 +186,16 @@ class Hub:
             expected = pointer
         return entries
 
+    def named(self, keep: int) -> set[str]:
+        """Revisions that a pointer or one of the newest log entries names. HubError for an entry that cannot be believed."""
+        named = set()
+        for channel in Channel:
+            for entry in self.log(channel)[: keep + 1]:
+                if entry.pointer is None:
+                    raise HubError(f"{entry.key}: {entry.problem}; nothing is removed before that is settled")
+                named.add(entry.pointer.revision)
+        return named
+
     # ---------------------------------------------------------------- writing
 
     def push(self, revision: Revision, *, now: datetime, heal: bool = False, dry_run: bool = False) -> Push:
@@ -251,7 +261,9 @@ class Hub:
         before = next((one for one in earlier if one != standing.pointer.revision), None) if name is None else self.find(name)
         if before is None:
             raise UsageError(f"{self.objects.where}: no other revision of the line {self.line} was approved before")
-        if name is not None and before not in earlier:
+        if before == standing.pointer.revision:
+            raise UsageError(f"revision {before} is the one that stands; `trademl hub log` shows what stood before")
+        if before not in earlier:
             raise UsageError(f"revision {before} was never approved on the hub; `trademl hub promote` approves what is new")
         self._check_whole(self.published(before))
         return self._advance(Channel.APPROVED, standing, before, Terms(now, reason, expires_days), dry_run=dry_run)
@@ -291,7 +303,7 @@ class Hub:
         Nothing younger than `grace` is touched. Raises HubError, and removes nothing, where a manifest or a pointer cannot be believed:
         what it names is then not known.
         """
-        named = self._named(keep)
+        named = self.named(keep)
         dead = sorted(self._unnamed(named, now - grace))
         living = set(self._begun()) - set(dead)
         needed = self._needed(living)
@@ -482,16 +494,6 @@ class Hub:
         missing = sorted(set(range(1, max(seqs) + 1)) - seqs)
         channel = next(entry.pointer.channel for entry in entries if entry.pointer)
         return [f"channel {channel}: approval {', '.join(map(str, missing[:5]))} is missing from the log"] if missing else []
-
-    def _named(self, keep: int) -> set[str]:
-        """Revisions that a pointer or one of the newest log entries names. HubError for an entry that cannot be believed."""
-        named = set()
-        for channel in Channel:
-            for entry in self.log(channel)[: keep + 1]:
-                if entry.pointer is None:
-                    raise HubError(f"{entry.key}: {entry.problem}; nothing is removed before that is settled")
-                named.add(entry.pointer.revision)
-        return named
 
     def _unnamed(self, named: set[str], before: datetime) -> set[str]:
         """Revisions that nobody names and whose newest file is older than `before`, those of a push that was cut off too."""
