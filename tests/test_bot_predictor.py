@@ -270,6 +270,7 @@ def with_profiles(whole, change):
     return files, manifest | {"market": section | {"profiles": change(section["profiles"])}}
 
 
+@pytest.mark.fault
 def test_an_unpublished_head_counts_as_one_unless_the_operator_insists(whole, keys, tmp_path, market, caplog):
     unpublished = with_profiles(whole, lambda entries: [entry | {"published": False} for entry in entries])
     store = Store(tmp_path / "models", keys.trust())
@@ -287,6 +288,7 @@ def test_an_unpublished_head_counts_as_one_unless_the_operator_insists(whole, ke
     )
 
 
+@pytest.mark.fault
 def test_a_missing_head_is_one_with_one_warning(whole, keys, tmp_path, market, caplog):
     store = Store(tmp_path / "models", keys.trust())
     store.activate(store.write(*with_profiles(whole, lambda entries: entries[:2])).name, "a test")
@@ -336,6 +338,7 @@ def test_an_account_that_is_not_this_ones_is_refused(predictor, market, change, 
         decide(predictor, market, account_state=market.account.record() | change)
 
 
+@pytest.mark.fault
 def test_a_damaged_account_file_is_refused(tmp_path, predictor):
     (tmp_path / "account.json").write_bytes(b'{"schema": 1, "schema": 1}')
     with pytest.raises(AccountError, match="repeated"):
@@ -368,6 +371,21 @@ def swapped(files, manifest):
     return files, models(manifest, features=[features[1], features[0], *features[2:]])
 
 
+def renamed(files, manifest):
+    features = next(model for model in manifest["models"] if model["role"] == "signal")["features"]
+    return files, models(manifest, features=[features[0] | {"name": "atr_pct_2"}, *features[1:]])
+
+
+def other_dtype(files, manifest):
+    signal = next(model for model in manifest["models"] if model["role"] == "signal")
+    return files, models(manifest, input=signal["input"] | {"dtype": "float32"})
+
+
+def other_scaler(files, manifest):
+    narrow = {name: part[:-1] for name, part in read_npz(files["native/scaler.npz"]).items()}
+    return files | {"native/scaler.npz": npz_bytes(narrow)}, manifest
+
+
 def of(symbol, timeframe):
     def change(files, manifest):
         line = f"market-{symbol.lower()}-{timeframe}"
@@ -379,6 +397,9 @@ def of(symbol, timeframe):
 COMPAT = {
     "54 of 55 features": (narrower, LoadCheck.FEATURES, "54 features, this code makes 55"),
     "two features swapped": (swapped, LoadCheck.FEATURES, "in column 0"),
+    "a feature renamed": (renamed, LoadCheck.FEATURES, "trained on atr_pct_2 in column 0"),
+    "float32 where float64 is promised": (other_dtype, LoadCheck.GRAPHS, "takes .*double"),
+    "a scaler of another width": (other_scaler, LoadCheck.SCALER, "shapes"),
     "features of another code": (lambda f, m: (f, models(m, feature_hash="e" * 64)), LoadCheck.FEATURES, "trained on features"),
     "classes permuted": (lambda f, m: (f, models(m, classes=["BUY", "SELL", "HOLD"])), LoadCheck.CLASSES, "BUY"),
     "another symbol": (of("BTCUSD", "15min"), LoadCheck.SYMBOL, "the bot expects SYNTH"),
@@ -416,11 +437,13 @@ def _off(golden):
 
 @pytest.mark.fault
 @pytest.mark.parametrize("name", COMPAT)
-def test_a_revision_that_does_not_fit_is_refused_by_name(whole, keys, tmp_path, name):
-    """The pointer is forced: activation would refuse most of these already."""
+def test_a_revision_that_does_not_fit_is_refused_by_name(whole, keys, tmp_path, monkeypatch, name):
+    """The pointer is forced: activation would refuse most of these already, and storing itself some."""
     spoil, check, said = COMPAT[name]
     store = Store(tmp_path / "models", keys.trust())
+    monkeypatch.setattr(Revision, "verify", lambda *_, **__: None)
     revision = store.write(*spoil(*whole))
+    monkeypatch.undo()
     store._replace("model_compat.json", (revision.folder / "model_compat.json").read_bytes())
     with pytest.raises(LoadError, match=said) as refused:
         load(store, keys)
@@ -440,6 +463,27 @@ def test_who_signed_decides_what_loads(stored, keys, tmp_path, whole):
     with pytest.raises(UsageError, match="name the public key"):
         load_approved(unsigned.models_dir, [], profile=3, expect=EXPECT)
     assert Reason.UNSIGNED in load_approved(unsigned.models_dir, None, profile=3, expect=EXPECT).loaded.standing
+
+
+@pytest.mark.fault
+def test_a_rotated_key_counts_beside_its_successor_and_a_removed_one_no_more(stored, whole, tmp_path):
+    """The bot's configuration pins one key, two during the rotation, then the new one."""
+    folder = KeyFolder(tmp_path / "keys")
+    before = folder.create()
+    store = Store(tmp_path / "models", folder.trust())
+    store.activate(store.write(*whole).name, "a test")
+    after = folder.rotate()
+    for pinned in ([str(before)], [str(after), str(before)]):
+        assert load_approved(store.models_dir, pinned, profile=3, expect=EXPECT).revision
+    with pytest.raises(LoadError, match=f"is signed by key {before.name}, and the key {after.name} is pinned"):
+        load_approved(store.models_dir, [str(after)], profile=3, expect=EXPECT)
+    signed = Store(store.models_dir, folder.trust())
+    signed.activate(signed.write(whole[0], whole[1] | {"seed": 8}).name, "signed by its successor")
+    assert load_approved(store.models_dir, [str(after)], profile=3, expect=EXPECT).revision
+    with pytest.raises(LoadError, match=f"is signed by key {after.name}"):
+        load_approved(store.models_dir, [str(before)], profile=3, expect=EXPECT)
+    with pytest.raises(UsageError, match="3 keys are pinned"):
+        load_approved(store.models_dir, [STRANGER, str(after), str(before)], profile=3, expect=EXPECT)
 
 
 @pytest.mark.fault
@@ -476,6 +520,7 @@ def test_a_flipped_byte_after_activation_is_seen(whole, keys, tmp_path):
     assert refused.value.check is LoadCheck.HASHES
 
 
+@pytest.mark.fault
 def test_a_candidate_loads_in_shadow_only(whole, keys, tmp_path, market):
     files, manifest = whole
     store = Store(tmp_path / "models", keys.trust())
@@ -495,6 +540,7 @@ def test_a_candidate_loads_in_shadow_only(whole, keys, tmp_path, market):
         load(store, keys, mode="paper")
 
 
+@pytest.mark.fault
 def test_age_and_clock(stored, keys):
     trained = datetime.fromisoformat(stored.active().trained_at)
     with pytest.raises(LoadError, match="this clock is behind") as refused:
@@ -555,7 +601,7 @@ print(decision.probabilities is not None, sorted(name for name in third if not n
 def test_every_check_has_a_test():
     tried = {check for _, check, _ in COMPAT.values()}
     elsewhere = {"POINTER", "SIGNATURE", "CLOCK", "APPROVAL", "HASHES"}  # in the tests above
-    ship = {"PIPELINE", "MANIFEST", "SCALER", "FILES", "MODEL_COMPAT", "HEAD"}  # by the manifest's and the store's own tests
+    ship = {"PIPELINE", "MANIFEST", "FILES", "MODEL_COMPAT", "HEAD"}  # by the manifest's and the store's own tests
     assert {check.name for check in LoadCheck} == {check.name for check in tried} | elsewhere | ship
 
 

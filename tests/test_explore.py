@@ -2,16 +2,18 @@
 
 import json
 import os
+import sys
 from dataclasses import replace
 
 import numpy as np
 import pandas as pd
 import pytest
+from small_run import SMALL
 
 from trademl.commands.lab import bring_notebooks, lab_arguments
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import UsageError
-from trademl.explore import labels, start
+from trademl.explore import backtest, labels, revision, risk, start
 from trademl.explore.data import Market, open_market
 from trademl.explore.panel import Panel, Shown, slider
 from trademl.explore.view import FigureView, figure_json
@@ -126,6 +128,144 @@ def test_without_files_the_embedded_market_is_opened_and_named(tmp_path, monkeyp
     assert len(found.bars) == 500
     assert "embedded market" in found.sentence
     assert "trademl data import" in found.sentence
+
+
+# ---------------------------------------------------------------- backtest
+
+
+@pytest.fixture(scope="module")
+def settings(small_run):
+    return load_settings({"paths.models": str(small_run.stored.store.models_dir)} | SMALL)
+
+
+@pytest.fixture(scope="module")
+def traded(small_run, settings):
+    return backtest.BacktestRoom(small_run.stored, settings)
+
+
+def test_unmoved_the_judged_days_are_the_revisions_own_evidence(traded, small_run):
+    played = traded.played(traded.own)
+    assert len(played.trades) == small_run.evidence.strategy.trades
+    assert played.trades["net_r"].mean() == pytest.approx(small_run.evidence.strategy.expectancy_net_r.value)
+    said = traded.sentence(traded.own)
+    assert small_run.stored.gate.sentence in said.sentence
+    assert "WHAT IF" not in said.sentence
+
+
+def test_other_costs_on_the_judged_days_are_marked_and_cost_something(traded):
+    dear = replace(traded.own, costs=replace(traded.own.costs, spread=3 * traded.own.costs.spread))
+    said = traded.sentence(dear)
+    assert said.kind == "warn"
+    assert "WHAT IF" in said.sentence
+    assert "no evidence" in said.sentence
+    assert traded.stored.gate.sentence not in said.sentence
+    same_entries = traded.played(traded.own).trades["net_r"].mean()
+    assert traded.played(dear).trades["net_r"].mean() != same_entries
+
+
+def test_the_margin_moves_on_select_only(traded, small_run, settings):
+    panel = backtest.BacktestPanel(small_run.stored, settings)
+    assert panel.controls["margin_r"].disabled
+    judged = panel.figures["worth"].figure
+    panel.controls["margin_r"].value = 0.6
+    assert panel.figures["worth"].figure == judged  # another margin on judged days is another recipe
+    panel.controls["window"].value = backtest.SELECT
+    assert not panel.controls["margin_r"].disabled
+    strict = traded.played(replace(traded.own, window=backtest.SELECT, margin_r=0.6)).trades
+    lax = traded.played(replace(traded.own, window=backtest.SELECT, margin_r=0.0)).trades
+    assert len(strict) < len(lax)
+    assert "prove nothing" in panel.sentence.value
+
+
+def test_no_decision_lies_outside_days_that_were_judged_or_chosen_on(traded):
+    closes = traded.oos.bars.index.asi8 // 10**9 if traded.oos.bars.index.unit == "ns" else traded.oos.bars.index.as_unit("s").asi8
+    for window in (backtest.JUDGED, backtest.SELECT):
+        span = traded.span(window)
+        for change in ({}, {"costs": replace(traded.own.costs, spread=1.0)}):
+            played = traded.played(replace(traded.own, window=window, **change))
+            decided = closes[played.trades["decision_bar"] + played.window.offset] + traded.spec.bar_seconds
+            assert ((decided >= span.start_s) & (decided < span.end_s)).all()
+
+
+def test_exploring_writes_no_look(traded, small_run, settings, tmp_path):
+    chain = small_run.stored.store.models_dir / "looks.jsonl"
+    before = chain.read_bytes()
+    panel = backtest.BacktestPanel(small_run.stored, settings)
+    panel.controls["spread"].value = panel.controls["spread"].max
+    assert chain.read_bytes() == before
+
+
+def test_a_trades_reason_adds_up(traded):
+    said = traded.reason(traded.own, 0)
+    trade = traded.played(traded.own).trades.iloc[0]
+    assert f"{trade['net_r']:+.2f} R net" in said
+    assert ("long at" if trade["side"] > 0 else "short at") in said
+    assert f"more than {traded.rule.margin_r:.2f} R was asked" in said
+
+
+@pytest.mark.parametrize("figure", ["worth", "account"])
+def test_the_figures_of_the_trades_draw(traded, figure):
+    assert json.loads(figure_json(getattr(traded, figure)(traded.own)))["data"]
+
+
+@pytest.mark.parametrize("figure", ["on_candles", "results"])
+def test_the_figures_of_one_trade_draw(traded, figure):
+    assert json.loads(figure_json(getattr(traded, figure)(traded.own, 1)))["data"]
+
+
+# ---------------------------------------------------------------- risk
+
+
+@pytest.fixture(scope="module")
+def risked(small_run, settings):
+    return risk.RiskPanel(small_run.stored, settings)
+
+
+def test_unmoved_the_replay_is_what_the_heads_were_trained_on(risked):
+    room, values = risked.room, risked.values
+    stored = room.metadata["profiles"][str(values["profile"])]["labels"]
+    for objective in risk.Objective:
+        profile = risk.profile_of(values["profile"])
+        done = room.replayed(objective, profile, values["max_breach"] / 100)
+        assert done.histogram == pytest.approx(stored[objective]["histogram"])
+
+
+def test_another_profile_brings_its_limits_and_a_slider_moves_the_choice(risked):
+    risked.controls["profile"].value = 1
+    assert risked.controls["halt"].value == 20
+    assert risked.controls["base_risk"].value == 0.75
+    before = risked.figures["equity"].figure
+    risked.controls["multiplier"].value = 0.3
+    assert risked.figures["equity"].figure != before
+    assert "Head of profile 1" in risked.sentence.value
+
+
+# ---------------------------------------------------------------- a revision, or none
+
+
+def test_without_a_revision_the_embedded_market_is_offered(tmp_path):
+    empty = load_settings({"paths.models": str(tmp_path / "models")})
+    for explorer in (backtest, risk):
+        shown = explorer.explore(settings=empty)
+        assert "embedded market" in shown.button.description
+        assert shown.panel is None
+
+
+def test_the_offer_trains_and_then_opens(tmp_path, small_run, settings, monkeypatch):
+    shown = backtest.explore(settings=load_settings({"paths.models": str(tmp_path / "models")}))
+    copy = f"import shutil; shutil.copytree({str(small_run.stored.store.models_dir)!r}, {str(tmp_path / 'models' / 'synthetic')!r})"
+    monkeypatch.setattr(revision, "RETRAIN", [sys.executable, "-c", copy])
+    shown._watch()
+    assert isinstance(shown.panel, backtest.BacktestPanel)
+    assert small_run.stored.name[:8] in shown.picker.options[0][0]
+
+
+def test_a_training_that_fails_says_its_last_line(tmp_path, monkeypatch):
+    shown = risk.explore(settings=load_settings({"paths.models": str(tmp_path / "models")}))
+    monkeypatch.setattr(revision, "RETRAIN", [sys.executable, "-c", "print('no <memory> left'); raise SystemExit(1)"])
+    shown._watch()
+    assert "no &lt;memory&gt; left" in shown.told.value
+    assert not shown.button.disabled
 
 
 # ---------------------------------------------------------------- panel and view

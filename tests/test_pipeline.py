@@ -45,7 +45,18 @@ class TestWhichMarket:
         choice = pipeline.choose_market(settings)
         assert (choice.bars, choice.news, choice.line) == (settings.market.bars, settings.market.news, "market-btcusd-15min")
 
-    def test_bars_need_a_calendar_or_the_word_that_there_is_none(self, settings):
+    def test_missing_bars_are_reported_before_the_calendar(self, settings, tmp_path):
+        for more in ({}, {"no_news": True}, {"news": "n.csv"}):
+            with pytest.raises(BadDataError, match=r"x\.csv: no such file") as refused:
+                pipeline.choose_market(settings, MarketFlags(bars="x.csv", **more))
+            assert refused.value.exit_code == 4
+        (tmp_path / "x.csv").touch()
+        with pytest.raises(BadDataError, match=r"n\.csv: no such file"):
+            pipeline.choose_market(settings, MarketFlags(bars="x.csv", news="n.csv"))
+
+    def test_bars_need_a_calendar_or_the_word_that_there_is_none(self, settings, tmp_path):
+        for name in ("x.csv", "n.csv"):
+            (tmp_path / name).touch()
         with pytest.raises(UsageError, match="--no-news"):
             pipeline.choose_market(settings, MarketFlags(bars="x.csv"))
         assert pipeline.choose_market(settings, MarketFlags(bars="x.csv", no_news=True)).models_dir == "models"
@@ -53,7 +64,8 @@ class TestWhichMarket:
             pipeline.choose_market(settings, MarketFlags(bars="x.csv", news="n.csv", no_news=True))
 
     @pytest.mark.parametrize("given", [{"news": "n.csv"}, {"no_news": True}])
-    def test_a_calendar_without_bars_is_refused(self, settings, given):
+    def test_a_calendar_without_bars_is_refused(self, settings, tmp_path, given):
+        (tmp_path / "n.csv").touch()
         with pytest.raises(UsageError, match="--bars"):
             pipeline.choose_market(settings, MarketFlags(**given))
 
@@ -75,11 +87,13 @@ class TestWhichMarket:
         if "symbol" not in given and "news_tz" not in given:
             assert pipeline.choose_market(settings, MarketFlags(no_news=True, **given)).bars == settings.market.bars
 
-    def test_a_clock_for_no_calendar_is_refused(self, settings):
+    def test_a_clock_for_no_calendar_is_refused(self, settings, tmp_path):
+        (tmp_path / "x.csv").touch()
         with pytest.raises(UsageError, match="--news-tz is the clock of a calendar, and with --no-news none is read"):
             pipeline.choose_market(settings, MarketFlags(bars="x.csv", no_news=True, news_tz="UTC"))
 
-    def test_another_symbol_needs_bars_and_a_section(self, settings):
+    def test_another_symbol_needs_bars_and_a_section(self, settings, tmp_path):
+        (tmp_path / "x.csv").touch()
         with pytest.raises(UsageError, match="XAUUSD"):
             pipeline.choose_market(settings, MarketFlags(symbol="XAUUSD"))
         with pytest.raises(UsageError, match=r"\[symbol.DOGE\]"):

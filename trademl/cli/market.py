@@ -47,6 +47,8 @@ def retrain(
     models_dir: ModelsDir = None,
     seed: Seed = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (ROCm builds too); what a GPU cannot do is done on the CPU")] = None,
+    shap: Annotated[bool, typer.Option("--shap/--no-shap", help="explain the judged models, and keep what `explain` needs")] = True,
+    shap_only: Annotated[bool, typer.Option("--shap-only", help="train nothing: explain the newest stored revision")] = False,
     push_to_hub: Annotated[
         bool, typer.Option("--push-to-hub", help="publish what was stored, and approve it if its gate passed and your key may")
     ] = False,
@@ -68,11 +70,20 @@ def retrain(
     flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict, news_tz, trust_clock, allow_flat)
     overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
     overrides["warmstart.enabled"] = False if no_warmstart else None
+    beside = asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart, "accept_leak": accept_leak, "no_shap": not shap}
+    if shap_only:
+        training = {"risk": risk, "ensemble": ensemble, "profile": profile, "seed": seed, "device": device, "push_to_hub": push_to_hub}
+        _refuse_beside("--shap-only", beside | training)
+        from trademl.cli.explain import tell
+        from trademl.commands.explain import run_explain
+
+        return tell(dict.fromkeys(common.RETRAIN_KEYS) | run_explain(symbol=symbol, models_dir=models_dir), json=json)
     if risk and not ensemble:
-        _refuse_beside_risk(asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart, "accept_leak": accept_leak})
+        _refuse_beside("--risk", beside)
         summary = run_risk(overrides, symbol=symbol, models_dir=models_dir, push=push_to_hub, quiet=quiet)
     else:
-        summary = run_retrain(overrides, flags, risk=risk or not ensemble, accept_leak=accept_leak, push=push_to_hub, quiet=quiet)
+        train = {"risk": risk or not ensemble, "shap": shap, "accept_leak": accept_leak}
+        summary = run_retrain(overrides, flags, **train, push=push_to_hub, quiet=quiet)
     if json:
         common.emit(summary)
     else:
@@ -86,7 +97,13 @@ def retrain(
     raise typer.Exit(summary["exit"])
 
 
-def _refuse_beside_risk(flags: dict) -> None:
+ALONE = {
+    "--risk": "learns from the trades that the newest revision kept",
+    "--shap-only": "explains the newest revision from what it keeps",
+}
+
+
+def _refuse_beside(alone: str, flags: dict) -> None:
     unused = [
         f"--{name.replace('_', '-')}"
         for name, value in flags.items()
@@ -94,7 +111,7 @@ def _refuse_beside_risk(flags: dict) -> None:
     ]
     if unused:
         raise UsageError(
-            "--risk alone learns from the trades that the newest revision kept and reads no bars. "
+            f"{alone} alone {ALONE[alone]} and reads no bars. "
             f"Without effect beside it: {', '.join(unused)}; leave that out, or train everything with --ensemble --position --risk"
         )
 

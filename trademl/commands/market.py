@@ -20,24 +20,29 @@ from trademl.pipeline.market.pages import Pages
 from trademl.pipeline.market.replay import IN_SAMPLE
 from trademl.pipeline.stored import Stored
 from trademl.report import write_report
-from trademl.runs import RunFolder, run_job
+from trademl.runs import Course, RunFolder, run_job
 from trademl.settings import Settings, load_settings
 from trademl.ship.store import Store
 
-STAGE_SHARES = {  # of a run's time, for the estimate of the time left
-    "data": 0.03,
-    "features": 0.02,
-    "labels": 0.02,
-    "judge signal": 0.40,
-    "judge warm start": 0.0,  # only where there is a parent
-    "judge position": 0.20,
-    "risk": 0.05,
-    "evidence": 0.06,
-    "ship": 0.14,
-    "prove": 0.05,
-    "store": 0.03,
-}
-TUNE_SHARES = {"data": 0.02, "features": 0.01, "labels": 0.01, "task": 0.05, "trials": 0.85, "verdict": 0.06}
+RETRAIN = Course.of_shares(  # of the first run of a project; from the second on, the one before says it
+    {
+        "data": 0.01,
+        "features": 0.01,
+        "labels": 0.02,
+        "judge signal": 0.48,
+        "judge warm start": 0.0,  # only where there is a parent
+        "judge position": 0.14,
+        "risk": 0.06,
+        "evidence": 0.06,
+        "explain": 0.05,
+        "ship": 0.14,
+        "prove": 0.02,
+        "store": 0.01,
+        "pages": 0.05,  # no stage: what comes after the last one
+    },
+    bends={"judge signal": [(0.2, 0.45)], "judge position": [(0.5, 0.65)]},  # the first fit finds the rounds of all
+)
+TUNE = Course.of_shares({"data": 0.02, "features": 0.01, "labels": 0.01, "task": 0.05, "trials": 0.85, "verdict": 0.06})
 
 
 def run_retrain(
@@ -45,6 +50,7 @@ def run_retrain(
     flags: MarketFlags,
     *,
     risk: bool = True,
+    shap: bool = True,
     accept_leak: str | None = None,
     push: bool = False,
     quiet: bool = False,
@@ -57,9 +63,9 @@ def run_retrain(
     store = pipeline.store_of(settings, choice.models_dir)
     store.check_line(choice.line)
     publication = open_publication(settings, choice.line) if push else None
-    parameters = flags.job_parameters() | {"risk": risk, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
+    parameters = flags.job_parameters() | {"risk": risk, "shap": shap, "overrides": given(overrides)} | given({"accept_leak": accept_leak})
     with store.lock(), open_run(settings, "retrain", parameters) as run:
-        result = run_job("retrain", parameters, run=run, shares=STAGE_SHARES, quiet=quiet)
+        result = run_job("retrain", parameters, run=run, course=RETRAIN, quiet=quiet)
         summary = finish_revision_run(run, result, Stored(store.locate(result.summary["revision"])), moves_pointer=True)
     return summary if publication is None else publication.publish(store, summary)
 
@@ -89,11 +95,12 @@ def run_tune(role: str, overrides: Mapping[str, object], flags: MarketFlags, *, 
     Store(choice.models_dir).check_line(choice.line)
     parameters = flags.job_parameters() | {"role": role, "fresh": fresh, "overrides": given(overrides)}
     with open_run(settings, "tune", parameters) as run:
-        result = run_job("tune", parameters, run=run, shares=TUNE_SHARES, quiet=quiet)
+        result = run_job("tune", parameters, run=run, course=TUNE, quiet=quiet)
         summary = dict(result.summary)
         study, trials = summary["study"], summary["study"]["trials"]
         facts = {"run": run.run_id, "data": study["data"]["source"], "bars sha256": study["data"]["sha256"][:16], "seed": study["seed"]}
-        facts |= {"trials": f"{trials['complete']} complete, {trials['pruned']} given up, {trials['fail']} lost", "seconds": result.seconds}
+        ended = f"{trials['complete']} complete, {trials['pruned']} given up, {trials['fail']} lost"
+        facts |= {"trials": f"{settings.tuning.trials} of each of three models: {ended}", "seconds": result.seconds}
         write_report(run.path / REPORT, result.notebook, headline=summary["headline"], facts=facts, status="done")
         return summary | printed(run, result, run.finish(message=summary["headline"]))
 

@@ -6,11 +6,12 @@ from difflib import get_close_matches
 from pathlib import Path
 
 from trademl.errors import UsageError
-from trademl.files import write_json
+from trademl.files import write_atomically, write_json
 from trademl.pipeline.stored import Stored
 from trademl.report import write_report
 from trademl.runs import JobResult, RunFolder, RunStatus
 from trademl.settings import Settings
+from trademl.ship.contents import SHAP_SUMMARY
 
 REPORT = "report.html"
 LOOK = "look"
@@ -40,6 +41,8 @@ def finish_revision_run(run: RunFolder, result: JobResult, stored: Stored, *, mo
     summary = dict(result.summary)
     write_json(run.path / FIGURES, summary.pop("backtest"))
     write_json(run.path / "metrics.json", stored.metrics)
+    if stored.is_explained:
+        write_atomically(run.path / SHAP_SUMMARY, stored.read(SHAP_SUMMARY))
     status = "passed" if stored.gate.passed else "refused"
     facts = _facts(run, result, stored)
     write_report(run.path / REPORT, result.notebook, headline=summary["headline"], facts=facts, status=status)

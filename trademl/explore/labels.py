@@ -191,6 +191,7 @@ class LabelRoom:
             exit_price=float(side.exit_price[at]),
             target=price + sign * spec.tp_atr * labels.atr[at],
             stop=price - sign * spec.sl_atr * labels.atr[at],
+            horizon=entry - start + spec.horizon_bars - 1,
             side="short" if is_short else "long",
             reason=ExitReason(int(side.reason[at])).name,
         )

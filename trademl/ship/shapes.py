@@ -19,7 +19,10 @@ _TYPES = {str: "string", int: "integer", float: "number", bool: "boolean", dict:
 
 def check_shape(value: object, shape, where: str) -> None:
     """ValueError naming the first part of `value` that is not of its shape."""
-    if isinstance(shape, tuple):
+    if isinstance(shape, type):  # first: most of a record is of a plain type
+        if shape is not object and type(value) is not shape:  # a bool is not an int here
+            expect(False, value, where, shape.__name__)
+    elif isinstance(shape, tuple):
         if not any(_fits(value, one, where) for one in shape):
             raise ValueError(f"{where} = {short(value)} is not of the expected kind")
     elif isinstance(shape, list):
@@ -35,10 +38,8 @@ def check_shape(value: object, shape, where: str) -> None:
         expect(isinstance(value, str) and shape.fullmatch(value), value, where, f"text of the form {shape.pattern}")
         if shape is UTC:
             expect(_is_date(value), value, where, "a moment that exists")
-    elif shape is None:
+    else:
         expect(value is None, value, where, "null")
-    elif shape is not object:
-        expect(type(value) is shape, value, where, shape.__name__)  # a bool is not an int here
 
 
 def expect(holds: object, value: object, where: str, rule: str) -> None:

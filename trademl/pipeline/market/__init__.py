@@ -1,7 +1,7 @@
 """The market pipeline, assembled. The job notebooks of `nbs/jobs` call these in order; nothing below imports from here.
 
 choice -> parameters -> inputs -> case -> adoption of studies -> parent -> walk-forward -> risk -> alarms
--> evidence -> proof -> revision
+-> evidence -> explanation -> proof -> revision
 """
 
 from trademl.pipeline.choice import MarketFlags, choose_market, open_store, open_stored, store_of
@@ -9,6 +9,7 @@ from trademl.pipeline.market.adoption import with_tuned
 from trademl.pipeline.market.alarms import LeakAlarms, inspect_decisions, inspect_inputs
 from trademl.pipeline.market.case import Case, judge_recipe, open_case, ship_models
 from trademl.pipeline.market.evidence import Finding, judge_final, look_at_final
+from trademl.pipeline.market.explain import explain_recipe, explain_shipped
 from trademl.pipeline.market.inputs import (
     constant_features,
     constant_sentence,
@@ -40,6 +41,8 @@ __all__ = [
     "constant_features",
     "constant_sentence",
     "cost_spec",
+    "explain_recipe",
+    "explain_shipped",
     "find_start",
     "inputs_of",
     "inspect_decisions",
