@@ -28,7 +28,8 @@ Modules:
 
 __version__ = "0.3.0"
 
-_CALLED_FIRST = ("backtest", "features", "fit", "label", "load", "read_bars", "read_news")  # of `trademl.facade`, which loads on first use
+# Of `trademl.facade`, which loads on first use.
+_CALLED_FIRST = ("backtest", "explain", "features", "fit", "label", "load", "read_bars", "read_news", "retrain")
 
 
 def __getattr__(name: str):

@@ -32,8 +32,8 @@ def shap_dependence(curves: Sequence[DependenceCurve], *, n: int) -> go.Figure:
     unit = curves[0].unit if curves else ""
     told = f"{n:,} rows; mean and 80 % of the rows in bins of equally many; contribution to {unit}"
     plot = 210 * max(rows, 1)
-    above = {"legend": {"y": 1 + 28 / plot}, "margin": {"t": 140}}  # the panels' titles stand between legend and panels
-    return _finish(fig, "How the strongest features act", told, height=184 + plot, hovermode="closest", **above)
+    below = {"legend": {"y": -36 / plot, "yanchor": "top"}, "margin": {"b": 84}}  # the panels' titles stand on top
+    return _finish(fig, "How the strongest features act", told, height=176 + plot, hovermode="closest", **below)
 
 
 def shap_drift(drift: Drift, features: Sequence[str], shown: Sequence[str], *, n: int) -> go.Figure:
