@@ -233,15 +233,15 @@ class LabelExplorer(widgets.VBox):
         super().__init__()
         self._settings, self.panel = settings, None
         try:
-            self.open()
+            self.open_market()
         except TradeMLError as refusal:
             self.button = widgets.Button(
                 description="Open the embedded market", button_style="primary", layout=widgets.Layout(width="auto")
             )
-            self.button.on_click(lambda _: self.open(MarketFlags(symbol=SYNTHETIC)))
+            self.button.on_click(lambda _: self.open_market(MarketFlags(symbol=SYNTHETIC)))
             self.children = [widgets.HTML(sentence_html(html.escape(str(refusal)), "refused")), self.button]
 
-    def open(self, flags: MarketFlags = MarketFlags()) -> None:  # noqa: B008 (frozen)
+    def open_market(self, flags: MarketFlags = MarketFlags()) -> None:  # noqa: B008 (frozen)
         """Draw the market that these flags mean."""
         self.panel = LabelPanel(LabelRoom(open_market(self._settings, flags)), _own_spec(self._settings))
         self.children = [self.panel]
