@@ -403,6 +403,13 @@ def test_the_start_page_of_an_empty_project_says_what_to_do(tmp_path, monkeypatc
         assert words in shown
 
 
+def test_the_start_page_links_every_job_and_explorer(repo):
+    text = (repo / "nbs" / "explore" / "00_start.ipynb").read_text("utf-8")
+    for folder, prefix in (("explore", ""), ("jobs", "../jobs/")):
+        names = {path.name for path in (repo / "nbs" / folder).glob("*.ipynb")} - {"00_start.ipynb"}
+        assert [name for name in sorted(names) if f"]({prefix}{name})" not in text] == []
+
+
 def test_the_start_page_lists_revisions_runs_and_looks(small_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     models = small_run.stored.store.models_dir
