@@ -269,35 +269,9 @@ class TestSecrets:
 class TestTheProgram:
     """`trademl` itself, in a process of its own."""
 
-    def run(self, *words, block=()):
-        code = f"import sys; sys.modules.update(dict.fromkeys({list(block)!r})); from trademl.cli import main; main()"
-        return subprocess.run([sys.executable, "-c", code, *words], capture_output=True, text=True, env=dict(os.environ), timeout=120)
-
-    def test_the_extra_of_a_bots_machine_is_enough_to_pull(self, room, monkeypatch):
-        """Without pandas, numba, scikit-learn, the boosters, papermill, plotly or onnx: the extra `hub` holds none of them."""
-        revision = room.approved(1)
-        on_bot(room, monkeypatch)
-        block = (
-            "pandas",
-            "numba",
-            "sklearn",
-            "lightgbm",
-            "xgboost",
-            "optuna",
-            "shap",
-            "papermill",
-            "plotly",
-            "onnx",
-            "pyarrow",
-            "arch",
-            "orjson",
-        )
-        done = self.run("hub", "pull", "--json", block=block)
-        assert done.returncode == 0, done.stderr
-        assert json.loads(done.stdout)["revision"] == revision.name
-
     def test_a_refusal_is_one_sentence_and_an_object(self, room, monkeypatch):
         monkeypatch.setenv("TRADEML_HUB_URL", "off")
-        done = self.run("hub", "log", "--json")
+        words = [sys.executable, "-c", "from trademl.cli import main; main()", "hub", "log", "--json"]
+        done = subprocess.run(words, capture_output=True, text=True, env=dict(os.environ), timeout=120)
         assert done.returncode == 2
         assert done.stderr == f"trademl: {json.loads(done.stdout)['error']}\n"

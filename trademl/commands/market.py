@@ -17,6 +17,7 @@ from trademl.evidence.page import Evidence
 from trademl.files import write_json
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import MarketFlags
+from trademl.pipeline.market.banners import backtest_head
 from trademl.pipeline.market.inputs import Inputs
 from trademl.pipeline.market.pages import Pages
 from trademl.pipeline.market.replay import IN_SAMPLE
@@ -291,6 +292,7 @@ def run_backtest(
         watermark = IN_SAMPLE if asked.in_sample else ""
         _write_figures(run, evidence, watermark)
         page = {"watermark": watermark, "facts": {"run": run.run_id} | ({} if look is None else {LOOK: look.told})}
+        page |= backtest_head(stored, evidence, look, in_sample=asked.in_sample)
         summary = _finish_backtest(run, stored, evidence, page if chart else None)
     unknown = pipeline.symbol_sentence(stored.data.symbol if inputs is None else inputs.said_symbol, stored.symbol) or None
     return Backtested(evidence, look, summary | _told(evidence, look, watermark) | {"unknown_symbol": unknown})
@@ -343,7 +345,8 @@ def _finish_backtest(run: RunFolder, stored: Stored, evidence: Evidence, page: M
     pages = Pages(stored, evidence)
     headline = f"revision {stored.name}, {evidence.window['start_utc'][:10]} to {evidence.window['end_utc'][:10]}: {evidence.sentence}"
     if page is not None:
-        write_report(run.path / REPORT, pages.backtest(), headline=headline, **page)
+        status = "passed" if evidence.verdict.passed else "refused"
+        write_report(run.path / REPORT, pages.backtest(), status=status, **page)
     folder = run.finish(message=headline)
     return {
         "run_id": run.run_id,

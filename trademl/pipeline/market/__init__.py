@@ -5,6 +5,7 @@ choice -> parameters -> inputs -> case -> adoption of studies -> parent -> walk-
 """
 
 from trademl.pipeline.choice import MarketFlags, choose_market, open_store, open_stored, store_of
+from trademl.pipeline.contract import label_spec
 from trademl.pipeline.market.adoption import with_tuned
 from trademl.pipeline.market.alarms import LeakAlarms, inspect_decisions, inspect_inputs
 from trademl.pipeline.market.case import Case, judge_recipe, open_case, ship_models
@@ -20,7 +21,7 @@ from trademl.pipeline.market.inputs import (
     symbol_sentence,
 )
 from trademl.pipeline.market.manifest import Trained
-from trademl.pipeline.market.parameters import account_spec, cost_spec, label_spec, recipe_of
+from trademl.pipeline.market.parameters import account_spec, cost_spec, recipe_of
 from trademl.pipeline.market.parent import find_start
 from trademl.pipeline.market.proof import prove
 from trademl.pipeline.market.replay import Conditions, replay_bars, replay_final, reread_evidence

@@ -18,7 +18,8 @@ from trademl.market.features import FEATURE_NAMES, feature_matrix
 from trademl.market.labeling import label_bars
 from trademl.market.recipe import MarketRows, market_rows
 from trademl.pipeline.choice import MarketChoice, MarketFlags, market_of
-from trademl.pipeline.market.parameters import cost_spec, label_spec
+from trademl.pipeline.contract import label_spec
+from trademl.pipeline.market.parameters import cost_spec
 from trademl.settings import Settings
 
 UNKNOWN_SYMBOL = "unknown"  # what is recorded where neither the file nor --symbol says it

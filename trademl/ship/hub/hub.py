@@ -247,8 +247,9 @@ class Hub:
             raise SupersededError(
                 f"{self.objects.where}: approval {seen} was seen, and {there} stands; see `trademl hub log`, then decide again"
             )
-        self._check_whole(self.published(name))
-        return self._advance(Channel.APPROVED, standing, name, Terms(now, reason, expires_days), renew=renew, dry_run=dry_run)
+        published = self.published(name)
+        self._check_whole(published)
+        return self._advance(Channel.APPROVED, standing, published, Terms(now, reason, expires_days), renew=renew, dry_run=dry_run)
 
     def rollback(self, name: str | None, *, now: datetime, reason: str, expires_days: int = 0, dry_run: bool = False) -> Promotion:
         """Approve an older revision again, under a higher number; None: the one that was approved before the present one."""
@@ -265,8 +266,9 @@ class Hub:
             raise UsageError(f"revision {before} is the one that stands; `trademl hub log` shows what stood before")
         if before not in earlier:
             raise UsageError(f"revision {before} was never approved on the hub; `trademl hub promote` approves what is new")
-        self._check_whole(self.published(before))
-        return self._advance(Channel.APPROVED, standing, before, Terms(now, reason, expires_days), dry_run=dry_run)
+        published = self.published(before)
+        self._check_whole(published)
+        return self._advance(Channel.APPROVED, standing, published, Terms(now, reason, expires_days), dry_run=dry_run)
 
     def verify(self) -> tuple[list[str], list[str]]:
         """(revisions that lie there, what is wrong): both pointers, their logs, and every file of every revision, read and hashed."""
@@ -402,10 +404,11 @@ class Hub:
 
     def _name_candidate(self, revision: Revision, now: datetime) -> None:
         """Nobody's decision is overwritten here: whoever pushed last is the candidate."""
+        published = self.published(revision.name)
         for left in reversed(range(LOOKS)):
             standing = self.standing(Channel.CANDIDATE)
             try:
-                self._advance(Channel.CANDIDATE, standing, revision.name, Terms(now, "pushed"))
+                self._advance(Channel.CANDIDATE, standing, published, Terms(now, "pushed"))
             except SupersededError:
                 if not left:
                     raise
@@ -416,15 +419,14 @@ class Hub:
         self,
         channel: Channel,
         standing: Standing | None,
-        name: str,
+        published: Published,
         terms: Terms,
         *,
         renew: bool = False,
         dry_run: bool = False,
     ) -> Promotion:
         """Archive the pointer that stands, then replace it in one conditional write: the commit point."""
-        published = self.published(name)
-        reason, now = (terms.reason or "").strip() or None, terms.now
+        name, now, reason = published.name, terms.now, (terms.reason or "").strip() or None
         if not published.gate["passed"] and reason is None:
             raise UsageError(f"revision {name} is a candidate (its gate refused it): approving it takes --reason TEXT, which is kept")
         self._check_term(published, now)
