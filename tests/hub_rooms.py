@@ -20,8 +20,13 @@ from trademl.ship.store import Store
 
 LINE = "market-btcusd-15min"
 NOW = datetime(2026, 2, 3, 4, 5, 6, tzinfo=UTC)
-FILES = make.make_files()
 _NUMBERS = itertools.count()
+
+
+@functools.cache
+def files_of_all() -> dict:
+    """What the revisions share. Made when it is asked for: a process that forks has not run a graph before."""
+    return make.make_files()
 
 
 @dataclass(frozen=True)
@@ -32,6 +37,7 @@ class Rooms:
     objects: object  # as the trainer may use them
     readable: object  # as the bot may
     trust: Trust
+    bot_folder: str = "bot"
 
     @property
     def hub(self) -> Hub:
@@ -48,13 +54,13 @@ class Rooms:
 
     @property
     def bot(self) -> Store:
-        return Store(self.folder / "bot", Trust(self.trust.pinned))
+        return Store(self.folder / self.bot_folder, Trust(self.trust.pinned))
 
     def revision(self, number=1, **changes):
         """The trainer's n-th revision, made once; they share most of their files."""
         trained_at = f"2026-01-{number:02d}T00:00:00Z"
         made = [one for one in self.store.revisions() if one.trained_at == trained_at and not changes]
-        files = FILES | {"metrics.json": b'{"number":%d}' % number}
+        files = files_of_all() | {"metrics.json": b'{"number":%d}' % number}
         return made[0] if made else self.store.write(files, make.make_manifest(trained_at=trained_at, **changes))
 
     def approved(self, number=1, **promotion):

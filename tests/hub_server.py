@@ -17,6 +17,8 @@ from pathlib import Path
 
 import pytest
 
+from trademl.ship.hub import s3
+
 BUCKET = "hub"
 TRAINER = {"AWS_ACCESS_KEY_ID": "TRAINERKEYTRAINERKEY", "AWS_SECRET_ACCESS_KEY": "trainer-secret-9f8e7d6c5b4a"}
 BOT = {"AWS_ACCESS_KEY_ID": "BOTKEYBOTKEYBOTKEYBO", "AWS_SECRET_ACCESS_KEY": "bot-secret-1a2b3c4d5e6f"}
@@ -138,19 +140,17 @@ def _free_ports(count: int) -> list[int]:
 
 
 @functools.cache
-def _opened(endpoint: str, key: str, secret: str, name: str):
+def _opened(endpoint: str, key: str, secret: str, name: str, silence_s: float):
     """A client takes a good part of a second to make, so tests with the same credentials share it."""
-    from trademl.ship.hub.s3 import open_bucket
-
     with pytest.MonkeyPatch.context() as environment:
         environment.setenv("AWS_ACCESS_KEY_ID", key)
         environment.setenv("AWS_SECRET_ACCESS_KEY", secret)
-        return open_bucket(name, endpoint)
+        return s3.open_bucket(name, endpoint)
 
 
 def bucket(endpoint: str, keys: dict = TRAINER, prefix: str = "", name: str = BUCKET):
     """The hub's objects in a room of their own; pauses are left out."""
-    opened = _opened(endpoint, keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], name)
+    opened = _opened(endpoint, keys["AWS_ACCESS_KEY_ID"], keys["AWS_SECRET_ACCESS_KEY"], name, s3.SILENCE_S)
     return replace(opened, prefix=prefix, sleep=lambda seconds: None)
 
 

@@ -2,16 +2,19 @@
 
 import json
 import os
+import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
 import pytest
+from small_run import SMALL
 
 from trademl.commands.lab import bring_notebooks, lab_arguments
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import UsageError
-from trademl.explore import labels, start
+from trademl.explore import backtest, labels, revision, risk, shap, start
 from trademl.explore.data import Market, open_market
 from trademl.explore.panel import Panel, Shown, slider
 from trademl.explore.view import FigureView, figure_json
@@ -94,15 +97,22 @@ def test_a_moved_slider_exchanges_the_figures_and_the_settings_label_stays_named
     assert dict(zip(mix["x"], mix["y"])) == pytest.approx({name: 100 * share for name, share in expected.items()})
 
 
+@pytest.fixture(scope="module")
+def tight(room):
+    """A panel of barriers so near that every rule decides something."""
+    return labels.LabelPanel(room, LabelSpec(tp_atr=0.4, sl_atr=0.3, news_surge=1.0))
+
+
 @pytest.mark.parametrize(
     ("control", "value"),
     [("tie", Tie.TP_FIRST), ("price_path", PricePath.CLOSE), ("horizon_bars", 6), ("sl_atr", 0.4), ("news_surge", 0.5), ("news", False)],
 )
-def test_every_rule_of_the_contract_moves_the_mix(room, control, value):
-    panel = labels.LabelPanel(room, LabelSpec(tp_atr=0.4, sl_atr=0.3, news_surge=1.0))
-    before = panel.figures["mix"].figure
-    panel.controls[control].value = value
-    assert panel.figures["mix"].figure != before
+def test_every_rule_of_the_contract_moves_the_mix(tight, control, value):
+    before, kept = tight.figures["mix"].figure, tight.controls[control].value
+    tight.controls[control].value = value
+    moved = tight.figures["mix"].figure
+    tight.controls[control].value = kept
+    assert moved != before == tight.figures["mix"].figure
 
 
 def test_a_day_and_the_next_button_find_a_label(room):
@@ -126,6 +136,225 @@ def test_without_files_the_embedded_market_is_opened_and_named(tmp_path, monkeyp
     assert len(found.bars) == 500
     assert "embedded market" in found.sentence
     assert "trademl data import" in found.sentence
+
+
+# ---------------------------------------------------------------- backtest
+
+
+@pytest.fixture(scope="module")
+def settings(small_run):
+    return load_settings({"paths.models": str(small_run.stored.store.models_dir)} | SMALL)
+
+
+@pytest.fixture(scope="module")
+def traded(small_run, settings):
+    return backtest.BacktestRoom(small_run.stored, settings)
+
+
+def test_unmoved_the_judged_days_are_the_revisions_own_evidence(traded, small_run):
+    played = traded.played(traded.own)
+    assert len(played.trades) == small_run.evidence.strategy.trades
+    assert played.trades["net_r"].mean() == pytest.approx(small_run.evidence.strategy.expectancy_net_r.value)
+    said = traded.sentence(traded.own)
+    assert small_run.stored.gate.sentence in said.sentence
+    assert "WHAT IF" not in said.sentence
+
+
+def test_other_costs_on_the_judged_days_are_marked_and_cost_something(traded):
+    dear = replace(traded.own, costs=replace(traded.own.costs, spread=3 * traded.own.costs.spread))
+    said = traded.sentence(dear)
+    assert said.kind == "warn"
+    assert "WHAT IF" in said.sentence
+    assert "no evidence" in said.sentence
+    assert traded.stored.gate.sentence not in said.sentence
+    same_entries = traded.played(traded.own).trades["net_r"].mean()
+    assert traded.played(dear).trades["net_r"].mean() != same_entries
+
+
+def test_the_margin_moves_on_select_only(traded, small_run, settings):
+    panel = backtest.BacktestPanel(small_run.stored, settings)
+    assert panel.controls["margin_r"].disabled
+    judged = panel.figures["worth"].figure
+    panel.controls["margin_r"].value = 0.6
+    assert panel.figures["worth"].figure == judged  # another margin on judged days is another recipe
+    panel.controls["window"].value = backtest.SELECT
+    assert not panel.controls["margin_r"].disabled
+    strict = traded.played(replace(traded.own, window=backtest.SELECT, margin_r=0.6)).trades
+    lax = traded.played(replace(traded.own, window=backtest.SELECT, margin_r=0.0)).trades
+    assert len(strict) < len(lax)
+    assert "prove nothing" in panel.sentence.value
+
+
+def test_no_decision_lies_outside_days_that_were_judged_or_chosen_on(traded):
+    closes = traded.oos.bars.index.asi8 // 10**9 if traded.oos.bars.index.unit == "ns" else traded.oos.bars.index.as_unit("s").asi8
+    for window in (backtest.JUDGED, backtest.SELECT):
+        span = traded.span(window)
+        for change in ({}, {"costs": replace(traded.own.costs, spread=1.0)}):
+            played = traded.played(replace(traded.own, window=window, **change))
+            decided = closes[played.trades["decision_bar"] + played.window.offset] + traded.spec.bar_seconds
+            assert ((decided >= span.start_s) & (decided < span.end_s)).all()
+
+
+def test_exploring_writes_no_look(traded, small_run, settings, tmp_path):
+    chain = small_run.stored.store.models_dir / "looks.jsonl"
+    before = chain.read_bytes()
+    panel = backtest.BacktestPanel(small_run.stored, settings)
+    panel.controls["spread"].value = panel.controls["spread"].max
+    assert chain.read_bytes() == before
+
+
+def test_a_trades_reason_adds_up(traded):
+    said = traded.reason(traded.own, 0)
+    trade = traded.played(traded.own).trades.iloc[0]
+    assert f"{trade['net_r']:+.2f} R net" in said
+    assert ("long at" if trade["side"] > 0 else "short at") in said
+    assert f"more than {traded.rule.margin_r:.2f} R was asked" in said
+
+
+@pytest.mark.parametrize("figure", ["worth", "account"])
+def test_the_figures_of_the_trades_draw(traded, figure):
+    assert json.loads(figure_json(getattr(traded, figure)(traded.own)))["data"]
+
+
+@pytest.mark.parametrize("figure", ["on_candles", "results"])
+def test_the_figures_of_one_trade_draw(traded, figure):
+    assert json.loads(figure_json(getattr(traded, figure)(traded.own, 1)))["data"]
+
+
+# ---------------------------------------------------------------- risk
+
+
+@pytest.fixture(scope="module")
+def risked(small_run, settings):
+    return risk.RiskPanel(small_run.stored, settings)
+
+
+def test_unmoved_the_replay_is_what_the_heads_were_trained_on(risked):
+    room, values = risked.room, risked.values
+    stored = room.metadata["profiles"][str(values["profile"])]["labels"]
+    for objective in risk.Objective:
+        profile = risk.profile_of(values["profile"])
+        done = room.replayed(objective, profile, values["max_breach"] / 100)
+        assert done.histogram == pytest.approx(stored[objective]["histogram"])
+
+
+def test_another_profile_brings_its_limits_and_a_slider_moves_the_choice(risked):
+    risked.controls["profile"].value = 1
+    assert risked.controls["halt"].value == 20
+    assert risked.controls["base_risk"].value == 0.75
+    before = risked.figures["equity"].figure
+    risked.controls["multiplier"].value = 0.3
+    assert risked.figures["equity"].figure != before
+    assert "Head of profile 1" in risked.sentence.value
+
+
+# ---------------------------------------------------------------- SHAP
+
+
+@pytest.fixture(scope="module")
+def explained(small_run, settings):
+    return shap.ShapPanel(small_run.stored, settings)
+
+
+def test_the_ranking_is_the_kept_summarys(explained, small_run):
+    kept = small_run.stored.shap_summary.subject("signal").ranking()
+    drawn = json.loads(explained.figures["ranking"].figure)["data"][0]
+    assert sorted(drawn["y"]) == sorted(feature.name for feature in kept.features[: len(drawn["y"])])
+    assert kept.features[0].name in explained.sentence.value
+
+
+def test_every_subject_class_and_unit_is_drawn(explained, small_run):
+    for subject in small_run.stored.shap_summary.subjects:
+        if subject.rankings:
+            explained.controls["subject"].value = subject.name
+            for output in {ranking.output for ranking in subject.rankings}:
+                explained.controls["output"].value = output
+                title = json.loads(explained.figures["ranking"].figure)["layout"]["title"]["text"]
+                assert subject.name in title
+                assert output in title
+    explained.controls["subject"].value = "signal"
+    assert explained.controls["output"].value in ("all", *small_run.stored.classes)
+
+
+def test_the_parts_of_a_decision_add_up_to_its_expected_r(explained):
+    explained.put(decision=3)
+    drawn = explained.room.one(3)
+    found = explained.room.decision(3)
+    assert float(np.sum(drawn.data[0].x)) + found.base_r == pytest.approx(found.expected_r, abs=1e-6)
+    assert found.time_utc in explained.why.value
+
+
+def test_a_day_finds_its_judged_bar(explained):
+    times = explained.room.stored.judged_rows.time_s
+    explained.date.value = pd.Timestamp(times[len(times) // 2], unit="s").date()
+    found = times[explained.controls["decision"].value]
+    assert pd.Timestamp(found, unit="s").date() == explained.date.value
+
+
+def test_a_feature_without_a_curve_is_said_and_a_revision_without_a_summary_refused(explained, settings):
+    asked = shap.Asked(shap.Whose.RECIPE, "signal", "all", "probability", 5, "no such feature", 0)
+    assert "strongest features" in explained.room.dependence(asked).layout.annotations[0].text
+    without = SimpleNamespace(is_explained=False, name="1a2b")
+    with pytest.raises(UsageError, match="--no-shap"):
+        shap.ShapRoom(without, settings)
+
+
+@pytest.mark.slow
+def test_the_shipped_model_is_marked_as_a_description(explained):
+    explained.controls["whose"].value = shap.Whose.SHIPPED
+    assert "not evidence" in explained.sentence.value
+
+
+# ---------------------------------------------------------------- the notebooks
+
+CONTROLS = {
+    "labels": {"tp_atr", "sl_atr", "horizon_bars", "tie", "price_path", "news", "by", "kind", "number"},
+    "backtest": {"spread", "commission", "slippage", "margin_r", "profile", "tie", "number"},
+    "risk": {"objective", "profile", "halt", "max_breach", "multiplier"},
+    "shap": {"whose", "subject", "output", "unit", "feature", "decision"},
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_an_explorer_runs_and_has_its_widgets(name, repo, small_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRADEML_SYNTHETIC_BARS", "1500")
+    monkeypatch.setenv("TRADEML_PATHS_MODELS", str(small_run.stored.store.models_dir))
+    names = {}
+    for cell in json.loads((repo / "nbs" / "explore" / f"{name}.ipynb").read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    panel = names["explorer"] if name == "labels" else names["explorer"].panel
+    assert set(panel.controls) >= CONTROLS[name]
+    assert all(json.loads(view.figure)["data"] or view.figure.count("annotations") for view in panel.figures.values())
+
+
+# ---------------------------------------------------------------- a revision, or none
+
+
+def test_without_a_revision_the_embedded_market_is_offered(tmp_path):
+    empty = load_settings({"paths.models": str(tmp_path / "models")})
+    for explorer in (backtest, risk, shap):
+        shown = explorer.explore(settings=empty)
+        assert "embedded market" in shown.button.description
+        assert shown.panel is None
+
+
+def test_the_offer_trains_and_then_opens(tmp_path, small_run, settings, monkeypatch):
+    shown = backtest.explore(settings=load_settings({"paths.models": str(tmp_path / "models")}))
+    copy = f"import shutil; shutil.copytree({str(small_run.stored.store.models_dir)!r}, {str(tmp_path / 'models' / 'synthetic')!r})"
+    monkeypatch.setattr(revision, "RETRAIN", [sys.executable, "-c", copy])
+    shown._watch()
+    assert isinstance(shown.panel, backtest.BacktestPanel)
+    assert small_run.stored.name[:8] in shown.picker.options[0][0]
+
+
+def test_a_training_that_fails_says_its_last_line(tmp_path, monkeypatch):
+    shown = risk.explore(settings=load_settings({"paths.models": str(tmp_path / "models")}))
+    monkeypatch.setattr(revision, "RETRAIN", [sys.executable, "-c", "print('no <memory> left'); raise SystemExit(1)"])
+    shown._watch()
+    assert "no &lt;memory&gt; left" in shown.told.value
+    assert not shown.button.disabled
 
 
 # ---------------------------------------------------------------- panel and view

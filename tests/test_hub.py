@@ -101,7 +101,7 @@ class TestTheWay:
         with pytest.raises(
             SupersededError, match=f"approval 1 was read, and meanwhile there is approval 2 of revision {two.name}"
         ) as refusal:
-            either.hub._advance(Channel.APPROVED, seen, one.name, Terms(NOW, "late"), renew=True)
+            either.hub._advance(Channel.APPROVED, seen, either.hub.published(one.name), Terms(NOW, "late"), renew=True)
         assert refusal.value.exit_code == Exit.GATE_REFUSED
         with pytest.raises(SupersededError, match="approval 1 was seen, and 2 stands"):
             either.hub.promote(one.name, now=NOW, seen=1)

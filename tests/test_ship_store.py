@@ -84,7 +84,7 @@ def test_model_compat_holds_the_originals_keys(store):
 def test_every_check_is_made_and_named(store):
     done = write(store).verify()
     assert [check.name for check in done] == [
-        "signature", "manifest", "files", "hashes", "scaler", "model_compat", "graphs", "trained together", "golden rows",
+        "signature", "manifest", "files", "hashes", "scaler", "explanation", "model_compat", "graphs", "trained together", "golden rows",
     ]  # fmt: skip
     assert all(check.ok and check.detail for check in done)
 
@@ -429,7 +429,7 @@ def test_a_failed_check_is_not_remembered(store):
     flip(revision.folder / "signal.onnx")
     assert [check.ok for check in revision.checks()] == [True, True, True, False]
     flip(revision.folder / "signal.onnx")
-    assert len(revision.verify()) == 9
+    assert len(revision.verify()) == 10
 
 
 @pytest.mark.fault

@@ -46,6 +46,12 @@ class RevisionError(TradeMLError):
     """A stored revision that is missing, altered, or does not fit what is asked of it."""
 
 
+class UnknownRevisionError(RevisionError):
+    """A revision was named that the store does not hold, or that the name does not settle."""
+
+    exit_code = Exit.USAGE
+
+
 class LooksError(TradeMLError):
     """The project's chain of looks is damaged, cut, another project's, or cannot be written: no figures."""
 

@@ -140,6 +140,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Ensemble:
+    rf_engine: Annotated[str, OneOf(("hist", "sklearn"))]
     rf_trees: Annotated[int, _ROUNDS]
     rf_max_depth: Annotated[int, _DEPTH]
     rf_min_samples_leaf: Annotated[int, _COUNT]
@@ -239,6 +240,18 @@ class Ship:
 
 
 @dataclass(frozen=True)
+class HubSettings:
+    url: str
+    endpoint: str
+    region: str
+    approvers: str
+    approval_days: Annotated[int, Range(0, 36_500)]
+    refuse_expired: bool
+    keep: Annotated[int, Range(1, 100_000)]
+    grace_hours: Annotated[float, Range(1, 876_000)]
+
+
+@dataclass(frozen=True)
 class Run:
     seed: Annotated[int, _SEED]
     device: Annotated[str, OneOf(("auto", "cpu", "cuda"))]
@@ -283,6 +296,7 @@ SECTIONS = {
     "backtest": Backtest,
     "gate": Gate,
     "ship": Ship,
+    "hub": HubSettings,
     "run": Run,
 }
 SYMBOL_PREFIX = "symbol."
@@ -308,6 +322,7 @@ class Settings:
     backtest: Backtest
     gate: Gate
     ship: Ship
+    hub: HubSettings
     run: Run
     symbols: Mapping[str, Symbol]
     origin: Mapping[str, str]

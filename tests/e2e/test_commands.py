@@ -347,12 +347,8 @@ class TestBacktest:
     def test_after_a_retrain_no_flag_is_needed(self, work, revision):
         done = trademl("backtest", cwd=work)
         assert (done.code, done.err) == (0, "")
-        assert re.split(r"  +", done.out.splitlines()[0].strip()) == [
-            "these decisions",
-            "random entries, 5 to 95 %",
-            "all long",
-            "all short",
-        ]
+        columns = re.split(r"  +", done.out.splitlines()[0].strip())
+        assert columns == ["these decisions", "random entries, 5 to 95 %", "all long", "all short"]
         bare, asked = (trademl("backtest", *words, "--no-chart", "--json", cwd=work).json for words in ((), ("--oos-only",)))
         assert (bare["revision"], bare["metrics"], bare["looks"]) == (revision, asked["metrics"], 1)
 

@@ -59,7 +59,7 @@ def elsewhere(wheel, tmp_path_factory) -> Path:
     return home
 
 
-def test_the_wheel_holds_the_jobs_the_page_and_every_module(repo, wheel):
+def test_the_wheel_holds_the_notebooks_the_page_and_every_module(repo, wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {
         path.relative_to(repo).as_posix() for path in own_files(repo) if path.is_relative_to(repo / "trademl") and path.suffix == ".py"
@@ -68,7 +68,13 @@ def test_the_wheel_holds_the_jobs_the_page_and_every_module(repo, wheel):
     assert jobs
     index = {"trademl/_modidx.py"}  # nbdev's own, for `nbdev-update` in a clone
     assert index < modules
-    assert (modules - index | jobs | {"trademl/report/page.html", "trademl/settings.ini"}) - names == set()
+    explorers = {f"trademl/explore/notebooks/{path.name}" for path in (repo / "nbs" / "explore").glob("*.ipynb")}
+    assert explorers
+    browser = {
+        "trademl/explore/view.js",
+        *(f"trademl/explore/lab/trademl-lab/{name}" for name in ("package.json", "static/remoteEntry.js")),
+    }
+    assert (modules - index | jobs | explorers | browser | {"trademl/report/page.html", "trademl/settings.ini"}) - names == set()
     assert names & index == set()
     assert not [name for name in names if name.startswith(("tests", "nbs", "benchmarks"))]
 
@@ -81,6 +87,16 @@ def test_jobs_are_found_outside_the_clone(repo, elsewhere):
     assert package.is_relative_to(elsewhere)
     assert job == package.parent / "jobs" / "retrain.ipynb"
     assert json.loads(job.read_text())["cells"]
+
+
+def test_the_lab_brings_its_notebooks_outside_the_clone(elsewhere):
+    work = elsewhere / "lab"
+    work.mkdir()
+    code = "from pathlib import Path; from trademl.commands.lab import bring_notebooks; print(len(bring_notebooks(Path())))"
+    done = run(elsewhere / "venv/bin/python", "-c", code, cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert {"00_start", "labels"} <= {path.stem for path in (work / "nbs" / "explore").glob("*.ipynb")}
+    assert int(done.stdout) == len(list((work / "nbs").rglob("*.ipynb"))) > 5
 
 
 def test_trademl_retrain_runs_outside_the_clone(elsewhere):

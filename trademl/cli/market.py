@@ -1,12 +1,10 @@
 """`trademl retrain`, `trademl backtest`, `trademl report`: the market pipeline's commands."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from trademl.cli import common
-from trademl.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 Bars = Annotated[str | None, typer.Option(help="bars file (canonical or unambiguous); default: settings.ini, else the embedded market")]
@@ -47,29 +45,48 @@ def retrain(
     models_dir: ModelsDir = None,
     seed: Seed = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (ROCm builds too); what a GPU cannot do is done on the CPU")] = None,
+    shap: Annotated[bool, typer.Option("--shap/--no-shap", help="explain the judged models, and keep what `explain` needs")] = True,
+    shap_only: Annotated[bool, typer.Option("--shap-only", help="train nothing: explain the newest stored revision")] = False,
+    push_to_hub: Annotated[
+        bool, typer.Option("--push-to-hub", help="publish what was stored, and approve it if its gate passed and your key may")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Bars in, a verified revision, a true backtest and a report out. Exit 3: stored, but the gate refused it."""
-    if ensemble != position:
-        raise UsageError(
-            "--ensemble and --position are trained together, always: they share one scaler and one run, and a position model beside a "
-            "signal that it was not trained with is how the original lost money. Give both, or neither (which means both)"
-        )
-    if accept_leak is not None and not accept_leak.strip():
-        raise UsageError("--accept-leak needs a reason, such as --accept-leak 'the volume is made on purpose'; it stays in the manifest")
-    from trademl.commands.market import run_retrain, run_risk
+    from trademl.commands.market import retrain_by_flags
     from trademl.device import notes
-    from trademl.pipeline.choice import MarketFlags
 
-    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict, news_tz, trust_clock, allow_flat)
-    overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
-    overrides["warmstart.enabled"] = False if no_warmstart else None
-    if risk and not ensemble:
-        _refuse_beside_risk(asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart, "accept_leak": accept_leak})
-        summary = run_risk(overrides, symbol=symbol, models_dir=models_dir, quiet=quiet)
-    else:
-        summary = run_retrain(overrides, flags, risk=risk or not ensemble, accept_leak=accept_leak, quiet=quiet)
+    summary = retrain_by_flags(
+        ensemble=ensemble,
+        position=position,
+        risk=risk,
+        no_warmstart=no_warmstart,
+        bars=bars,
+        news=news,
+        no_news=no_news,
+        symbol=symbol,
+        tz=tz,
+        news_tz=news_tz,
+        stamp=stamp,
+        strict=strict,
+        trust_clock=trust_clock,
+        allow_flat=allow_flat,
+        accept_leak=accept_leak,
+        profile=profile,
+        edge=edge,
+        models_dir=models_dir,
+        seed=seed,
+        device=device,
+        shap=shap,
+        shap_only=shap_only,
+        push_to_hub=push_to_hub,
+        quiet=quiet,
+    )
+    if shap_only:
+        from trademl.cli.explain import tell
+
+        return tell(dict.fromkeys(common.RETRAIN_KEYS) | summary, json=json)
     if json:
         common.emit(summary)
     else:
@@ -77,21 +94,10 @@ def retrain(
         more = (summary["unknown_symbol"], summary["start"], summary["constant"], *summary["leaks"], *summary["tuning"])
         for sentence in filter(None, (*more, *notes(summary["devices"]))):
             print(sentence)
+        if push_to_hub:
+            print(summary["hub"]["sentence"])
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
-
-
-def _refuse_beside_risk(flags: dict) -> None:
-    unused = [
-        f"--{name.replace('_', '-')}"
-        for name, value in flags.items()
-        if value is not None and value is not False and name not in ("symbol", "models_dir")
-    ]
-    if unused:
-        raise UsageError(
-            "--risk alone learns from the trades that the newest revision kept and reads no bars. "
-            f"Without effect beside it: {', '.join(unused)}; leave that out, or train everything with --ensemble --position --risk"
-        )
 
 
 def report(

@@ -46,7 +46,7 @@ class Ranking:
     """All features of one output in one unit, strongest first."""
 
     output: Annotated[str, "a class or value; `all`: sizes averaged over the classes"]
-    unit: Annotated[str, "probability, log odds (of a class against the others), or the unit of a value"]
+    unit: Annotated[str, "probability, margin (log odds of a class against the others), or the unit of a value"]
     base: Annotated[float | None, "the answer where nothing is known; null: of all classes"]
     noise_floor: Annotated[float | None, "how far a shuffled copy of a feature reaches, in this unit; null: not measured"]
     features: Annotated[tuple[RankedFeature, ...], "strongest first (keys below)"]
@@ -222,6 +222,8 @@ def subject_words(subject: Subject, count: int = 5) -> str:
     if not subject.rankings:
         return f"{subject.name}: no row was explained"
     ranking = subject.ranking()
+    if not any(feature.mean for feature in ranking.features):
+        return f"{subject.name} ({subject.rows:,} rows of {subject.days} days): it answers {ranking.base} whatever it is asked."
     strongest = "; ".join(feature_words(feature) for feature in ranking.features[:count])
     parts = [f"{subject.name} ({subject.rows:,} rows of {subject.days} days, {ranking.unit}) hangs on {strongest}", noise_words(ranking)]
     if subject.interactions:

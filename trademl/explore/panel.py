@@ -94,7 +94,7 @@ def _group(title: str, controls: Sequence[widgets.Widget]) -> widgets.Widget:
     return widgets.VBox([*head, *controls])
 
 
-WIDE_NAME = {"description_width": "115px"}
+WIDE_NAME = {"description_width": "105px"}
 WIDTH = widgets.Layout(width="310px")
 
 

@@ -111,6 +111,17 @@ class StoredModel:
 
 
 @dataclass(frozen=True)
+class StoredScore:
+    """What it showed on its judged days; None: an earlier trademl did not write it down, or there is no such figure."""
+
+    trades: int | None
+    expectancy_r: float | None  # mean R net of cost
+    bound_r: float | None  # its lower bound, at the gate's level
+    log_loss: float | None  # of the signal on final
+    prior_log_loss: float | None  # of the class shares that were known before
+
+
+@dataclass(frozen=True)
 class StoredFile:
     """One file."""
 
@@ -201,6 +212,14 @@ class Stored:
     def figures(self) -> Mapping:
         """What the manifest repeats of `metrics.json`."""
         return self._manifest["metrics"]
+
+    @property
+    def score(self) -> StoredScore:
+        """What it showed on its judged days."""
+        trades, signal = (self.figures.get(part, {}) for part in ("trades_summary", "signal_summary"))
+        bound = self._manifest["gate"]["checks"].get("expectancy_lower_bound_r", {}).get("value")
+        losses = signal.get("log_loss"), signal.get("prior_log_loss")
+        return StoredScore(trades.get("trades"), trades.get("expectancy_net_r"), bound, *losses)
 
     @property
     def headline(self) -> str | None:

@@ -102,6 +102,12 @@ COMMON = {
         "every file beside manifest.json, manifest.sig and model_compat.json, by name",
     ),
 }
+OPTIONAL = {  # of either pipeline; missing in revisions from before
+    "explained": (
+        ({"rows": int, "schema": int}, None),
+        "judged rows kept, and schema of the SHAP summary beside them; null: made with --no-shap",
+    ),
+}
 MARKET = {
     "position_model": (bool, "whether a position model was trained together with the signal"),
     "exchange": ((str, None), "exchange or broker of the bars"),
@@ -199,6 +205,7 @@ def _other_schema(schema: object) -> RevisionError:
 def check_manifest(record: Mapping) -> None:
     """Raises RevisionError naming the first key that is missing, of another shape, or contradicts another."""
     _check_shapes(record, COMMON, "")
+    _check_shapes(record, {key: shape for key, shape in OPTIONAL.items() if key in record}, "")
     pipeline = record["pipeline"]
     _expect(pipeline in SECTIONS, pipeline, "pipeline", f"one of {', '.join(SECTIONS)}")
     _expect(isinstance(record.get(pipeline), dict), record.get(pipeline), pipeline, "an object: the section of its pipeline")

@@ -30,7 +30,7 @@ from pathlib import Path
 
 from trademl import files as disk
 from trademl.clock import DAY_S, iso_z, utc_now
-from trademl.errors import RevisionError, UsageError
+from trademl.errors import RevisionError, UnknownRevisionError, UsageError
 from trademl.files import canonical_json, digest, strict_json
 from trademl.ship.contents import POINTER, inner_folders, read_file
 from trademl.ship.lock import StoreLock
@@ -114,10 +114,11 @@ class Store:
     def locate(self, rev: str | None = None) -> Revision:
         """A revision by name or the start of it (None: the newest), its manifest read and its files not yet looked at.
 
-        Raises RevisionError when none or several fit, or when the newest is asked for beside a folder that cannot be read.
+        Raises UnknownRevisionError when none or several fit a name; RevisionError when nothing is stored, or when the newest is
+        asked for beside a folder that cannot be read.
         """
         if rev is not None and not (rev and set(rev) <= _NAME and len(rev) <= 16):
-            raise RevisionError(f"revision {rev!r}: a name is up to 16 hex digits; `trademl models list` shows them")
+            raise UnknownRevisionError(f"revision {rev!r}: a name is up to 16 hex digits; `trademl models list` shows them")
         if rev is None:
             readable, broken = self.scan()
             broken = [folder for folder in broken if not folder.is_old]
@@ -129,9 +130,10 @@ class Store:
         else:
             found = [folder for folder in (self.folder.iterdir() if self.folder.is_dir() else []) if folder.name.startswith(rev)]
         if len(found) != 1:
+            if rev is None:
+                raise RevisionError(f"no revision is stored in {self.models_dir}; `trademl retrain` makes one")
             what = "no revision" if not found else f"{len(found)} revisions"
-            where = f"{'stored' if rev is None else f'named {rev}'} in {self.models_dir}"
-            raise RevisionError(f"{what} {where}; `trademl models list` shows them, `trademl retrain` makes one")
+            raise UnknownRevisionError(f"{what} named {rev} in {self.models_dir}; `trademl models list` shows what is stored")
         return self._read(found[0])
 
     def open(self, rev: str | None = None) -> Revision:
@@ -300,6 +302,29 @@ class Store:
             activation = {"at": moment, "by": result.by, "previous": previous, "reason": reason}
             self._replace(POINTER, canonical_json(revision.compat | {"activation": activation}))
         return result
+
+    def held(self) -> set[str]:
+        """Names of revisions that must stay: the active one, the one before it, and what a person approved."""
+        record = self.pointer() or {}
+        named = {record.get("revision"), (record.get("activation") or {}).get("previous"), *self._approvals()}
+        return {name for name in named if name is not None}
+
+    def remove(self, name: str) -> None:
+        """Take a revision out of the store: gone in one step, then its files. Raises UsageError for one that must stay, LockedError."""
+        if name in self.held():
+            raise UsageError(f"revision {name} is active, was before the active one, or was approved by hand: it stays")
+        folder = self.locate(name).folder
+        with StoreLock(self.models_dir).writing():
+            aside = self._staging()
+            try:
+                folder.chmod(0o755)  # a read-only folder cannot be moved
+                disk.move_folder(folder, aside)
+                disk.sync_folder(self.folder)
+                for inner in inner_folders(aside):
+                    inner.chmod(0o755)
+                shutil.rmtree(aside)
+            except OSError as refusal:
+                raise RevisionError(f"{folder}: could not be removed whole ({refusal}); the next run sweeps the rest") from refusal
 
     def recall(self, channel: str) -> dict | None:
         """What `remember` was last told of a channel; None: nothing yet."""

@@ -17,8 +17,9 @@ from trademl.errors import BadDataError
 from trademl.market.features import FEATURE_NAMES, feature_matrix
 from trademl.market.labeling import label_bars
 from trademl.market.recipe import MarketRows, market_rows
-from trademl.pipeline.choice import MarketChoice, MarketFlags, choose_market
-from trademl.pipeline.market.parameters import cost_spec, label_spec
+from trademl.pipeline.choice import MarketChoice, MarketFlags, market_of
+from trademl.pipeline.contract import label_spec
+from trademl.pipeline.market.parameters import cost_spec
 from trademl.settings import Settings
 
 UNKNOWN_SYMBOL = "unknown"  # what is recorded where neither the file nor --symbol says it
@@ -118,7 +119,7 @@ def _check_both(report: BarsReport, news: NewsReport | None, flags: MarketFlags)
 def inputs_of(bars: BarsReport, news: NewsReport | None, settings: Settings, flags: MarketFlags) -> Inputs:
     """What was read before as inputs, under the checks of `load_inputs`; without a calendar (None) as with --no-news."""
     named = replace(flags, bars=bars.source.path, news=news and news.source.path, no_news=news is None)
-    choice = choose_market(settings, named)
+    choice = market_of(settings, named)  # the file was read before, from wherever that was
     _check_bars(bars, choice)
     return _about(choice, *_check_both(bars, news, flags))
 

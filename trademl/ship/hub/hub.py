@@ -186,6 +186,16 @@ class Hub:
             expected = pointer
         return entries
 
+    def named(self, keep: int) -> set[str]:
+        """Revisions that a pointer or one of the newest log entries names. HubError for an entry that cannot be believed."""
+        named = set()
+        for channel in Channel:
+            for entry in self.log(channel)[: keep + 1]:
+                if entry.pointer is None:
+                    raise HubError(f"{entry.key}: {entry.problem}; nothing is removed before that is settled")
+                named.add(entry.pointer.revision)
+        return named
+
     # ---------------------------------------------------------------- writing
 
     def push(self, revision: Revision, *, now: datetime, heal: bool = False, dry_run: bool = False) -> Push:
@@ -237,8 +247,9 @@ class Hub:
             raise SupersededError(
                 f"{self.objects.where}: approval {seen} was seen, and {there} stands; see `trademl hub log`, then decide again"
             )
-        self._check_whole(self.published(name))
-        return self._advance(Channel.APPROVED, standing, name, Terms(now, reason, expires_days), renew=renew, dry_run=dry_run)
+        published = self.published(name)
+        self._check_whole(published)
+        return self._advance(Channel.APPROVED, standing, published, Terms(now, reason, expires_days), renew=renew, dry_run=dry_run)
 
     def rollback(self, name: str | None, *, now: datetime, reason: str, expires_days: int = 0, dry_run: bool = False) -> Promotion:
         """Approve an older revision again, under a higher number; None: the one that was approved before the present one."""
@@ -251,10 +262,13 @@ class Hub:
         before = next((one for one in earlier if one != standing.pointer.revision), None) if name is None else self.find(name)
         if before is None:
             raise UsageError(f"{self.objects.where}: no other revision of the line {self.line} was approved before")
-        if name is not None and before not in earlier:
+        if before == standing.pointer.revision:
+            raise UsageError(f"revision {before} is the one that stands; `trademl hub log` shows what stood before")
+        if before not in earlier:
             raise UsageError(f"revision {before} was never approved on the hub; `trademl hub promote` approves what is new")
-        self._check_whole(self.published(before))
-        return self._advance(Channel.APPROVED, standing, before, Terms(now, reason, expires_days), dry_run=dry_run)
+        published = self.published(before)
+        self._check_whole(published)
+        return self._advance(Channel.APPROVED, standing, published, Terms(now, reason, expires_days), dry_run=dry_run)
 
     def verify(self) -> tuple[list[str], list[str]]:
         """(revisions that lie there, what is wrong): both pointers, their logs, and every file of every revision, read and hashed."""
@@ -291,7 +305,7 @@ class Hub:
         Nothing younger than `grace` is touched. Raises HubError, and removes nothing, where a manifest or a pointer cannot be believed:
         what it names is then not known.
         """
-        named = self._named(keep)
+        named = self.named(keep)
         dead = sorted(self._unnamed(named, now - grace))
         living = set(self._begun()) - set(dead)
         needed = self._needed(living)
@@ -390,10 +404,11 @@ class Hub:
 
     def _name_candidate(self, revision: Revision, now: datetime) -> None:
         """Nobody's decision is overwritten here: whoever pushed last is the candidate."""
+        published = self.published(revision.name)
         for left in reversed(range(LOOKS)):
             standing = self.standing(Channel.CANDIDATE)
             try:
-                self._advance(Channel.CANDIDATE, standing, revision.name, Terms(now, "pushed"))
+                self._advance(Channel.CANDIDATE, standing, published, Terms(now, "pushed"))
             except SupersededError:
                 if not left:
                     raise
@@ -404,15 +419,14 @@ class Hub:
         self,
         channel: Channel,
         standing: Standing | None,
-        name: str,
+        published: Published,
         terms: Terms,
         *,
         renew: bool = False,
         dry_run: bool = False,
     ) -> Promotion:
         """Archive the pointer that stands, then replace it in one conditional write: the commit point."""
-        published = self.published(name)
-        reason, now = (terms.reason or "").strip() or None, terms.now
+        name, now, reason = published.name, terms.now, (terms.reason or "").strip() or None
         if not published.gate["passed"] and reason is None:
             raise UsageError(f"revision {name} is a candidate (its gate refused it): approving it takes --reason TEXT, which is kept")
         self._check_term(published, now)
@@ -482,16 +496,6 @@ class Hub:
         missing = sorted(set(range(1, max(seqs) + 1)) - seqs)
         channel = next(entry.pointer.channel for entry in entries if entry.pointer)
         return [f"channel {channel}: approval {', '.join(map(str, missing[:5]))} is missing from the log"] if missing else []
-
-    def _named(self, keep: int) -> set[str]:
-        """Revisions that a pointer or one of the newest log entries names. HubError for an entry that cannot be believed."""
-        named = set()
-        for channel in Channel:
-            for entry in self.log(channel)[: keep + 1]:
-                if entry.pointer is None:
-                    raise HubError(f"{entry.key}: {entry.problem}; nothing is removed before that is settled")
-                named.add(entry.pointer.revision)
-        return named
 
     def _unnamed(self, named: set[str], before: datetime) -> set[str]:
         """Revisions that nobody names and whose newest file is older than `before`, those of a push that was cut off too."""

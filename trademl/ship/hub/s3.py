@@ -188,8 +188,8 @@ class S3Objects(Objects):
         )
 
 
-def open_bucket(bucket: str, endpoint: str, *, region: str = "auto", prefix: str = "") -> S3Objects:
-    """A bucket with the credentials of this user's environment; nothing is sent yet.
+def open_bucket(bucket: str, endpoint: str | None, *, region: str = "auto", prefix: str = "") -> S3Objects:
+    """A bucket with the credentials of this user's environment; nothing is sent yet. `endpoint` None: Amazon's own.
 
     Raises UsageError without credentials, and while boto's debug log, which writes signed headers, is on.
     """
@@ -214,8 +214,10 @@ def open_bucket(bucket: str, endpoint: str, *, region: str = "auto", prefix: str
         found = session.get_credentials()
         client = session.create_client("s3", endpoint_url=endpoint, region_name=region, config=config) if found else None
     except (BotoCoreError, ValueError) as refusal:
-        raise UsageError(f"s3://{bucket} at {endpoint}: {type(refusal).__name__}; correct [hub] endpoint, or AWS_PROFILE") from None
-    objects = S3Objects(bucket, client, endpoint, prefix)
+        raise UsageError(
+            f"s3://{bucket} at {endpoint or 'Amazon'}: {type(refusal).__name__}; correct [hub] endpoint, or AWS_PROFILE"
+        ) from None
+    objects = S3Objects(bucket, client, endpoint or "Amazon", prefix)
     if found is None:
         raise objects._no_credentials()
     return objects
