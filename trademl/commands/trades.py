@@ -1,12 +1,21 @@
 """What the trade-record commands do."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
+from trademl.commands.spine import finish_revision_run, given, open_run
 from trademl.data.records import MAX_BAD_SHARE, RecordsReport, read_records
+from trademl.device import check
 from trademl.errors import Exit
+from trademl.pipeline import trades as pipeline
+from trademl.pipeline.stored import Stored
+from trademl.runs import run_job
+from trademl.settings import Settings, load_settings
 from trademl.trades.labels import ExcursionUnit
 from trademl.trades.profile import MIN_SAMPLES, TradesProfile, profile_trades
+from trademl.trades.registry import TradeModel
 
 
 @dataclass(frozen=True)
@@ -44,3 +53,55 @@ def examine(path: str | os.PathLike, unit: ExcursionUnit | str = ExcursionUnit.A
     """`trademl trades doctor`: read a file or folder and profile it. Raises BadDataError when it holds no record at all."""
     report = read_records(path)
     return Examination(report, profile_trades(report.records, unit))
+
+
+# ---------------------------------------------------------------- train
+
+STAGE_SHARES = {"data": 0.08, "features": 0.02, "judge": 0.60, "evidence": 0.05, "ship": 0.10, "prove": 0.05, "store": 0.10}
+UNSIGNED = "carries no signature: nobody can tell whether it was changed since; a bot that can read a revision loads that instead"
+
+
+def run_train(overrides: Mapping[str, object], flags: pipeline.TradeFlags, output: str | None = None, *, quiet: bool = False) -> dict:
+    """`trademl trades train`: the job, its report, its look, and a plain copy in `output`. Raises what the job raised.
+
+    BadDataError before anything is written when the log must not be trained on; too few trades are no error: the short report is written.
+    """
+    settings = load_settings(overrides)
+    check(settings.run.device)
+    inputs = pipeline.load_trades(flags)
+    if not inputs.is_enough:
+        return _too_few(settings, inputs, output)
+    inputs.rows()  # refuses a log that nothing can be learned from
+    store = pipeline.trade_store(settings, flags.models_dir)
+    store.check_line(pipeline.LINE)
+    parameters = flags.job_parameters() | {"overrides": given(overrides)}
+    with store.lock(), open_run(settings, "trades_retrain", parameters) as run:
+        result = run_job("trades_retrain", parameters, run=run, shares=STAGE_SHARES, quiet=quiet)
+        stored = Stored(store.locate(result.summary["revision"]))
+        summary = finish_revision_run(run, result, stored, moves_pointer=True)
+    return summary | _copied(stored, output)
+
+
+def _copied(stored: Stored, output: str | None) -> dict:
+    """The plain copy, when one is asked for and all four models are there."""
+    if output is None:
+        return {"output": None, "note": None}
+    missing = [str(model) for model in TradeModel if not stored.holds(f"{model}.onnx")]
+    if missing:
+        return {"output": None, "note": f"nothing was copied to {output}: {', '.join(missing)} could not be trained"}
+    pipeline.copy_out(stored, output)
+    return {"output": output, "note": f"{output} holds revision {stored.name} as plain files; the folder {UNSIGNED}"}
+
+
+def _too_few(settings: Settings, inputs: pipeline.TradeInputs, output: str | None) -> dict:
+    """Nothing is trained; the short report says what is missing."""
+    needed = inputs.flags.min_samples
+    headline = f"{inputs.trades:,} trades with an outcome, {needed:,} are needed: nothing was trained"
+    with open_run(settings, "trades_retrain", inputs.flags.job_parameters()) as run:
+        pipeline.write_short(inputs, run.path)
+        folder = run.finish(message=headline, next_step="train again when the bot has closed more trades, or lower --min-samples")
+    if output is not None:
+        pipeline.write_short(inputs, output)
+    report = str(Path(folder) / "improvement_report.md")
+    record = {"run_id": run.run_id, "revision": None, "status": "done", "exit": int(Exit.DONE), "headline": headline, "models_trained": []}
+    return record | {"report": report, "output": output, "note": None, "gate": None, "advice": {}}
