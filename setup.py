@@ -1,4 +1,4 @@
-"""Only what pyproject.toml cannot say: the job notebooks of nbs/jobs and settings.ini go into the wheel, nbdev's index does not.
+"""Only what pyproject.toml cannot say: notebooks of nbs/jobs and nbs/explore and settings.ini go into the wheel, nbdev's index does not.
 
 An editable install copies nothing: `trademl.runs.find_job` and `trademl.settings.shipped_file` look into the clone.
 """
@@ -11,7 +11,7 @@ from setuptools.command.build_py import build_py
 
 
 class BuildWithJobs(build_py):
-    """`build_py`, the job notebooks and the default settings; without what only nbdev reads."""
+    """`build_py`, the notebooks that run as they are and the default settings; without what only nbdev reads."""
 
     def find_package_modules(self, package, package_dir):
         """All modules but `_modidx`, which `nbdev-update` reads in a clone and nothing else ever imports."""
@@ -21,10 +21,11 @@ class BuildWithJobs(build_py):
         super().run()
         if self.editable_mode:
             return
-        target = Path(self.build_lib, "trademl", "jobs")
-        target.mkdir(parents=True, exist_ok=True)
-        for notebook in sorted(Path("nbs", "jobs").glob("*.ipynb")):
-            shutil.copyfile(notebook, target / notebook.name)
+        for folder, inside in (("jobs", "jobs"), ("explore", "explore/notebooks")):
+            target = Path(self.build_lib, "trademl", inside)
+            target.mkdir(parents=True, exist_ok=True)
+            for notebook in sorted(Path("nbs", folder).glob("*.ipynb")):
+                shutil.copyfile(notebook, target / notebook.name)
         shutil.copyfile("settings.ini", Path(self.build_lib, "trademl", "settings.ini"))
 
 

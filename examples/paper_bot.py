@@ -18,8 +18,8 @@ from trademl.files import canonical_json, strict_json, write_atomically
 HISTORY, BAR_S, START = 2_000, 900, 10_000.0
 
 
-def closes_at(trade: dict, bars: Bars, t: int, advice) -> tuple[float, str] | None:
-    """Bid price and reason if the trade ends in bar t: the stop counts first; the position model leaves at the next open."""
+def closes_at(trade: dict, bars: Bars, t: int) -> tuple[float, str] | None:
+    """Bid price and reason if the bracket ends the trade in bar t: the stop counts first."""
     side, entry = trade["side"], trade["entry_price"]
     stop, target = entry - side * trade["stop_distance"], entry + side * trade["target_distance"]
     worst, best = (bars.low[t], bars.high[t]) if side > 0 else (bars.high[t], bars.low[t])
@@ -27,9 +27,8 @@ def closes_at(trade: dict, bars: Bars, t: int, advice) -> tuple[float, str] | No
         return stop, "stop"
     if side * (best - target) >= 0:
         return target, "target"
-    if advice.bars_held >= trade["horizon_bars"]:
-        return float(bars.close[t]), "timeout"
-    return (float(bars.open[t + 1]), "model") if advice.leave else None
+    held = t - int(np.searchsorted(bars.time, trade["decided_bar_s"]))
+    return (float(bars.close[t]), "timeout") if held >= trade["horizon_bars"] else None
 
 
 def play(predictor, bars: Bars, calendar: Calendar, folder: Path, steps: int) -> None:
@@ -40,15 +39,18 @@ def play(predictor, bars: Bars, calendar: Calendar, folder: Path, steps: int) ->
     state = strict_json(path.read_bytes()) if path.exists() else begin
     for t in range(state["next"], min(state["next"] + steps, len(bars.time) - 1)):
         account, trade, tail = AccountState.of(state["account"]), state["trade"], Bars(*(x[t + 1 - HISTORY : t + 1] for x in bars))
-        held = trade and OpenPosition(**{name: trade[name] for name in OpenPosition.__dataclass_fields__})
-        now = datetime.fromtimestamp(int(bars.time[t]) + BAR_S + 1, UTC)
-        decision = predictor.predict(tail, calendar, account, held, now)
-        seq = log.decision(decision, tail)
-        if trade and (end := closes_at(trade, bars, t, decision.position)):
+        now, end = datetime.fromtimestamp(int(bars.time[t]) + BAR_S + 1, UTC), trade and closes_at(trade, bars, t)
+        held = trade and not end and OpenPosition(**{name: trade[name] for name in OpenPosition.__dataclass_fields__})
+        decision = predictor.predict(tail, calendar, account, held or None, now) if not end else None
+        if held and decision.position.leave:
+            end = float(bars.open[t + 1]), "model"
+        if end:  # only then is it known what the account has become: the next trade's size is asked for after it
             net_r = trade["side"] * (end[0] - trade["entry_price"]) / trade["stop_distance"] - costs.in_r(trade["stop_distance"])
             account = account.after(net_r, account.equity * (1 + trade["risk"] * net_r))
+            decision = predictor.predict(tail, calendar, account, None, now)
             log.exit(decision, trade["seq"], end[0], trade["lots"], now, end[1])
             trade = None
+        seq = log.decision(decision, tail)
         if trade is None and decision.may_trade:  # filled at the next open
             lots = account.equity * decision.effective_risk / (decision.stop_distance * costs.contract_size)
             trade = {"side": decision.side, "entry_price": float(bars.open[t + 1]), "stop_distance": decision.stop_distance}

@@ -45,3 +45,12 @@ def small_run(tmp_path_factory):
     from small_run import first_bars, retrain
 
     return retrain(tmp_path_factory.mktemp("small_run"), change={"inputs": first_bars})
+
+
+@pytest.fixture(scope="session")
+def s3_server():
+    """A real S3 server on loopback, with a bucket and a trainer's and a bot's credentials (`hub_server.py`)."""
+    import hub_server
+
+    with hub_server.running() as server:
+        yield server

@@ -6,23 +6,21 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from types import SimpleNamespace
+from datetime import datetime, timedelta
 
 import numpy as np
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
+from live import Recorded, close_of, decide, ready
 
 from trademl.bot import (
     AccountError,
     AccountState,
     Bars,
-    Calendar,
     Expect,
     LoadCheck,
     LoadError,
     Mode,
-    OpenPosition,
     Reason,
     TailError,
     TailFault,
@@ -30,14 +28,11 @@ from trademl.bot import (
     read_log,
 )
 from trademl.bot.policy import Policy, risk_head_of
-from trademl.clock import DAY_S, epoch_seconds
-from trademl.data.news import high_impact_usd
+from trademl.clock import DAY_S
 from trademl.errors import RevisionError, UsageError
 from trademl.files import npz_bytes, read_npz
-from trademl.market.barriers import prices_of, walk_brackets
 from trademl.market.definitions import NEWS
 from trademl.market.specs import LabelSpec
-from trademl.pipeline.market.replay import shipped_decisions
 from trademl.risk.state import equity_state
 from trademl.ship.revision import Revision
 from trademl.ship.signing import KeyFolder, PublicKey
@@ -56,14 +51,8 @@ def keys(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(small_run):
-    """The small run's revision as (files, manifest): its gate passed, exits switched on and every head published."""
-    revision = small_run.stored.revision
-    section = revision.manifest["market"]
-    decision = section["decision"] | {"exits_on": True}
-    profiles = [entry | {"published": True} for entry in section["profiles"]]
-    gate = revision.manifest["gate"] | {"passed": True, "reasons": []}
-    manifest = revision.manifest | {"gate": gate, "market": section | {"decision": decision, "profiles": profiles}}
-    return {name: revision.read(name) for name in revision.files()}, manifest
+    """The small run's revision as (files, manifest), ready to decide."""
+    return ready(small_run.stored.revision)
 
 
 @pytest.fixture(scope="module")
@@ -92,75 +81,10 @@ def predictor(loaded):
 
 @pytest.fixture(scope="module")
 def market(small_run):
-    """The small run's bars and calendar as a bot gets them."""
-    bars = small_run.inputs.bars
-    arrays = Bars(epoch_seconds(bars.index), *(bars[name].to_numpy() for name in ("open", "high", "low", "close", "volume")))
-    timed, all_day = high_impact_usd(small_run.inputs.events)
-    calendar = Calendar(timed, all_day, int(arrays.time[-1]) + 3 * DAY_S)
-
-    def tail(last=-1, bars=2_000):
-        """The bars up to and with this row."""
-        stop = len(arrays.time) if last == -1 else last + 1
-        return Bars(*(column[max(0, stop - bars) : stop] for column in arrays))
-
-    return SimpleNamespace(bars=arrays, calendar=calendar, tail=tail, account=AccountState.opened("market-synth-15min", 3, 10_000.0))
+    return Recorded.of(small_run.inputs)
 
 
-def close_of(tail, after_s=1):
-    return datetime.fromtimestamp(int(tail.time[-1]) + 900 + after_s, UTC)
-
-
-def decide(predictor, market, tail=None, **changes):
-    tail = market.tail() if tail is None else tail
-    given = {"news_times": market.calendar, "account_state": market.account} | changes
-    return predictor.predict(tail, **{"now": given.get("now") or close_of(tail)} | given)
-
-
-# ---------------------------------------------------------------- train equals serve
-
-
-def assert_serves_the_batch(predictor, market, small_run, rows):
-    """Side, probabilities and exits of each row, asked one at a time, are those of the batch over all bars."""
-    policy = predictor.loaded.policy
-    x, labels = small_run.case.rows.x, small_run.case.rows.labels
-    blended, own = policy.probabilities(x)
-    batch = shipped_decisions(policy, small_run.inputs, small_run.settings)
-    sides = walk_brackets(prices_of(small_run.inputs.bars, policy.spec)[0], policy.spec, full_horizon=False)
-    open_trade, asked = None, 0
-    for row in rows:
-        tail = market.tail(row)
-        decision = decide(predictor, market, tail, open_position=open_trade)
-        assert decision.side == batch.side[row]
-        assert list(decision.probabilities.values()) == blended[row].tolist()
-        assert [list(policy.revision.manifest["models"][0]["classes"]).index(vote) for vote in decision.votes.values()] == own[row].argmax(
-            axis=1
-        ).tolist()
-        assert decision.atr == labels.atr[row]
-        state = market.account.features(decision.atr / tail.close[-1])
-        assert decision.size_multiplier == predictor.loaded.head(state)
-        if open_trade is not None:
-            entry = int(np.searchsorted(market.bars.time, open_trade.decided_bar_s))
-            ends = int(sides[0 if open_trade.side > 0 else 1].exit_bar[entry])
-            if decision.position.exit_probability is not None and row < ends:
-                asked += 1
-                assert decision.position.leave == (batch.exit_bar[entry] == row)
-            if decision.position.leave or row >= ends - 1:
-                open_trade = None
-        if open_trade is None and decision.side and row + 1 < len(market.bars.time):
-            stop = decision.stop_distance
-            open_trade = OpenPosition(decision.side, market.bars.open[row + 1], stop, int(market.bars.time[row]))
-    assert asked > len(rows) / 20
-    assert {int(side) for side in batch.side[list(rows)]} == {-1, 0, 1}
-
-
-def test_what_it_decides_is_what_the_batch_decides(predictor, market, small_run):
-    """To the newest bar: the trades that are still open have no label yet."""
-    assert_serves_the_batch(predictor, market, small_run, range(8_900, 9_000))
-
-
-@pytest.mark.slow
-def test_two_thousand_bars_one_at_a_time_are_the_batch(predictor, market, small_run):
-    assert_serves_the_batch(predictor, market, small_run, range(7_000, 9_000))
+# ---------------------------------------------------------------- a decision
 
 
 def test_a_decision_says_everything_that_an_order_needs(predictor, market, small_run):
@@ -346,6 +270,7 @@ def with_profiles(whole, change):
     return files, manifest | {"market": section | {"profiles": change(section["profiles"])}}
 
 
+@pytest.mark.fault
 def test_an_unpublished_head_counts_as_one_unless_the_operator_insists(whole, keys, tmp_path, market, caplog):
     unpublished = with_profiles(whole, lambda entries: [entry | {"published": False} for entry in entries])
     store = Store(tmp_path / "models", keys.trust())
@@ -363,11 +288,15 @@ def test_an_unpublished_head_counts_as_one_unless_the_operator_insists(whole, ke
     )
 
 
-def test_a_missing_head_is_one_with_one_warning(whole, keys, tmp_path, market, caplog):
+@pytest.mark.fault
+@pytest.mark.parametrize("is_listed", [False, True], ids=["not listed", "listed, unpublished and not trained"])
+def test_a_missing_head_is_one_with_one_warning(whole, keys, tmp_path, market, caplog, is_listed):
     store = Store(tmp_path / "models", keys.trust())
-    store.activate(store.write(*with_profiles(whole, lambda entries: entries[:2])).name, "a test")
+    files, manifest = with_profiles(whole, lambda entries: entries[:2] + is_listed * [entries[2] | {"published": False}])
+    manifest |= {"models": [model for model in manifest["models"] if model["name"] != "risk_p3"]}
+    store.activate(store.write({name: data for name, data in files.items() if name != "risk_p3.onnx"}, manifest).name, "a test")
     with caplog.at_level(logging.WARNING, "trademl.bot"):
-        predictor = load(store, keys)
+        predictor = load(store, keys, use_unpublished=True)
         decisions = [decide(predictor, market, account_state=None) for _ in range(3)]
     assert caplog.text.count("no risk head for profile 3") == 1
     assert {d.size_multiplier for d in decisions} == {1.0}
@@ -412,6 +341,7 @@ def test_an_account_that_is_not_this_ones_is_refused(predictor, market, change, 
         decide(predictor, market, account_state=market.account.record() | change)
 
 
+@pytest.mark.fault
 def test_a_damaged_account_file_is_refused(tmp_path, predictor):
     (tmp_path / "account.json").write_bytes(b'{"schema": 1, "schema": 1}')
     with pytest.raises(AccountError, match="repeated"):
@@ -444,6 +374,21 @@ def swapped(files, manifest):
     return files, models(manifest, features=[features[1], features[0], *features[2:]])
 
 
+def renamed(files, manifest):
+    features = next(model for model in manifest["models"] if model["role"] == "signal")["features"]
+    return files, models(manifest, features=[features[0] | {"name": "atr_pct_2"}, *features[1:]])
+
+
+def other_dtype(files, manifest):
+    signal = next(model for model in manifest["models"] if model["role"] == "signal")
+    return files, models(manifest, input=signal["input"] | {"dtype": "float32"})
+
+
+def other_scaler(files, manifest):
+    narrow = {name: part[:-1] for name, part in read_npz(files["native/scaler.npz"]).items()}
+    return files | {"native/scaler.npz": npz_bytes(narrow)}, manifest
+
+
 def of(symbol, timeframe):
     def change(files, manifest):
         line = f"market-{symbol.lower()}-{timeframe}"
@@ -455,6 +400,9 @@ def of(symbol, timeframe):
 COMPAT = {
     "54 of 55 features": (narrower, LoadCheck.FEATURES, "54 features, this code makes 55"),
     "two features swapped": (swapped, LoadCheck.FEATURES, "in column 0"),
+    "a feature renamed": (renamed, LoadCheck.FEATURES, "trained on atr_pct_2 in column 0"),
+    "float32 where float64 is promised": (other_dtype, LoadCheck.GRAPHS, "takes .*double"),
+    "a scaler of another width": (other_scaler, LoadCheck.SCALER, "shapes"),
     "features of another code": (lambda f, m: (f, models(m, feature_hash="e" * 64)), LoadCheck.FEATURES, "trained on features"),
     "classes permuted": (lambda f, m: (f, models(m, classes=["BUY", "SELL", "HOLD"])), LoadCheck.CLASSES, "BUY"),
     "another symbol": (of("BTCUSD", "15min"), LoadCheck.SYMBOL, "the bot expects SYNTH"),
@@ -492,11 +440,13 @@ def _off(golden):
 
 @pytest.mark.fault
 @pytest.mark.parametrize("name", COMPAT)
-def test_a_revision_that_does_not_fit_is_refused_by_name(whole, keys, tmp_path, name):
-    """The pointer is forced: activation would refuse most of these already."""
+def test_a_revision_that_does_not_fit_is_refused_by_name(whole, keys, tmp_path, monkeypatch, name):
+    """The pointer is forced: activation would refuse most of these already, and storing itself some."""
     spoil, check, said = COMPAT[name]
     store = Store(tmp_path / "models", keys.trust())
+    monkeypatch.setattr(Revision, "verify", lambda *_, **__: None)
     revision = store.write(*spoil(*whole))
+    monkeypatch.undo()
     store._replace("model_compat.json", (revision.folder / "model_compat.json").read_bytes())
     with pytest.raises(LoadError, match=said) as refused:
         load(store, keys)
@@ -516,6 +466,27 @@ def test_who_signed_decides_what_loads(stored, keys, tmp_path, whole):
     with pytest.raises(UsageError, match="name the public key"):
         load_approved(unsigned.models_dir, [], profile=3, expect=EXPECT)
     assert Reason.UNSIGNED in load_approved(unsigned.models_dir, None, profile=3, expect=EXPECT).loaded.standing
+
+
+@pytest.mark.fault
+def test_a_rotated_key_counts_beside_its_successor_and_a_removed_one_no_more(stored, whole, tmp_path):
+    """The bot's configuration pins one key, two during the rotation, then the new one."""
+    folder = KeyFolder(tmp_path / "keys")
+    before = folder.create()
+    store = Store(tmp_path / "models", folder.trust())
+    store.activate(store.write(*whole).name, "a test")
+    after = folder.rotate()
+    for pinned in ([str(before)], [str(after), str(before)]):
+        assert load_approved(store.models_dir, pinned, profile=3, expect=EXPECT).revision
+    with pytest.raises(LoadError, match=f"is signed by key {before.name}, and the key {after.name} is pinned"):
+        load_approved(store.models_dir, [str(after)], profile=3, expect=EXPECT)
+    signed = Store(store.models_dir, folder.trust())
+    signed.activate(signed.write(whole[0], whole[1] | {"seed": 8}).name, "signed by its successor")
+    assert load_approved(store.models_dir, [str(after)], profile=3, expect=EXPECT).revision
+    with pytest.raises(LoadError, match=f"is signed by key {after.name}"):
+        load_approved(store.models_dir, [str(before)], profile=3, expect=EXPECT)
+    with pytest.raises(UsageError, match="3 keys are pinned"):
+        load_approved(store.models_dir, [STRANGER, str(after), str(before)], profile=3, expect=EXPECT)
 
 
 @pytest.mark.fault
@@ -552,6 +523,7 @@ def test_a_flipped_byte_after_activation_is_seen(whole, keys, tmp_path):
     assert refused.value.check is LoadCheck.HASHES
 
 
+@pytest.mark.fault
 def test_a_candidate_loads_in_shadow_only(whole, keys, tmp_path, market):
     files, manifest = whole
     store = Store(tmp_path / "models", keys.trust())
@@ -571,6 +543,7 @@ def test_a_candidate_loads_in_shadow_only(whole, keys, tmp_path, market):
         load(store, keys, mode="paper")
 
 
+@pytest.mark.fault
 def test_age_and_clock(stored, keys):
     trained = datetime.fromisoformat(stored.active().trained_at)
     with pytest.raises(LoadError, match="this clock is behind") as refused:
@@ -631,7 +604,7 @@ print(decision.probabilities is not None, sorted(name for name in third if not n
 def test_every_check_has_a_test():
     tried = {check for _, check, _ in COMPAT.values()}
     elsewhere = {"POINTER", "SIGNATURE", "CLOCK", "APPROVAL", "HASHES"}  # in the tests above
-    ship = {"PIPELINE", "MANIFEST", "SCALER", "FILES", "MODEL_COMPAT", "HEAD"}  # by the manifest's and the store's own tests
+    ship = {"PIPELINE", "MANIFEST", "FILES", "MODEL_COMPAT", "HEAD"}  # by the manifest's and the store's own tests
     assert {check.name for check in LoadCheck} == {check.name for check in tried} | elsewhere | ship
 
 

@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from trademl.cli.models import app
-from trademl.errors import LockedError, RevisionError, UsageError
+from trademl.errors import Exit, LockedError, UnknownRevisionError, UsageError
 from trademl.ship.store import Store
 
 RUNNER = CliRunner()
@@ -58,6 +58,30 @@ def test_list_shows_every_revision_with_its_state(store):
     text = call(store, "list").stdout
     assert good.name in text
     assert "candidate" in text
+
+
+@pytest.mark.contract
+def test_list_and_show_say_what_was_shown_and_how_sure_it_is(tmp_path):
+    store, manifest = Store(tmp_path / "models"), make.make_manifest()
+    manifest["gate"]["checks"]["expectancy_lower_bound_r"] = {"value": 0.0312}
+    manifest["metrics"]["trades_summary"] = {"trades": 1_460, "expectancy_net_r": 0.2041}
+    manifest["metrics"]["signal_summary"] = {"log_loss": 1.09213, "prior_log_loss": 1.09612}
+    store.write(FILES, manifest)
+    record, _ = read(store, "list")
+    (row,) = record["revisions"]
+    figures = {name: row[name] for name in ("trades", "expectancy_r", "bound_r", "log_loss", "prior_log_loss")}
+    assert figures == {"trades": 1_460, "expectancy_r": 0.2041, "bound_r": 0.0312, "log_loss": 1.09213, "prior_log_loss": 1.09612}
+    table = call(store, "list").stdout.splitlines()
+    assert [table[1].index(name) for name in ("trades", "expectancy R", "bound", "log loss", "prior")] == [
+        table[2].index(figure) for figure in ("1,460", "+0.204", "+0.031", "1.0921", "1.0961")
+    ]
+    shown = call(store, "show").stdout
+    assert "+0.204 R net of cost on 1,460 trades, lower bound +0.031 at 1 %" in shown
+    assert "1.0921 on final, class prior 1.0961" in shown
+
+
+def test_figures_that_an_earlier_trademl_did_not_keep_are_dashes(store):
+    assert call(store, "list").stdout.splitlines()[2].split("1 %")[1].split()[:5] == ["-"] * 5
 
 
 def test_a_symbol_that_the_store_does_not_hold_is_refused(store):
@@ -155,13 +179,14 @@ def test_diff_shows_where_two_manifests_differ(store):
 
 def test_an_unknown_revision_is_refused(store):
     for words in (("show", "ffff"), ("verify", "nothex"), ("activate", "ffff"), ("diff", "ffff", "0")):
-        assert isinstance(call(store, *words).exception, RevisionError)
+        refused = call(store, *words).exception
+        assert (type(refused), refused.exit_code) == (UnknownRevisionError, Exit.USAGE)
 
 
 @pytest.mark.e2e
 @pytest.mark.parametrize(
     ("words", "code"),
-    [(["list"], 0), (["show", "ffff"], 1), (["activate", "BAD"], 2), (["activate"], 2), (["verify"], 1)],
+    [(["list"], 0), (["show", "ffff"], 2), (["activate", "BAD"], 2), (["activate"], 2), (["verify"], 1)],
 )
 def test_the_command_line_prints_one_object_and_ends_with_the_code(store, words, code):
     _, bad = good_and_bad(store)

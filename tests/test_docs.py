@@ -1,5 +1,6 @@
 """The documentation names tests that exist."""
 
+import ast
 import re
 
 import pytest
@@ -7,20 +8,34 @@ import pytest
 from trademl.evidence.looks import family_level
 from trademl.pipeline.market.replay import LOOKBACK
 
+PAGES = ["README.md", "docs/what-it-refuses.md", "docs/what-the-bot-refuses.md", "docs/contract/README.md"]
 
-@pytest.mark.parametrize("page", ["docs/what-it-refuses.md", "README.md"])
+
+@pytest.mark.parametrize("page", PAGES)
 def test_every_file_and_test_that_is_named_exists(repo, page):
     text = (repo / page).read_text("utf-8")
     named = re.findall(r"`((?:tests|benchmarks|nbs|examples)/[\w/]+\.(?:py|ipynb))(?:::(\w+))?`", text)
-    assert len(named) > 3
+    assert len(named) > 1
     for file, test in named:
         assert (repo / file).is_file(), file
         if test:
             assert re.search(rf"^\s*def {test}\(", (repo / file).read_text("utf-8"), re.MULTILINE), f"{file}::{test}"
 
 
+def test_what_the_bot_refuses_is_marked_as_a_fault(repo):
+    """So `pytest -m fault` runs every row."""
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", (repo / "docs/what-the-bot-refuses.md").read_text("utf-8"))
+    assert len(named) > 40
+    for file in sorted({file for file, _ in named}):
+        text = (repo / file).read_text("utf-8")
+        functions = {node.name: node for node in ast.parse(text).body if isinstance(node, ast.FunctionDef)}
+        for test in (test for where, test in named if where == file):
+            marks = [ast.unparse(decorator) for decorator in functions[test].decorator_list]
+            assert "pytest.mark.fault" in marks or "pytestmark = pytest.mark.fault" in text, f"{file}::{test}"
+
+
 def test_links_lead_somewhere(repo):
-    for page in ("docs/what-it-refuses.md", "README.md"):
+    for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (repo / page).read_text("utf-8")):
             assert ((repo / page).parent / target).exists(), f"{page}: {target}"
 

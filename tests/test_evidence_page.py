@@ -13,6 +13,7 @@ import pytest
 from trademl.clock import epoch_seconds
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import UsageError
+from trademl.evidence.anatomy import trade_list
 from trademl.evidence.costs import ambiguous_trades, cost_curve, short_label_mismatch
 from trademl.evidence.figures import AccountFigures, Run, TradeFigures, annual_periods, figure, schema_table, trade_figures
 from trademl.evidence.gate import Terms
@@ -108,6 +109,45 @@ def test_one_page_rests_on_one_number_of_trades(bars, seed):
     assert f"{n:,} were judged" in page.profile_account.sentence
 
 
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.4])
+def test_every_group_of_trades_sums_to_the_page_s_result(bars, share):
+    page = make_evidence(bars, blind(5, share=share), SPEC, COSTS, ACCOUNT, window=window_of(bars, 500, 2_500), judging=QUICK)
+    anatomy, n = page.anatomy, page.strategy.trades
+    assert (n == 0) == (share == 0)
+    for name in (f.name for f in fields(anatomy) if f.name.startswith("by_")):
+        parts = getattr(anatomy, name)
+        assert sum(part.trades for part in parts) == n, name
+        assert sum(part.total_r for part in parts) == pytest.approx(page.strategy.total_r.value, abs=1e-9), name
+    assert sum(bin.trades for bin in anatomy.outcomes) == n
+    assert sum(streak.length * (streak.won + streak.lost) for streak in anatomy.streaks) == n
+    lost = max((streak.length for streak in anatomy.streaks if streak.lost), default=0)
+    assert lost == (page.strategy.longest_losing_run.value or 0)
+    listed = trade_list(page.trades)
+    assert len(listed) == n
+    assert listed["R so far"].iloc[-1:].sum() == pytest.approx(page.strategy.total_r.value)
+
+
+def test_the_path_figures_agree_with_a_slow_reference(bars):
+    made = blind(2)
+    page = make_evidence(bars, made, SPEC, COSTS, ACCOUNT, judging=QUICK)
+    window = cut_window(bars, made, SPEC, *window_of(bars, 0, N))
+    run = run_of(window, traded(window, entries_made(window.prepared, window.decisions, COSTS), COSTS))
+    peak, since, longest = 0.0, int(run.time_s[0]), 0
+    for second, worth in zip(run.time_s.tolist(), run.worth_r.tolist(), strict=True):
+        if worth >= peak - 1e-9:
+            longest, since, peak = max(longest, second - since), second, max(peak, worth)
+    longest = max(longest, int(run.time_s[-1]) - since)
+    assert page.strategy.longest_under_water.value == pytest.approx(longest / 86_400)
+    trades = page.trades
+    gains = sum(r for r in trades["gross_r"] if r > 0)
+    assert page.strategy.cost_share.value == pytest.approx((trades["gross_r"] - trades["net_r"]).sum() / gains)
+    for name in ("max_drawdown_r", "longest_under_water", "cost_share"):
+        stated, band = getattr(page.strategy, name), getattr(page.random_entries, name)
+        assert stated.low <= stated.high and stated.level == 0.95
+        assert band.observed == stated.value and band.n == QUICK.null_curves
+        assert band.low <= band.median <= band.high
+
+
 def test_window_is_half_open_in_decision_time_and_takes_datetimes(bars):
     side = np.zeros(N, np.int8)
     side[1_000] = 1
@@ -181,8 +221,17 @@ def test_the_pictures_and_the_table_of_assumptions_show_the_stated_figures(bars)
     assert f"deepest drawdown {stated:.1f} %" in pages.account_equity().layout.title.subtitle.text
     rows = pages.assumptions_table()["value"]
     assert rows["break-even spread, price units"] in ("none", f"{evidence.break_even_spread.value or 0:.3g}")
-    assert rows["win rate, where it counts as target"] == f"{evidence.tie_bounds.win_rate_tp_first.value:.3g}"
-    printed = dict(pages.trade_rows())
+    assert rows["win rate, where it counts as target"] == f"{100 * evidence.tie_bounds.win_rate_tp_first.value:.3g} %"
+    cards, figures, luck = pages.cards().cards, evidence.strategy, evidence.random_entries
+    names = ["expectancy", "trades", "win rate", "deepest drawdown", "longest under water", "cost, of what trades gained"]
+    assert [card.name for card in cards] == names
+    assert cards[0].value == f"{figures.expectancy_net_r.value:+.3f} R"
+    assert f"{cards[0].value} net of cost" in evidence.sentence  # the figure that the verdict names
+    assert cards[0].details[0] == f"95 % interval {figures.expectancy_net_r.low:+.3f} to {figures.expectancy_net_r.high:+.3f}"
+    assert cards[1].value == f"{figures.trades:,}" and cards[1].details[-1] == f"random entries {luck.trades:,}, as many"
+    assert cards[2].value == f"{100 * figures.win_rate.value:.3g} %"
+    assert all(card.details[-1].startswith("random entries ") and any(c.isdigit() for c in card.details[-1]) for card in cards)
+    printed = {row[0]: row[1] for row in pages.trade_rows()}
     assert printed["trades"] == f"{evidence.strategy.trades:,}"
     assert printed["trades that the account made"] == f"{evidence.profile_account.figures.trades:,}"
 
@@ -421,13 +470,19 @@ def test_the_report_has_these_keys_and_the_tables_name_them(bars):
     assert list(written) == [
         *("schema", "kind", "sentence", "is_skill_found", "verdict", "window", "label_spec", "label_spec_hash", "costs", "seed"),
         *("strategy", "random_entries", "baselines", "cost_curve", "break_even_spread", "tie_bounds", "shorts_off_label_share"),
-        *("curve", "profile_account"),
+        *("curve", "anatomy", "profile_account"),
     ]
     assert list(written["strategy"]) == [
         *("trades", "win_rate", "expectancy_net_r", "expectancy_gross_r", "cost_r", "profit_factor_r", "total_r", "max_drawdown_r"),
         *("sharpe", "sortino", "var_95_daily_r", "cvar_95_daily_r", "var_95_trade_r", "cvar_95_trade_r", "exposure"),
-        *("longest_losing_run", "periods_per_year"),
+        *("longest_losing_run", "cost_share", "longest_under_water", "periods_per_year"),
     ]
+    assert list(written["random_entries"]) == [
+        *("runs", "trades", "beside_share", "expectancy_net_r", "win_rate", "profit_factor_r", "total_r"),
+        *("max_drawdown_r", "longest_under_water", "cost_share", "method", "reason"),
+    ]
+    groups = ["by_week", "by_month", "by_side", "by_exit", "by_hour", "by_weekday", "by_holding"]
+    assert list(written["anatomy"]) == [*groups, "outcomes", "streaks"]
     assert list(written["profile_account"]) == ["sentence", "account", "halted_at_utc", "figures", "counters", "curve"]
     assert list(written["profile_account"]["figures"]) == [
         *("trades", "net_pnl", "return_pct", "profit_factor", "max_drawdown_equity_pct", "max_drawdown_balance_pct"),

@@ -14,7 +14,7 @@ from trademl.data.bars import bars_hash, read_bars, write_bars
 from trademl.data.clocks import to_wall, zone
 from trademl.data.news import news_hash, write_news
 from trademl.data.synthetic import synthetic_market
-from trademl.errors import BadDataError, UsageError
+from trademl.errors import BadDataError
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import MarketFlags
 from trademl.pipeline.market.inputs import UNKNOWN_SYMBOL
@@ -72,9 +72,10 @@ class TestWhoseBars:
         asked = MarketFlags(bars=bars, no_news=True, models_dir=str(small_run.choice.models_dir))
         sentence = "symbol unknown: the bars do not say whose they are, and were taken for SYNTH; "
         sentence += "`trademl data import --symbol SYNTH` records it"
-        summary = run_backtest(SMALL, asked, ReplayFlags(in_sample=True), chart=False)
+        summary = run_backtest(SMALL, asked, ReplayFlags(in_sample=True), chart=False).summary
         assert summary["unknown_symbol"] == sentence
-        assert run_backtest(SMALL, replace(asked, symbol="SYNTH"), ReplayFlags(in_sample=True), chart=False)["unknown_symbol"] is None
+        named = run_backtest(SMALL, replace(asked, symbol="SYNTH"), ReplayFlags(in_sample=True), chart=False)
+        assert named.summary["unknown_symbol"] is None
         assert _data(replace(small_run.inputs, symbol=""))["symbol"] == "unknown"
 
     def test_a_tether_pair_passes_for_the_dollar_pair(self, load, tmp_path):
@@ -99,8 +100,8 @@ class TestWhoseBars:
         monkeypatch.chdir(tmp_path)
         (tmp_path / "btc.csv").write_text("never read")
         overrides = {"market.bars": "btc.csv", "synthetic.bars": 2_000}
-        with pytest.raises(UsageError, match="nothing here is out of sample"):
-            run_backtest(overrides, MarketFlags(models_dir=str(small_run.choice.models_dir)), ReplayFlags(), chart=False)
+        made = run_backtest(overrides, MarketFlags(models_dir=str(small_run.choice.models_dir)), ReplayFlags(in_sample=True), chart=False)
+        assert made.evidence.window["bars"] == 2_000
 
 
 class TestClocks:

@@ -86,7 +86,7 @@ def test_fills_and_money_by_hand(name):
     assert (one.commission, one.swap, one.multiplier) == (75.0, 0.0, 1.0)
     assert one.pnl == pytest.approx(pnl) and one.balance_after == pytest.approx(10_000 + pnl)
     assert one.gross_r == pytest.approx(side * (bid - 1000) / 8) and one.net_r == pytest.approx(pnl / 100)
-    assert one.atr_norm == pytest.approx(10 / entry)
+    assert one.atr_norm == pytest.approx(10 / 1000)  # of the deciding close
     assert one.entry_time == result.trades.entry_time[0] == pd.Timestamp("2024-01-01 03:30", tz="UTC")
     assert one.exit_time == pd.Timestamp("2024-01-01", tz="UTC") + pd.Timedelta(minutes=15 * (bar + 1))
     assert result.balance[-1] == result.equity[-1] == pytest.approx(one.balance_after)

@@ -15,6 +15,7 @@ from trademl.market.features import FEATURE_NAMES
 from trademl.market.out_of_sample import LEAD_BARS
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import SYNTHETIC, MarketFlags
+from trademl.pipeline.market.banners import head_of
 from trademl.pipeline.market.pages import FEW_DAYS, Pages
 from trademl.pipeline.market.replay import out_of_sample
 from trademl.pipeline.stored import Stored
@@ -45,7 +46,18 @@ class TestWhichMarket:
         choice = pipeline.choose_market(settings)
         assert (choice.bars, choice.news, choice.line) == (settings.market.bars, settings.market.news, "market-btcusd-15min")
 
-    def test_bars_need_a_calendar_or_the_word_that_there_is_none(self, settings):
+    def test_missing_bars_are_reported_before_the_calendar(self, settings, tmp_path):
+        for more in ({}, {"no_news": True}, {"news": "n.csv"}):
+            with pytest.raises(BadDataError, match=r"x\.csv: no such file") as refused:
+                pipeline.choose_market(settings, MarketFlags(bars="x.csv", **more))
+            assert refused.value.exit_code == 4
+        (tmp_path / "x.csv").touch()
+        with pytest.raises(BadDataError, match=r"n\.csv: no such file"):
+            pipeline.choose_market(settings, MarketFlags(bars="x.csv", news="n.csv"))
+
+    def test_bars_need_a_calendar_or_the_word_that_there_is_none(self, settings, tmp_path):
+        for name in ("x.csv", "n.csv"):
+            (tmp_path / name).touch()
         with pytest.raises(UsageError, match="--no-news"):
             pipeline.choose_market(settings, MarketFlags(bars="x.csv"))
         assert pipeline.choose_market(settings, MarketFlags(bars="x.csv", no_news=True)).models_dir == "models"
@@ -53,7 +65,8 @@ class TestWhichMarket:
             pipeline.choose_market(settings, MarketFlags(bars="x.csv", news="n.csv", no_news=True))
 
     @pytest.mark.parametrize("given", [{"news": "n.csv"}, {"no_news": True}])
-    def test_a_calendar_without_bars_is_refused(self, settings, given):
+    def test_a_calendar_without_bars_is_refused(self, settings, tmp_path, given):
+        (tmp_path / "n.csv").touch()
         with pytest.raises(UsageError, match="--bars"):
             pipeline.choose_market(settings, MarketFlags(**given))
 
@@ -75,11 +88,13 @@ class TestWhichMarket:
         if "symbol" not in given and "news_tz" not in given:
             assert pipeline.choose_market(settings, MarketFlags(no_news=True, **given)).bars == settings.market.bars
 
-    def test_a_clock_for_no_calendar_is_refused(self, settings):
+    def test_a_clock_for_no_calendar_is_refused(self, settings, tmp_path):
+        (tmp_path / "x.csv").touch()
         with pytest.raises(UsageError, match="--news-tz is the clock of a calendar, and with --no-news none is read"):
             pipeline.choose_market(settings, MarketFlags(bars="x.csv", no_news=True, news_tz="UTC"))
 
-    def test_another_symbol_needs_bars_and_a_section(self, settings):
+    def test_another_symbol_needs_bars_and_a_section(self, settings, tmp_path):
+        (tmp_path / "x.csv").touch()
         with pytest.raises(UsageError, match="XAUUSD"):
             pipeline.choose_market(settings, MarketFlags(symbol="XAUUSD"))
         with pytest.raises(UsageError, match=r"\[symbol.DOGE\]"):
@@ -207,10 +222,16 @@ class TestRevision:
 
     def test_a_sharpe_says_from_how_many_days(self, small_run):
         days = small_run.evidence.strategy.sharpe.n
-        rows = dict(Pages(small_run.stored, small_run.evidence).trade_rows())
+        rows = {row[0]: row[1] for row in Pages(small_run.stored, small_run.evidence).trade_rows()}
         told = "" if days >= FEW_DAYS else " (too few to be believed)"
         assert days > 1 and f"Sharpe, annualised from {days} daily results{told}" in rows
         assert rows["trades"] == f"{small_run.evidence.strategy.trades:,}"
+
+    def test_the_page_begins_with_the_verdict_of_the_one_object(self, small_run):
+        head = head_of(small_run.stored)
+        assert head["headline"] == small_run.finding.verdict.sentence == small_run.evidence.verdict.sentence
+        assert small_run.stored.name in head["subtitle"]
+        assert [banner.label for banner in head["banners"]] == ["synthetic", "look 1"]
 
     def test_a_run_by_hand_moves_no_pointer(self, small_run):
         store = Store(small_run.choice.models_dir)

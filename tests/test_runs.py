@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+import math
 import os
 import re
 import signal
@@ -11,7 +12,7 @@ import sys
 import threading
 import time
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,9 +21,11 @@ import numpy as np
 import pytest
 
 import trademl.runs.jobs as jobs_module
+from trademl.commands.market import RETRAIN
 from trademl.errors import BadDataError, Exit, LockedError, StageError, UsageError
 from trademl.files import jsonable
 from trademl.runs import (
+    Course,
     Pace,
     Progress,
     RunFolder,
@@ -277,11 +280,118 @@ def event(kind, stage, done=0, total=None):
     ],
 )
 def test_time_left_follows_the_shares_and_what_has_passed(events, elapsed, left):
-    pace = Pace({"a": 0.1, "b": 0.4, "c": 0.5})
+    pace = Pace(Course.of_shares({"a": 0.1, "b": 0.4, "c": 0.5}))
     for now, item in events:
         pace.feed(item, now)
-    found = pace.time_left(elapsed, elapsed)
+    found = pace.time_left(elapsed)
     assert found == (None if left is None else pytest.approx(left))
+
+
+# A run that is simulated: (stage, seconds of each of its steps; of one step where it does not count; seconds until the next begins).
+EMBEDDED = (  # the embedded year, measured on two cores that others shared: the time of two steps of a stage differs by half
+    ("data", [0.3], 0.1),
+    ("features", [0.6], 0.1),
+    ("labels", [1.1], 0.5),
+    ("judge signal", [118, 140, 61, 63, 132], 4.0),
+    ("judge position", [141, 102], 2.0),
+    ("risk", [25], 0.5),
+    ("evidence", [5], 0.5),
+    ("ship", [140, 152], 1.0),
+    ("prove", [21], 0.1),
+    ("store", [6], 49.0),
+)
+SMALL = (  # a small market in a fresh checkout, measured: kernels are compiled on the way
+    ("data", [0.1], 0.0),
+    ("labels", [8.2], 0.0),
+    ("judge signal", [3.8, 0.6, 0.3, 0.2, 0.4], 5.6),
+    ("judge position", [0.4, 0.3], 1.2),
+    ("risk", [6.9], 0.1),
+    ("evidence", [2.7], 0.1),
+    ("ship", [0.5, 0.2], 0.1),
+    ("prove", [0.2], 0.1),
+    ("store", [0.3], 4.8),
+)
+
+
+def timeline(run, first_s=0.0):
+    """(events with their times, length) of a simulated run."""
+    events, now = [], first_s
+    for name, steps, gap in run:
+        total = len(steps) if len(steps) > 1 else None
+        events.append((now, event("start", name, 0, total)))
+        for done, seconds in enumerate(steps, start=1):
+            now += seconds
+            events.append((now, event("progress" if done < len(steps) else "end", name, done if total else 0, total)))
+        now += gap
+    return events, now - first_s
+
+
+def worst_factor(course, run, after: float) -> float:
+    """How far the estimate strays from the truth at its worst, up or down: asked each second until the last tenth of the run."""
+    events, whole = timeline(run, first_s=7.0)  # the kernel takes its time before the first stage
+    pace, worst = Pace(course), 1.0
+    for second in range(int(7 + after * whole), int(7 + 0.9 * whole)):
+        while events and events[0][0] <= second:
+            pace.feed(events[0][1], events.pop(0)[0])
+        left, truth = pace.time_left(second), 7 + whole - second
+        if left is not None or course.seconds:  # after an earlier run something is always said
+            worst = max(worst, math.inf if not left else max(left / truth, truth / left))
+    return worst
+
+
+def stored_run(reports, run, number=1, status="done"):
+    """The folder of a simulated run that has ended."""
+    events, whole = timeline(run)
+    folder, began = reports / f"20260101-00000{number}-retrain-abcdef", datetime(2026, 1, 1, tzinfo=UTC)
+    folder.mkdir(parents=True)
+    lines, entered = [], 0.0
+    for now, item in events:
+        entered = now if item["event"] == "start" else entered
+        stamp = (began + timedelta(seconds=int(now))).isoformat().replace("+00:00", "Z")  # whole seconds, as events have them
+        lines.append(json.dumps(item | {"time": stamp, "seconds": now - entered}) + "\n")
+    (folder / "events.jsonl").write_text("".join(lines))
+    ended = (began + timedelta(seconds=whole)).isoformat().replace("+00:00", "Z")
+    (folder / "run.json").write_text(json.dumps({"status": status, "finished": ended}))
+    return folder
+
+
+def stretched(run, factors):
+    return tuple((name, [seconds * factors.get(name, 1) for seconds in steps], gap) for name, steps, gap in run)
+
+
+def test_the_first_run_s_estimate_is_not_twice_the_truth():
+    """Nothing is said before the first fit has ended."""
+    assert worst_factor(RETRAIN, EMBEDDED, after=0.0) < 2
+    assert worst_factor(RETRAIN, stretched(EMBEDDED, {"evidence": 8, "risk": 2, "judge position": 0.6}), after=0.0) < 2
+
+
+@pytest.mark.parametrize(
+    ("last", "now"),
+    [
+        (EMBEDDED, EMBEDDED),
+        (SMALL, SMALL),
+        (SMALL, tuple((name, [s * 1.4 for s in steps], gap * 0.7) for name, steps, gap in SMALL)),
+        (EMBEDDED, stretched(EMBEDDED, {"judge signal": 1.5, "evidence": 0.6})),
+        (EMBEDDED, stretched(EMBEDDED, {"judge position": 2, "risk": 0.3, "ship": 1.5})),
+        (EMBEDDED, tuple((name, [s * 1.8 for s in steps], gap * 1.8) for name, steps, gap in EMBEDDED)),
+        (EMBEDDED, tuple(stage for stage in EMBEDDED if stage[0] != "judge position")),
+        (EMBEDDED, (*EMBEDDED[:5], ("a new stage", [120], 0.0), *EMBEDDED[5:])),
+    ],
+    ids=["the same", "small", "small, slower", "uneven", "more uneven", "longer", "a stage less", "a stage more"],
+)
+def test_every_further_run_s_estimate_follows_the_last_one(last, now, tmp_path):
+    stored_run(tmp_path, last)
+    assert worst_factor(Course.of_last(tmp_path, "retrain"), now, after=0.1) < 2
+
+
+def test_a_run_that_was_broken_off_or_is_damaged_says_nothing_of_the_next(tmp_path):
+    whole = stored_run(tmp_path, EMBEDDED, 1)
+    stored_run(tmp_path, EMBEDDED[:3], 2, status="failed")
+    (stored_run(tmp_path, EMBEDDED, 3) / "events.jsonl").write_text("not JSON\n")
+    (stored_run(tmp_path, EMBEDDED, 4) / "events.jsonl").unlink()
+    assert Course.of_last(tmp_path, "retrain") == Course.of_run(whole)
+    assert Course.of_last(tmp_path, "tune") is None
+    assert Course.of_last(tmp_path / "nowhere", "retrain") is None
 
 
 def test_durations_read_as_people_say_them():
@@ -297,7 +407,7 @@ def watched(folder, stream, **how) -> str:
     """What is shown of two stages, the first of which counts."""
     folder.mkdir(exist_ok=True)
     progress = Progress(folder)
-    with watch(folder, {"fit": 1.0, "store": 3.0}, stream=stream, **how):
+    with watch(folder, Course.of_shares({"fit": 1.0, "store": 3.0}), stream=stream, **how):
         with progress.stage("fit", total=40) as stage:
             for done in range(40):
                 stage.update(done, note="0.98 so far")

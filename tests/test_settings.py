@@ -127,7 +127,15 @@ RULES = {  # "section.key" -> (type, rule or None)
     for section, record in {**SECTIONS, "symbol.BTCUSD": Symbol}.items()
     for field in fields(record)
 }
-FREE = {"paths.models", "paths.datasets", "paths.reports", "paths.keys", "market.bars", "market.news"}
+FREE = {
+    "paths.models",
+    "paths.datasets",
+    "paths.reports",
+    "paths.keys",
+    "market.bars",
+    "market.news",
+    *(f"hub.{name}" for name in ("url", "endpoint", "region", "approvers")),
+}
 NUMBERS = {key: pair for key, pair in RULES.items() if pair[0] in (int, float, tuple)}
 
 

@@ -235,6 +235,7 @@ def test_a_key_that_cannot_be_used_is_named(keys, break_it, said):
     assert "PRIVATE" not in str(caught.value)
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("pinned", "said"),
     [
@@ -259,6 +260,7 @@ def test_a_pinned_key_that_is_no_key_verifies_nothing(store):
         nobody.check(canonical_json(revision.manifest), forged)
 
 
+@pytest.mark.fault
 def test_a_private_key_does_not_lie_in_a_clone(tmp_path):
     (tmp_path / "clone" / ".git").mkdir(parents=True)
     with pytest.raises(UsageError, match="lies in the clone"):

@@ -109,6 +109,7 @@ class TestOneStore:
     @pytest.mark.parametrize("symbol", [SYNTHETIC, "XAUUSD", "BTCUSD"])
     def test_a_symbol_has_one_store_in_every_command(self, tmp_path, monkeypatch, symbol):
         monkeypatch.chdir(tmp_path)
+        (tmp_path / "bars.csv").touch()
         settings = load_settings()
         trained = choose_market(settings, MarketFlags(bars="bars.csv", no_news=True, symbol=symbol)).models_dir
         assert str(open_store(settings, symbol=symbol).models_dir) == trained

@@ -46,6 +46,12 @@ class RevisionError(TradeMLError):
     """A stored revision that is missing, altered, or does not fit what is asked of it."""
 
 
+class UnknownRevisionError(RevisionError):
+    """A revision was named that the store does not hold, or that the name does not settle."""
+
+    exit_code = Exit.USAGE
+
+
 class LooksError(TradeMLError):
     """The project's chain of looks is damaged, cut, another project's, or cannot be written: no figures."""
 
@@ -62,6 +68,20 @@ class LockedError(TradeMLError):
     """Another run holds the lock of this store."""
 
     exit_code = Exit.LOCKED
+
+
+class HubError(TradeMLError):
+    """The hub cannot be reached, refuses, or holds what must not be used."""
+
+
+class RollbackError(HubError):
+    """A hub shows an older approval than was seen before, or another one under the same number."""
+
+
+class SupersededError(HubError):
+    """Somebody else moved the channel in the meantime; nothing was written."""
+
+    exit_code = Exit.GATE_REFUSED
 
 
 class MissingExtraError(TradeMLError, ImportError):

@@ -344,10 +344,19 @@ class TestBacktest:
         assert page["costs"]["spread"] == 16.95
         assert told["metrics"]["trades"] == page["strategy"]["trades"] > 30
 
+    def test_after_a_retrain_no_flag_is_needed(self, work, revision):
+        done = trademl("backtest", cwd=work)
+        assert (done.code, done.err) == (0, "")
+        columns = re.split(r"  +", done.out.splitlines()[0].strip())
+        assert columns == ["these decisions", "random entries, 5 to 95 %", "all long", "all short"]
+        bare, asked = (trademl("backtest", *words, "--no-chart", "--json", cwd=work).json for words in ((), ("--oos-only",)))
+        assert (bare["revision"], bare["metrics"], bare["looks"]) == (revision, asked["metrics"], 1)
+
     @pytest.mark.leakage
     def test_bars_that_the_models_saw_are_refused(self, work):
-        done = trademl("backtest", "--json", cwd=work)
-        assert (done.code, done.json["exit"]) == (2, 2)
+        made = trademl("data", "sample", "--bars", 11_500, "--output", "seen.parquet", cwd=work)
+        done = trademl("backtest", "--bars", "seen.parquet", "--no-news", "--json", cwd=work)
+        assert (done.code, done.json["exit"]) == (2, 2), made.err
         assert "--oos-only" in plain(done) and "--in-sample" in done.err
 
     def test_in_sample_is_written_on_everything(self, work):

@@ -18,9 +18,11 @@ from trademl.bot.refusals import AccountError
 from trademl.files import canonical_json, read_regular, strict_json, write_atomically
 from trademl.risk.profiles import profile as profile_of
 from trademl.risk.state import HISTORY, equity_state
+from trademl.ship.shapes import NUMBER
 
 SCHEMA = 1
 MAX_BYTES = 64 * 1024
+SHAPE = {"schema": int, "line": str, "profile": int, "start": NUMBER, "equity": NUMBER, "peak": NUMBER, "closed_net_r": [NUMBER]}
 _NUMBERS = ("start", "equity", "peak")
 
 
@@ -61,7 +63,7 @@ class AccountState:
             return given
         if not isinstance(given, Mapping):
             raise AccountError(f"account: a {type(given).__name__}, expected the object that `AccountState.record` gives")
-        wanted = {"schema", *cls.__dataclass_fields__}
+        wanted = set(SHAPE)
         if set(given) != wanted:
             missing, unknown = sorted(wanted - set(given)), sorted(map(str, set(given) - wanted))
             raise AccountError(f"account: missing {missing}, unknown {unknown}; `Predictor.replay_account` makes it anew")

@@ -11,6 +11,7 @@ too. R is never taken from here. A changed, removed or inserted line breaks the 
 
 import math
 import os
+import re
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -22,16 +23,36 @@ from trademl.bot.tail import read_bars
 from trademl.clock import iso_z
 from trademl.errors import BadDataError, UsageError
 from trademl.files import canonical_json, digest, strict_json, sync_folder, write_new
+from trademl.ship.shapes import HEX16, HEX64, NUMBER, UTC, check_shape
 
 SCHEMA = 1
 GENESIS = "0" * 64  # `prev` of the first line
 _MODES = {Mode.LIVE: "active", Mode.SHADOW: "shadow"}
-_COMMON = {"schema", "seq", "prev", "kind", "line", "revision", "mode", "at_utc"}
-_KINDS = {
-    "decision": {"bar_utc", "bar", "tail_sha256", "p", "expected_r", "cost_r", "side", "stop", "target", "multiplier", "reason"},
-    "fill": {"decision_seq", "price", "lots"},
-    "exit": {"decision_seq", "price", "lots", "reason"},
+_COMMON = {
+    "schema": int,
+    "seq": int,
+    "prev": HEX64,
+    "kind": str,
+    "line": str,
+    "revision": HEX16,
+    "mode": re.compile("active|shadow"),
+    "at_utc": UTC,
 }
+_FILL = {"decision_seq": int, "price": NUMBER, "lots": NUMBER}
+_DECISION = {
+    "bar_utc": UTC,
+    "bar": [NUMBER],
+    "tail_sha256": HEX64,
+    "p": ([NUMBER], None),
+    "expected_r": ([NUMBER], None),
+    "cost_r": (int, float, None),
+    "side": int,
+    "stop": NUMBER,
+    "target": NUMBER,
+    "multiplier": NUMBER,
+    "reason": [str],
+}
+SHAPES = {"decision": _COMMON | _DECISION, "fill": _COMMON | _FILL, "exit": _COMMON | _FILL | {"reason": str}}  # of a line, by its kind
 
 
 @dataclass(frozen=True)
@@ -74,11 +95,12 @@ def _parsed(line: bytes) -> dict:
     """A line as a record. ValueError when it is not what `DecisionLog` writes."""
     record = strict_json(line)
     kind = record.get("kind")
-    if record.get("schema") != SCHEMA or kind not in _KINDS:
-        raise ValueError(f"schema {record.get('schema')!r}, kind {kind!r}; this trademl reads schema {SCHEMA} and {', '.join(_KINDS)}")
-    wanted = _COMMON | _KINDS[kind]
+    if record.get("schema") != SCHEMA or kind not in SHAPES:
+        raise ValueError(f"schema {record.get('schema')!r}, kind {kind!r}; this trademl reads schema {SCHEMA} and {', '.join(SHAPES)}")
+    wanted = set(SHAPES[kind])
     if set(record) != wanted:
         raise ValueError(f"a {kind} lacks {sorted(wanted - set(record))} and has {sorted(set(record) - wanted)} too many")
+    check_shape(record, SHAPES[kind], kind)
     return record
 
 

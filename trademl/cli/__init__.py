@@ -1,29 +1,49 @@
 """The thin shell: parse, call one library function, print, exit code. Heavy imports wait until a command runs."""
 
 import traceback
+from typing import Annotated
 
 import typer
 
-from trademl.cli import common, data, keys, market, models, trades, tune, workbench
+from trademl import __version__
+from trademl.cli import common, data, explain, hub, keys, market, models, ship, trades, tune, workbench
 from trademl.errors import Exit, TradeMLError
 
 app = typer.Typer(
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},  # every command below inherits them
     pretty_exceptions_enable=False,
     help="TradeML: honest labels, walk-forward judgement, verified revisions. It decides and advises; it never sends an order.",
 )
+
+
+def _version(asked: bool) -> None:
+    if asked:
+        print(f"trademl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[bool, typer.Option("--version", callback=_version, is_eager=True, help="print the version and leave")] = False,
+) -> None:
+    """Options that stand before a command."""
+
+
 app.command()(market.retrain)
 app.command()(market.backtest)
 app.command()(market.report)
+app.command()(explain.explain)
 app.command()(tune.tune)
 app.add_typer(data.app, name="data", help="Look at, repair and import bars and calendars; make sample data.")
 app.add_typer(trades.app, name="trades", help="Look at a bot's own decisions, and at what models see of them.")
 app.add_typer(models.app, name="models", help="List, prove and activate stored revisions.")
 app.add_typer(keys.app, name="keys", help="The pair that signs revisions, and whose signatures count.")
+app.add_typer(hub.app, name="hub", help="Publish, approve, pull and put back what bots load.")
 app.add_typer(workbench.config, name="config", help="The settings and where each came from.")
+app.command()(ship.onboard)
 app.command()(workbench.doctor)
-app.command()(workbench.lab)
+app.command(context_settings={"allow_extra_args": True})(workbench.lab)
 
 
 def main() -> None:

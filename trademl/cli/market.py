@@ -1,12 +1,10 @@
 """`trademl retrain`, `trademl backtest`, `trademl report`: the market pipeline's commands."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from trademl.cli import common
-from trademl.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 Bars = Annotated[str | None, typer.Option(help="bars file (canonical or unambiguous); default: settings.ini, else the embedded market")]
@@ -47,29 +45,48 @@ def retrain(
     models_dir: ModelsDir = None,
     seed: Seed = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda (ROCm builds too); what a GPU cannot do is done on the CPU")] = None,
+    shap: Annotated[bool, typer.Option("--shap/--no-shap", help="explain the judged models, and keep what `explain` needs")] = True,
+    shap_only: Annotated[bool, typer.Option("--shap-only", help="train nothing: explain the newest stored revision")] = False,
+    push_to_hub: Annotated[
+        bool, typer.Option("--push-to-hub", help="publish what was stored, and approve it if its gate passed and your key may")
+    ] = False,
     quiet: Quiet = False,
     json: Json = False,
 ) -> None:
     """Bars in, a verified revision, a true backtest and a report out. Exit 3: stored, but the gate refused it."""
-    if ensemble != position:
-        raise UsageError(
-            "--ensemble and --position are trained together, always: they share one scaler and one run, and a position model beside a "
-            "signal that it was not trained with is how the original lost money. Give both, or neither (which means both)"
-        )
-    if accept_leak is not None and not accept_leak.strip():
-        raise UsageError("--accept-leak needs a reason, such as --accept-leak 'the volume is made on purpose'; it stays in the manifest")
-    from trademl.commands.market import run_retrain, run_risk
+    from trademl.commands.market import retrain_by_flags
     from trademl.device import notes
-    from trademl.pipeline.choice import MarketFlags
 
-    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict, news_tz, trust_clock, allow_flat)
-    overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
-    overrides["warmstart.enabled"] = False if no_warmstart else None
-    if risk and not ensemble:
-        _refuse_beside_risk(asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart, "accept_leak": accept_leak})
-        summary = run_risk(overrides, symbol=symbol, models_dir=models_dir, quiet=quiet)
-    else:
-        summary = run_retrain(overrides, flags, risk=risk or not ensemble, accept_leak=accept_leak, quiet=quiet)
+    summary = retrain_by_flags(
+        ensemble=ensemble,
+        position=position,
+        risk=risk,
+        no_warmstart=no_warmstart,
+        bars=bars,
+        news=news,
+        no_news=no_news,
+        symbol=symbol,
+        tz=tz,
+        news_tz=news_tz,
+        stamp=stamp,
+        strict=strict,
+        trust_clock=trust_clock,
+        allow_flat=allow_flat,
+        accept_leak=accept_leak,
+        profile=profile,
+        edge=edge,
+        models_dir=models_dir,
+        seed=seed,
+        device=device,
+        shap=shap,
+        shap_only=shap_only,
+        push_to_hub=push_to_hub,
+        quiet=quiet,
+    )
+    if shap_only:
+        from trademl.cli.explain import tell
+
+        return tell(dict.fromkeys(common.RETRAIN_KEYS) | summary, json=json)
     if json:
         common.emit(summary)
     else:
@@ -77,21 +94,10 @@ def retrain(
         more = (summary["unknown_symbol"], summary["start"], summary["constant"], *summary["leaks"], *summary["tuning"])
         for sentence in filter(None, (*more, *notes(summary["devices"]))):
             print(sentence)
+        if push_to_hub:
+            print(summary["hub"]["sentence"])
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
-
-
-def _refuse_beside_risk(flags: dict) -> None:
-    unused = [
-        f"--{name.replace('_', '-')}"
-        for name, value in flags.items()
-        if value is not None and value is not False and name not in ("symbol", "models_dir")
-    ]
-    if unused:
-        raise UsageError(
-            "--risk alone learns from the trades that the newest revision kept and reads no bars. "
-            f"Without effect beside it: {', '.join(unused)}; leave that out, or train everything with --ensemble --position --risk"
-        )
 
 
 def report(
@@ -120,7 +126,9 @@ def backtest(
     slippage: Annotated[float | None, typer.Option(help="price units, at market fills")] = None,
     risk_pct: Annotated[float | None, typer.Option(help="of equity, lost at the stop; default: the profile's")] = None,
     no_swap: Annotated[bool, typer.Option("--no-swap", help="do not charge nights")] = False,
-    oos_only: Annotated[bool, typer.Option("--oos-only", help="the final window, by the probabilities given then")] = False,
+    oos_only: Annotated[
+        bool, typer.Option("--oos-only", help="the final window, by the probabilities given then: the default without --bars")
+    ] = False,
     in_sample: Annotated[bool, typer.Option("--in-sample", help="allow bars that the models saw; the report is watermarked")] = False,
     rule: Annotated[str | None, typer.Option(help="expected_r or votes")] = None,
     bars: Bars = None,
@@ -139,25 +147,35 @@ def backtest(
     profile: Profile = None,
     json: Json = False,
 ) -> None:
-    """Replay a stored revision under any account, cost or profile."""
-    from trademl.commands.market import ReplayFlags, run_backtest
-    from trademl.pipeline.choice import MarketFlags
+    """Replay a stored revision under any account, cost or profile: its final window, or with --bars what came later."""
+    from trademl.commands.market import backtest_by_flags
 
-    asked = ReplayFlags(
+    summary = backtest_by_flags(
+        revision,
+        balance=balance,
+        leverage=leverage,
         spread=spread,
         commission=commission,
         slippage=slippage,
-        balance=balance,
-        leverage=leverage,
         risk_pct=risk_pct,
-        swap=False if no_swap else None,
-        rule=rule,
+        no_swap=no_swap,
         oos_only=oos_only,
         in_sample=in_sample,
-    )
-    overrides = {"account.profile": profile, "decision.rule": rule}
-    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict, news_tz, trust_clock, allow_flat)
-    summary = run_backtest(overrides, flags, asked, revision, chart=not no_chart)
+        rule=rule,
+        bars=bars,
+        news=news,
+        no_news=no_news,
+        tz=tz,
+        news_tz=news_tz,
+        stamp=stamp,
+        strict=strict,
+        trust_clock=trust_clock,
+        allow_flat=allow_flat,
+        no_chart=no_chart,
+        symbol=symbol,
+        models_dir=models_dir,
+        profile=profile,
+    ).summary
     if json:
         return common.emit(summary)
     common.table(summary["table"])

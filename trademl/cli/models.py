@@ -1,6 +1,7 @@
-"""`trademl models`: list, show, verify, activate and compare stored revisions."""
+"""`trademl models`: list, show, verify, activate, compare and collect stored revisions."""
 
 import re
+from dataclasses import asdict
 from typing import Annotated
 
 import typer
@@ -30,8 +31,9 @@ def list_revisions(symbol: Symbol = None, models_dir: ModelsDir = None, json: Js
     }
     if json:
         return common.emit(record)
-    print(f"{store.models_dir}: {len(rows)} revisions" + ("; `trademl retrain` makes one" if not rows else ""))
-    common.table([tuple(row.values()) for row in rows], header=tuple(rows[0]) if rows else ())
+    lines = f", {', '.join(sorted({row['line'] for row in rows}))}" if rows else "; `trademl retrain` makes one"
+    print(f"{store.models_dir}: {len(rows)} revision{'' if len(rows) == 1 else 's'}{lines}")
+    common.table([_shown(row) for row in rows], header=_HEADER if rows else ())
     for one in broken:
         print(f"{'old' if one.is_old else 'not readable'}: {one.folder.name}: {one.problem}")
     return None
@@ -97,6 +99,14 @@ def activate(
 
 
 @app.command()
+def contract(name: Annotated[str, typer.Argument(help="manifest, pointer, signature, log, account (JSON Schemas) or registry")]) -> None:
+    """What readers in other languages hold on to, as one JSON document."""
+    from trademl.bot.contract import contract as document
+
+    common.emit(document(name))
+
+
+@app.command()
 def diff(
     one: Annotated[str, typer.Argument(help="a revision")],
     other: Annotated[str, typer.Argument(help="another one")],
@@ -122,6 +132,24 @@ def diff(
     if len(shown) < len(found):
         print(f"and {len(found) - len(shown)} details of files and lineage (--all shows them)")
     return None
+
+
+@app.command()
+def gc(
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="say what would go, and remove nothing")] = False,
+    symbol: Symbol = None,
+    models_dir: ModelsDir = None,
+    json: Json = False,
+) -> None:
+    """Remove revisions older than [hub] grace_hours, beyond the newest [hub] keep, that nothing here or on the hub names."""
+    from trademl.commands.hub import run_models_gc
+
+    record = run_models_gc(symbol, models_dir, dry_run=dry_run)
+    if json:
+        return common.emit(record)
+    for name in record["revisions"]:
+        print(name)
+    return print(record["sentence"])
 
 
 def _store(symbol: str | None, models_dir: str | None, revision: str | None = None):
@@ -160,8 +188,35 @@ def _line_of(store, stored) -> dict:
         "line": stored.line,
         "gate": _gate_note(stored),
         "leaks": stored.leaks.note,
+        **asdict(stored.score),
         "models": "+".join(model.name for model in stored.models),
     }
+
+
+_HEADER = ("revision", "state", "trained at", "gate", "trades", "expectancy R", "bound", "log loss", "prior", "leaks")
+
+
+def _shown(row: dict) -> tuple:
+    """A revision's row of the table; the figures that it does not have are dashes."""
+    figures = [_number(row[name], form) for name, form in _FIGURES.items()]
+    return (row["revision"], row["state"], row["trained_at"], row["gate"], *figures, row["leaks"])
+
+
+_FIGURES = {"trades": ",", "expectancy_r": "+.3f", "bound_r": "+.3f", "log_loss": ".4f", "prior_log_loss": ".4f"}
+
+
+def _number(value, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _score_of(stored) -> dict:
+    score = {name: _number(value, _FIGURES[name]) for name, value in asdict(stored.score).items()}
+    worth = f"{score['expectancy_r']} R net of cost on {score['trades']} trades, lower bound {score['bound_r']} at {_level(stored)}"
+    return {"expectancy": worth, "log loss": f"{score['log_loss']} on final, class prior {score['prior_log_loss']}"}
+
+
+def _level(stored) -> str:
+    return f"{100 * stored.gate.level:.2g} %"
 
 
 def _facts(store, stored) -> dict:
@@ -172,6 +227,7 @@ def _facts(store, stored) -> dict:
         "trained at": stored.revision.trained_at,
         "expires at": stored.expires_at or "never",
         "gate": _gate_note(stored) + (": " if stored.gate.reasons else "") + "; ".join(stored.gate.reasons),
+        **_score_of(stored),
         "look": "; ".join((stored.look.words, *stored.look.remarks)),
         "leaks": "; ".join(stored.leaks.sentences),
         "signature": _signature_of(stored.revision),
@@ -190,7 +246,7 @@ def _gate_note(stored) -> str:
     words = "passed" if stored.gate.passed else "refused"
     note = ", judged looser than the limits" if stored.gate.is_loose else ""
     stands = " (stands)" if stored.look.standing else ""
-    return f"{words} at {100 * stored.gate.level:.2g} %{stands}{note}"
+    return f"{words} at {_level(stored)}{stands}{note}"
 
 
 def _signature_of(revision) -> str:

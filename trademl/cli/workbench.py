@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from trademl.cli import common
-from trademl.errors import MissingExtraError, UsageError
+from trademl.errors import UsageError
 
 config = typer.Typer(no_args_is_help=True)
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object")]
@@ -66,13 +66,20 @@ def _canary(runs: int, bars: str | None, symbol: str | None, quiet: bool, json: 
     raise typer.Exit(found["exit"])
 
 
-def lab() -> None:
-    """Open the notebooks in JupyterLab."""
-    import os
-    import sys
-    from importlib.util import find_spec
+def lab(
+    context: typer.Context,
+    port: Annotated[int | None, typer.Option(min=0, max=65535, help="default: 8888, or the next that is free")] = None,
+    ip: Annotated[str, typer.Option(help="address to listen on; the default is reached from this machine only")] = "localhost",
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="print the address and open nothing")] = False,
+    allow_root: Annotated[bool, typer.Option("--allow-root", help="run although you are root (containers)")] = False,
+) -> None:
+    """Open the start page of the notebooks in JupyterLab. What follows `--` goes to `jupyter lab` as it is."""
     from pathlib import Path
 
-    if find_spec("jupyterlab") is None:
-        raise MissingExtraError("JupyterLab is not installed; pip install 'trademl[lab]'")
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "jupyterlab", "nbs" if Path("nbs").is_dir() else "."])
+    from trademl.commands.lab import bring_notebooks, lab_arguments, run_lab
+
+    arguments = lab_arguments(port=port, ip=ip, browser=not no_browser, allow_root=allow_root, more=context.args)
+    brought = bring_notebooks(Path())
+    if brought:
+        print(f"copied {len(brought)} notebooks into nbs/: they are yours to change; `trademl retrain` runs the package's own", flush=True)
+    run_lab(arguments)

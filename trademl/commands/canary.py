@@ -7,7 +7,7 @@ from trademl.errors import Exit
 from trademl.pipeline.choice import MarketFlags, choose_market
 from trademl.pipeline.market.canary import Kind, Passes, count_passes
 from trademl.pipeline.market.inputs import Inputs, load_inputs
-from trademl.runs import Progress, watch
+from trademl.runs import Course, Progress, watch
 from trademl.settings import Settings, load_settings
 
 NULLS = (Kind.NO_EDGE, Kind.DRIFT, Kind.REGIMES)
@@ -21,7 +21,8 @@ def run_canary(runs: int, bars: str | None = None, symbol: str | None = None, *,
     settings = load_settings()
     inputs = _own_bars(settings, bars, symbol)
     kinds = NULLS if inputs is None else (*NULLS, Kind.ROTATED)
-    with tempfile.TemporaryDirectory(prefix="trademl-canary-") as folder, watch(folder, dict.fromkeys(kinds, 1.0), quiet=quiet):
+    course = Course.of_shares(dict.fromkeys(kinds, 1.0))
+    with tempfile.TemporaryDirectory(prefix="trademl-canary-") as folder, watch(folder, course, quiet=quiet):
         progress = Progress(folder)
         found = []
         for kind in kinds:

@@ -45,6 +45,7 @@ from .layout import Layout, choose_volume, find_layout
 from .stamps import parse_stamps
 from .symbols import META, read_symbol, stored_about, stored_origin
 from .tables import Column, Table, read_table, write_table
+from ..display import facts_html
 from ..errors import BadDataError, choose
 
 # %% ../../nbs/15a_data_bars.ipynb #2eaf1c35
@@ -115,6 +116,12 @@ class BarsReport:
             remedy=f"see `trademl data repair {self.source.path} --dry-run`; `trademl data repair` then writes the bars without them",
         )
         return self
+
+    def _repr_html_(self) -> str:
+        n, whose = len(self.bars), self.symbol or "symbol unknown"
+        span = f"{self.bars.index[0]:%Y-%m-%d %H:%M} to {self.bars.index[-1]:%Y-%m-%d %H:%M} UTC" if n else "none"
+        found = {issue.kind: issue.message for issue in self.issues}
+        return facts_html(f"{Path(self.source.path).name}: {n:,} bars", {"bars": span, "whose": f"{whose}, {self.timeframe}"} | found)
 
 # %% ../../nbs/15a_data_bars.ipynb #a7236720
 def spread_factor(table: Table, layout: Layout, point: float | None, findings: Findings) -> float:
@@ -374,6 +381,12 @@ def read_bars(
     Returns the canonical frame and a report of everything found, with counts and first rows. Raises BadDataError where
     no honest frame can be made (no table, a column missing, another timeframe, an unknown clock), naming the remedy, and
     with `strict` for every warning. `BarsReport.require_clean` refuses what must not be trained on.
+
+    >>> report = read_bars("bars.parquet")
+    >>> report.bars.columns.tolist()
+    ['open', 'high', 'low', 'close', 'volume']
+    >>> report.is_clean
+    True
     """
     if stamp is not None:
         choose(("open", "close"), stamp, "stamp")

@@ -41,6 +41,7 @@ from .findings import Findings, Issue, Origin, Severity, Source, refuse
 from .stamps import Stamps
 from .symbols import META, stored_about, stored_origin
 from .tables import Table, looks_like_row, read_table, write_table
+from ..display import facts_html
 from ..errors import BadDataError
 
 # %% ../../nbs/16a_data_news.ipynb #d60dd8fb
@@ -99,6 +100,11 @@ class NewsReport:
             remedy=f"see `trademl data repair {self.source.path} --dry-run`",
         )
         return self
+
+    def _repr_html_(self) -> str:
+        span = f"{self.covers_from:%Y-%m-%d} to {self.covers_until:%Y-%m-%d}" if len(self.events) else "none"
+        found = {issue.kind: issue.message for issue in self.issues}
+        return facts_html(f"{Path(self.source.path).name}: {len(self.events):,} events", {"covers": span} | found)
 
 # %% ../../nbs/16a_data_news.ipynb #19cf35fc
 def high_impact_usd(events) -> tuple[np.ndarray, np.ndarray]:
@@ -230,6 +236,10 @@ def read_news(path: str | os.PathLike, *, tz: str | None = None, strict: bool = 
     `tz`: clock of stamps without a zone, or of stamps whose zone fails the payroll check. Returns the events frame and a
     report. Raises BadDataError where payrolls contradict the clock, naming the one that fits (`trust_clock` keeps it all the
     same), and with `strict` for every warning.
+
+    >>> calendar = read_news("news.parquet")
+    >>> calendar.events.columns.tolist()
+    ['time', 'currency', 'impact', 'event', 'time_kind']
     """
     table, findings = read_table(path), Findings()
     layout = find_news_layout(table)

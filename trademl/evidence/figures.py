@@ -4,12 +4,13 @@
 
 # %% auto #0
 __all__ = ['MAX_POINTS', 'Figure', 'figure', 'TradeFigures', 'AccountFigures', 'Run', 'AccountRun', 'annual_periods', 'daily_r',
-           'thin', 'drawdown_r', 'drawdown_pct', 'trade_figures', 'account_figures', 'schema_table']
+           'thin', 'drawdown_r', 'drawdown_pct', 'under_water_days', 'cost_share', 'path_of', 'DayShapes', 'day_shapes',
+           'redrawn_paths', 'trade_figures', 'account_figures', 'schema_table']
 
 # %% ../../nbs/60_evidence_figures.ipynb #36917453
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
 from typing import Annotated, get_type_hints
 
@@ -17,7 +18,7 @@ import numpy as np
 import pandas as pd
 
 from ..clock import DAY_S
-from ..validate.bootstrap import Interval, Stat, block_bootstrap, bootstrap_all
+from ..validate.bootstrap import MIN_BLOCKS, Interval, Stat, block_bootstrap, bootstrap_all, draw_days
 from trademl.validate.metrics import (
     Score,
     TradeStats,
@@ -82,6 +83,8 @@ class TradeFigures:
     cvar_95_trade_r: Annotated[Figure, "mean loss of those trades"]
     exposure: Annotated[Figure, "share of the window's bars with an open position"]
     longest_losing_run: Annotated[Figure, "most trades lost in a row"]
+    cost_share: Annotated[Figure, "cost / what the trades that gained before cost gained"]
+    longest_under_water: Annotated[Figure, "longest time from a high of R earned to the bar that reached it again, or to the end"]
     periods_per_year: Annotated[
         int, "the annualisation: days with bars in a year, as the window shows them; under a week 365 with a Saturday, else 252"
     ]
@@ -156,7 +159,6 @@ def _figures_of_days(run: Run, seed: int, draws: int, level: float) -> dict[str,
 
         interval = block_bootstrap(earned, days, redrawn, draws=draws, level=level, seed=seed)
     return {
-        "max_drawdown_r": figure(drawdown_r(run.worth_r).max(initial=0.0), run.time_s.size, "R"),
         "sharpe": figure(ratio.value, earned.size, year, why or ratio.reason, interval),
         "sortino": figure(down.value, earned.size, year, why or down.reason),
         "var_95_daily_r": figure(tail.var, earned.size, "R a day", why),
@@ -196,6 +198,93 @@ def drawdown_pct(run: AccountRun) -> np.ndarray:
     """Percent below the peak of equity at each bar, (n,); the start balance is the first peak."""
     return 100 * drawdown_curve(np.concatenate([[run.start_balance], run.equity]))[1:]
 
+# %% ../../nbs/60_evidence_figures.ipynb #361a0b0c
+def under_water_days(time_s: np.ndarray, worth_r: np.ndarray) -> float:
+    """Longest time in days from a high of R earned (n,) to the bar that reaches it again, or to the end; 0 where none was lost."""
+    at_high = np.flatnonzero(drawdown_r(worth_r) <= 1e-9)
+    if at_high.size == worth_r.size:
+        return 0.0
+    return float(np.diff(np.concatenate([time_s[:1], time_s[at_high], time_s[-1:]])).max() / DAY_S)
+
+
+def cost_share(net_r: np.ndarray, gross_r: np.ndarray) -> float:
+    """Cost of all trades / gains before cost of those that gained; NaN where none did."""
+    gains = gross_r[gross_r > 0].sum()
+    return float((gross_r - net_r).sum() / gains) if gains > 0 else math.nan
+
+
+def path_of(run: Run) -> tuple[float, float, float]:
+    """Deepest drawdown in R, longest time under water in days, share that cost takes."""
+    net_r, gross_r = (run.trades[name].to_numpy(dtype=float) for name in ("net_r", "gross_r"))
+    return float(drawdown_r(run.worth_r).max(initial=0.0)), under_water_days(run.time_s, run.worth_r), cost_share(net_r, gross_r)
+
+# %% ../../nbs/60_evidence_figures.ipynb #76058030
+@dataclass(frozen=True)
+class DayShapes:
+    """What each day with bars did to the R earned, (d,) each; heights above and below the day's start, times in days."""
+
+    net: np.ndarray  # at its end
+    low: np.ndarray  # deepest, <= 0
+    high: np.ndarray  # highest, >= 0
+    fall: np.ndarray  # deepest drawdown within the day
+    under: np.ndarray  # longest time under water within the day
+    lead: np.ndarray  # from its start to its high
+    tail: np.ndarray  # from its high to its end
+
+
+def day_shapes(time_s: np.ndarray, worth_r: np.ndarray) -> DayShapes:
+    """The shapes of the days of R earned (n,), in time order."""
+    day, first = np.unique(time_s // DAY_S, return_index=True)
+    shapes, before = [], 0.0
+    for second, start, stop in zip(day * DAY_S, first, [*first[1:], time_s.size], strict=True):
+        path = np.concatenate([[0.0], worth_r[start:stop] - before])
+        at = np.concatenate([[0.0], (time_s[start:stop] - second) / DAY_S])
+        highs, before = np.flatnonzero(path >= path.max() - 1e-9), float(worth_r[stop - 1])
+        edges = at[highs[0]], 1.0 - at[highs[-1]]
+        shapes.append((path[-1], path.min(), path.max(), drawdown_r(path).max(), under_water_days(at * DAY_S, path), *edges))
+    return DayShapes(*np.array(shapes).reshape(-1, 7).T)
+
+# %% ../../nbs/60_evidence_figures.ipynb #ecc8b296
+def redrawn_paths(shapes: DayShapes, chosen: np.ndarray, day_length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(deepest drawdown in R, longest time under water in days) of each redraw, for days chosen in order (draws, d).
+
+    The drawdown is that of all bars; the time is too long by less than a day where a high is regained within one.
+    """
+    worth, peak, since, deepest, longest = np.zeros((5, len(chosen)))
+    for day in chosen.T:
+        regained = worth + shapes.high[day] >= peak - 1e-9
+        deepest = np.maximum(deepest, np.maximum(shapes.fall[day], peak - worth - shapes.low[day]))
+        longest = np.maximum(longest, np.maximum(shapes.under[day], since + np.where(regained, shapes.lead[day], day_length)))
+        since = np.where(regained, shapes.tail[day], since + day_length)
+        peak = np.maximum(peak, worth + shapes.high[day])
+        worth = worth + shapes.net[day]
+    return deepest, np.maximum(longest, np.where(since > 1, since, 0.0))
+
+# %% ../../nbs/60_evidence_figures.ipynb #ad5be024
+def _path_intervals(run: Run, seed: int, draws: int) -> list[np.ndarray]:
+    """What `path_of` gives for each redraw of the days, (draws,) each."""
+    days = np.unique(run.time_s // DAY_S) * DAY_S
+    made = draw_days(days, draws=draws, seed=seed)
+    whole_days = (days[-1] - days[0]) / DAY_S + 1  # weekends without bars count as time
+    deepest, longest = redrawn_paths(day_shapes(run.time_s, run.worth_r), made.chosen, whole_days / days.size)
+    net_r, gross_r = (run.trades[name].to_numpy(dtype=float) for name in ("net_r", "gross_r"))
+    cost, gains = made.sums(run.entry_s, [gross_r - net_r, np.maximum(gross_r, 0.0)])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return [deepest, longest, cost / gains]
+
+
+def _figures_of_path(run: Run, seed: int, draws: int, level: float) -> dict[str, Figure]:
+    n, days = len(run.trades), np.unique(run.time_s // DAY_S).size
+    units = {"max_drawdown_r": (run.time_s.size, "R"), "longest_under_water": (run.time_s.size, "days"), "cost_share": (n, "share")}
+    values, found = dict(zip(units, path_of(run), strict=True)), {}
+    drawn = _path_intervals(run, seed, draws) if draws and n and days >= MIN_BLOCKS else [None] * len(units)
+    for (name, (size, unit)), redrawn in zip(units.items(), drawn, strict=True):
+        found[name] = figure(values[name], size, unit, "" if math.isfinite(values[name]) else "no trade gained")
+        if redrawn is not None and np.isfinite(redrawn).all():
+            low, high = (float(q) for q in np.quantile(redrawn, [(1 - level) / 2, (1 + level) / 2]))
+            found[name] = replace(found[name], low=low, high=high, level=level)
+    return found
+
 # %% ../../nbs/60_evidence_figures.ipynb #6c7ae38d
 def _intervals(run: Run, seed: int, draws: int, level: float) -> dict[str, Interval | None]:
     """Intervals of the figures of single trades; None without draws or trades."""
@@ -229,6 +318,7 @@ def trade_figures(run: Run, *, seed: int, draws: int = 2000, level: float = 0.95
         profit_factor_r=figure(stats.profit_factor, n, "ratio", _no_loss(stats, n), drawn["profit_factor_r"]),
         total_r=figure(stats.total, n, "R"),
         **_figures_of_days(run, seed, draws, level),
+        **_figures_of_path(run, seed, draws, level),
         var_95_trade_r=figure(tail.var, n, "R", none),
         cvar_95_trade_r=figure(tail.cvar, n, "R", none),
         exposure=figure(min(bars_held / bars, 1.0) if bars else None, bars, "share", "" if bars else "no bar"),

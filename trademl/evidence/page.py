@@ -17,6 +17,7 @@ import pandas as pd
 
 from ..clock import epoch_seconds, iso_z
 from ..errors import UsageError
+from .anatomy import Anatomy, Bin, Slice, Streak, anatomy_of
 from .costs import CostPoint, TieBounds, cost_curve, short_label_mismatch, tie_bounds
 from trademl.evidence.figures import (
     AccountFigures,
@@ -90,6 +91,7 @@ class Evidence:
     tie_bounds: Annotated[TieBounds, "both tie rules (keys below)"]
     shorts_off_label_share: Annotated[Figure, "shorts that ended otherwise than their label, because they trigger on ask"]
     curve: Annotated[Mapping[str, list], "time_utc, worth_r, drawdown_r and null_low, null_median, null_high (5, 50, 95 %), thinned"]
+    anatomy: Annotated[Anatomy, "the judged trades in groups, each summing to the result (keys below)"]
     profile_account: Annotated[ProfileAccount, "what the profile's account made of the decisions, in money (keys below)"]
     trades: pd.DataFrame  # every trade at fixed risk, bar numbers of the whole frame; not part of the JSON
 
@@ -247,6 +249,7 @@ def make_evidence(
         tie_bounds=tie_bounds(market, bars, entries, costs),
         shorts_off_label_share=short_label_mismatch(placed.trades),
         curve=curve_of(market, run, curves),
+        anatomy=anatomy_of(placed.trades, start_s, end_s),
         profile_account=profile_account(asked, costs, account, len(entries), **options),
         trades=_in_whole_frame(placed.trades, market.offset),
     )
@@ -265,6 +268,10 @@ def json_schema_tables() -> str:
         "random_entries.*": Band,
         "cost_curve[]": CostPoint,
         "tie_bounds": TieBounds,
+        "anatomy": Anatomy,
+        "anatomy.by_*[]": Slice,
+        "anatomy.outcomes[]": Bin,
+        "anatomy.streaks[]": Streak,
         "profile_account": ProfileAccount,
         "profile_account.figures": AccountFigures,
     }

@@ -139,8 +139,8 @@ class Owner:
 class Best:
     """How a search stands."""
 
-    done: int  # finished trials, given-up ones included
-    total: int
+    done: float  # finished trials of each model, given-up ones included: the mean over the models
+    total: int  # of each model, as they were asked for
     values: Mapping[str, float]  # model -> least log loss so far
 
     def __str__(self):
@@ -187,8 +187,9 @@ class Search:
             return model, trial
 
     def standing(self) -> Best:
-        """Finished trials, all trials, and the best of each model."""
-        return Best(sum(self._counts(*FINISHED).values()), self.trials * len(self.studies), {m: v for m, (v, _) in self.best().items()})
+        """Finished and wanted trials of each model, and the best of each."""
+        finished = sum(self._counts(*FINISHED).values()) / len(self.studies)
+        return Best(finished, self.trials, {m: v for m, (v, _) in self.best().items()})
 
     def best(self) -> dict[str, tuple[float, dict]]:
         """Model -> (least log loss, its settings), of the models that have a complete trial; the first of equals."""

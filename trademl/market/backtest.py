@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 
 from ..clock import epoch_seconds
+from ..display import facts_html
 from ..errors import BadDataError, UsageError
 from trademl.market.account import (
     MODEL,
@@ -157,6 +158,14 @@ class BacktestResult:
     costs: CostSpec
     account: AccountSpec
 
+    def _repr_html_(self) -> str:
+        net_r, end = self.trades["net_r"], float(self.equity[-1]) if len(self.equity) else self.account.balance
+        facts = {"signals": f"{self.counters.signals:,}", "start balance": f"{self.account.balance:,.2f}", "last equity": f"{end:,.2f}"}
+        if len(net_r):
+            facts |= {"mean R net of cost": f"{net_r.mean():+.3f}", "win rate": f"{(net_r > 0).mean():.1%}"}
+        note = "In money, on one account: whether it is more than chance is asked by `make_evidence`."
+        return facts_html(f"Backtest: {len(net_r):,} trades", facts, note)
+
 # %% ../../nbs/35a_market_backtest.ipynb #e667ad78
 def run_backtest(
     bars: pd.DataFrame | Prepared,
@@ -165,7 +174,14 @@ def run_backtest(
     costs: CostSpec = COSTS,
     account: AccountSpec = ACCOUNT,
 ) -> BacktestResult:
-    """Trade the decisions on one account. Raises BadDataError (bars) or UsageError (decisions, settings)."""
+    """Trade the decisions on one account. Raises BadDataError (bars) or UsageError (decisions, settings).
+
+    >>> from trademl.data.synthetic import synthetic_market
+    >>> bars = synthetic_market(2_000).bars
+    >>> result = run_backtest(bars, Decisions(np.tile([1, 0, 0, 0], 500)), costs=CostSpec(spread=16.95))
+    >>> len(result.trades) == result.counters.trades > 100
+    True
+    """
     p = _prepared(bars, decisions, spec)
     wanted, money = _wanted(decisions, 0, len(p)), money_of(costs, account)
     made = room(len(p), len(wanted.at))
@@ -209,7 +225,7 @@ def trades_of(p: Prepared, whole: np.ndarray, real: np.ndarray) -> pd.DataFrame:
         "exit_time": _moments(exit_s),
         "side": side.astype(np.int8),
         **{name: result[name] for name in REAL[:4]},
-        "atr_norm": p.atr[decided] / result["entry_price"],
+        "atr_norm": p.atr[decided] / p.prices.close[decided],
         **{name: result[name] for name in REAL[4:9]},
         "reason": reason.astype(np.int8),
         "label_reason": label_reason,

@@ -13,6 +13,7 @@ import pandas as pd
 from numba import njit
 
 from ..clock import epoch_seconds
+from ..display import table_html
 from ..errors import BadDataError, UsageError
 from .barriers import SideOutcome, prices_of, walk_brackets
 from .definitions import volume_surge_of
@@ -49,6 +50,13 @@ class Labels:
         """Share of each class among the labelled bars."""
         known = self.label[self.label >= 0]
         return {name: float((known == k).mean()) if len(known) else float("nan") for k, name in enumerate(CLASSES)}
+
+    def _repr_html_(self) -> str:
+        win, known = self.spec.driftless_win_rate, int((self.label >= 0).sum())
+        rows = [(name, f"{share:.1%}", f"{1 - 2 * win if name == 'HOLD' else win:.1%}") for name, share in self.share().items()]
+        told = f"{known:,} labels amount to {self.effective_n:,.0f} independent ones; {len(self.label) - known:,} bars have none."
+        header = ("class", "share", "without drift")
+        return table_html(f"Labels at {self.spec.tp_atr:g} : {self.spec.sl_atr:g} ATR", header, rows, told)
 
 # %% ../../nbs/33_market_labeling.ipynb #89c6e049
 TP, NONE, SELL, BUY, HOLD = int(ExitReason.TP), *(int(code) for code in Label)
@@ -124,7 +132,13 @@ def label_bars(
     *,
     volume_surge=None,  # float64 (n,); None: from the bars' volume
 ) -> Labels:
-    """Labels of n bars (canonical frame). Fewer bars than the horizon give no label. BadDataError names the first bad bar."""
+    """Labels of n bars (canonical frame). Fewer bars than the horizon give no label. BadDataError names the first bad bar.
+
+    >>> from trademl.data.synthetic import synthetic_market
+    >>> labels = label_bars(synthetic_market(2_000).bars, LabelSpec(tp_atr=2.0))
+    >>> len(labels.label), sorted(labels.share())
+    (2000, ['BUY', 'HOLD', 'SELL'])
+    """
     prices, atr = prices_of(bars, spec)
     long, short = walk_brackets(prices, spec)
     label, end_bar, concurrency = np.empty(len(atr), np.int8), np.empty(len(atr), np.int64), np.empty(len(atr), np.int64)

@@ -10,7 +10,7 @@ __all__ = ['BASELINE', 'SignalJudged', 'judge_signal', 'judge_warm', 'choose_sta
 # %% ../../nbs/38a_market_walkforward.ipynb #84b7bb80
 from collections.abc import Callable
 from contextlib import nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import lightgbm as lgb
 import numpy as np
@@ -181,6 +181,7 @@ class PositionJudged:
     final_rows: int  # rows of open trades judged on final
     log_loss: float | None  # on final
     baseline_log_loss: float | None  # a model of r_multiple and bars_held_norm only
+    models: list[FittedEnsemble] = field(repr=False)  # that of each fold, as the signal's
 
 # %% ../../nbs/38a_market_walkforward.ipynb #38aa0012
 def judge_position(rows, windows, z, signal: SignalJudged, decided, recipe: Recipe, progress: Callable) -> PositionJudged:
@@ -188,10 +189,11 @@ def judge_position(rows, windows, z, signal: SignalJudged, decided, recipe: Reci
     known = np.isfinite(signal.model_probabilities[:, 0, 0]) & (rows.end_s >= 0)
     selected = np.isin(np.arange(len(known)), windows.rows("select")) & known
     exits = np.full((len(known), 2), -1, np.int64)
-    blend, rounds, scored = None, None, []
+    blend, rounds, scored, models = None, None, [], []
     for done, fold in enumerate(signal.folds):
         allowed = known & (rows.end_s + windows.embargo_s <= fold.start_s)
         model = fit_position(rows, z, decided, allowed, recipe, rounds=rounds, stop_allowed=None if rounds else selected)
+        models.append(model)
         if blend is None:
             rounds = model.rounds
             blend = choose_blend(*_stacked(ask(rows, z, model, np.flatnonzero(selected), recipe), recipe)[:3])
@@ -205,7 +207,7 @@ def judge_position(rows, windows, z, signal: SignalJudged, decided, recipe: Reci
             scored.append((blend.probabilities(p)[:, EXIT], base, y, w))
         progress(done + 1, len(signal.folds))
     p, base, y, w = (np.concatenate(part) for part in zip(*scored, strict=True))
-    return PositionJudged(exits, rounds, blend, len(y), _binary_log_loss(p, y, w), _binary_log_loss(base, y, w))
+    return PositionJudged(exits, rounds, blend, len(y), _binary_log_loss(p, y, w), _binary_log_loss(base, y, w), models)
 
 # %% ../../nbs/38a_market_walkforward.ipynb #9371b207
 @dataclass(frozen=True)

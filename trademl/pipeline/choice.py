@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from glob import escape as glob_escape
 from pathlib import Path
 
-from trademl.errors import UsageError
+from trademl.errors import BadDataError, UsageError
 from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
 from trademl.ship.signing import key_folder
@@ -99,6 +99,14 @@ def store_folder(settings: Settings, symbol: str) -> str:
 
 
 def choose_market(settings: Settings, flags: MarketFlags = MarketFlags()) -> MarketChoice:
+    """`market_of` flags whose files are there: BadDataError for a missing one, the bars first."""
+    for path in filter(None, (flags.bars, flags.news)):
+        if not Path(path).exists():
+            raise BadDataError(f"{path}: no such file; check the path")
+    return market_of(settings, flags)
+
+
+def market_of(settings: Settings, flags: MarketFlags = MarketFlags()) -> MarketChoice:
     """Flags first, then the files that the settings name, else the embedded market. The store follows the line."""
     market = settings.market
     symbol, bars, news = flags.symbol or market.symbol, flags.bars, flags.news

@@ -6,7 +6,12 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from trademl.bot.records import costs_of, label_spec_of
+from trademl.errors import RevisionError
+from trademl.evidence.shap_summary import ShapSummary
+from trademl.files import strict_json
 from trademl.market.specs import CostSpec, LabelSpec
+from trademl.pipeline.judged_rows import JudgedRows
+from trademl.ship.contents import JUDGED_ROWS, SHAP_SUMMARY
 from trademl.ship.manifest import model_of
 from trademl.ship.revision import Revision
 from trademl.ship.store import Store
@@ -106,6 +111,17 @@ class StoredModel:
 
 
 @dataclass(frozen=True)
+class StoredScore:
+    """What it showed on its judged days; None: an earlier trademl did not write it down, or there is no such figure."""
+
+    trades: int | None
+    expectancy_r: float | None  # mean R net of cost
+    bound_r: float | None  # its lower bound, at the gate's level
+    log_loss: float | None  # of the signal on final
+    prior_log_loss: float | None  # of the class shares that were known before
+
+
+@dataclass(frozen=True)
 class StoredFile:
     """One file."""
 
@@ -198,6 +214,14 @@ class Stored:
         return self._manifest["metrics"]
 
     @property
+    def score(self) -> StoredScore:
+        """What it showed on its judged days."""
+        trades, signal = (self.figures.get(part, {}) for part in ("trades_summary", "signal_summary"))
+        bound = self._manifest["gate"]["checks"].get("expectancy_lower_bound_r", {}).get("value")
+        losses = signal.get("log_loss"), signal.get("prior_log_loss")
+        return StoredScore(trades.get("trades"), trades.get("expectancy_net_r"), bound, *losses)
+
+    @property
     def headline(self) -> str | None:
         """The report's first line, without the revision's name."""
         return self.figures.get("headline")
@@ -244,6 +268,34 @@ class Stored:
     def expires_at(self) -> str | None:
         """From when on it is neither activated nor loaded; None: never."""
         return self._manifest["expires_at"]
+
+    # ---------------------------------------------------------------- what explains it
+
+    @property
+    def is_explained(self) -> bool:
+        """Whether it keeps its judged rows and its SHAP summary; not with --no-shap, nor from before."""
+        return self.holds(JUDGED_ROWS) and self.holds(SHAP_SUMMARY)
+
+    @cached_property
+    def judged_rows(self) -> JudgedRows:
+        """The rows that its recipe was judged on: features, times, windows. RevisionError where it keeps none."""
+        return JudgedRows.from_bytes(self._explaining(JUDGED_ROWS), len(self.feature_names))
+
+    @cached_property
+    def shap_summary(self) -> ShapSummary:
+        """What drove its recipe's answers. RevisionError where it keeps none."""
+        try:
+            return ShapSummary.from_json(strict_json(self._explaining(SHAP_SUMMARY)))
+        except ValueError as refusal:
+            raise RevisionError(f"revision {self.name}: shap_summary.json cannot be read ({refusal}); retrain") from refusal
+
+    def _explaining(self, file: str) -> bytes:
+        if not self.is_explained:
+            raise RevisionError(
+                f"revision {self.name} keeps no judged rows to explain: it was made with --no-shap or by an earlier trademl; "
+                "a plain `trademl retrain` makes one that does"
+            )
+        return self.read(file)
 
     # ---------------------------------------------------------------- market
 

@@ -22,7 +22,7 @@ STATE_FEATURES = (
     "rolling_wr_20",
     "rolling_pf_10",  # gains / losses of the last 10 closed trades in net R, at most NO_LOSS_PROFIT_FACTOR
     "consecutive_losses",  # losing trades at the end of the history
-    "atr_norm",  # ATR at entry / entry price
+    "atr_norm",  # ATR / close of the deciding bar: known before the fill
 )
 MIN_ROLLING_TRADES = 5  # below it the rolling features are neutral
 NEUTRAL_WIN_RATE = 0.5
@@ -59,7 +59,7 @@ def _check_account(equity, start, peak, atr_norm):
     if peak < equity:
         raise UsageError(f"equity state: peak = {peak!r} is below equity = {equity!r}; the peak includes the present equity")
     if not (math.isfinite(atr_norm) and atr_norm >= 0):
-        raise UsageError(f"equity state: atr_norm = {atr_norm!r} must be a finite ratio >= 0 (ATR at entry / entry price)")
+        raise UsageError(f"equity state: atr_norm = {atr_norm!r} must be a finite ratio >= 0 (ATR / close of the deciding bar)")
 
 # %% ../../nbs/41_risk_state.ipynb #af7dfd9e
 def equity_state(
@@ -68,7 +68,7 @@ def equity_state(
     equity: float,  # now, account currency, > 0
     start: float,  # at the start of the account, > 0
     peak: float,  # highest equity so far, >= equity
-    atr_norm: float,  # ATR at entry / entry price, >= 0
+    atr_norm: float,  # ATR / close of the deciding bar, >= 0
 ) -> np.ndarray:
     """The seven features, in the order of STATE_FEATURES: float64 of shape (7,). Raises UsageError on an impossible account."""
     _check_account(equity, start, peak, atr_norm)

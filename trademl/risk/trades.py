@@ -72,7 +72,7 @@ class TradeSequence:
     net_r: np.ndarray  # float64, result in R net of cost
     risk_distance: np.ndarray  # float64, entry to stop, price units
     entry_price: np.ndarray  # float64
-    atr_norm: np.ndarray  # float64, ATR at entry / entry price
+    atr_norm: np.ndarray  # float64, ATR / close of the deciding bar
 
     def __post_init__(self):
         for item in fields(self):

@@ -6,9 +6,11 @@
 from .by_hand import NotebookRun, enter_project, join_run
 from .folder import RunFolder, RunStatus, finish_stale
 from .jobs import JobResult, Parameter, check_parameters, find_job, job_parameters, run_job, write_summary
-from .progress import Pace, Progress, read_events, stage_seconds, watch
+from .pace import Course, Pace
+from .progress import Progress, read_events, stage_seconds, watch
 
 __all__ = [
+    "Course",
     "JobResult",
     "NotebookRun",
     "Pace",

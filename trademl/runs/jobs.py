@@ -22,6 +22,7 @@ from .. import errors
 from ..errors import Exit, MissingExtraError, StageError, TradeMLError, UsageError
 from ..files import jsonable, write_json
 from .folder import PARTIAL, RunFolder, _shown, is_secret_name
+from .pace import Course
 from .progress import read_events, stage_seconds, watch
 
 SUMMARY = "summary.json"
@@ -141,7 +142,7 @@ def run_job(
     parameters: Mapping[str, Any] | None = None,
     *,
     run: RunFolder,
-    shares: Mapping[str, float] | None = None,  # stage -> usual share of the time, for the estimate that a terminal shows
+    course: Course | None = None,  # how such a run spends its time, where no earlier run of the job is at hand
     quiet: bool = False,  # nothing on standard error; else a bar on a terminal, plain lines elsewhere
     cell_timeout_s: int | None = None,  # longest time for one cell; None: no limit
 ) -> JobResult:
@@ -157,7 +158,8 @@ def run_job(
         given["run_dir"] = _shown(run.path)
     partial, final = run.path / f"{PARTIAL}{source.stem}.ipynb", run.path / f"{source.stem}.ipynb"
     began = time.monotonic()
-    with _kernel(run.path) as kernel, _stoppable(kernel), watch(run.path, shares, quiet=quiet):
+    course = Course.of_last(run.path.parent, source.stem) or course
+    with _kernel(run.path) as kernel, _stoppable(kernel), watch(run.path, course, quiet=quiet):
         try:
             _execute(source, partial, given, kernel, cell_timeout_s)
         except TradeMLError:
@@ -274,6 +276,10 @@ class _Kernel:
                 process.wait(timeout=10)
 
 
+# What a slow kernel says when the manager's interrupt, sent before every shutdown, reaches it outside a cell.
+_INTERRUPTED_AT_SHUTDOWN = b"[IPKernelApp] ERROR | KeyboardInterrupt caught in kernel."
+
+
 @contextlib.contextmanager
 def _kernel(run_dir: Path) -> Iterator[_Kernel]:
     private = Path(tempfile.mkdtemp(prefix="trademl-kernel-"))
@@ -284,7 +290,7 @@ def _kernel(run_dir: Path) -> Iterator[_Kernel]:
     finally:
         kernel.stream.close()
         shutil.rmtree(private, ignore_errors=True)
-        if log.exists() and log.stat().st_size == 0:
+        if log.exists() and log.read_bytes().strip() in (b"", _INTERRUPTED_AT_SHUTDOWN):
             log.unlink()
 
 

@@ -13,6 +13,7 @@ from typing import Any, TextIO
 from ..clock import iso_z, utc_now
 from ..errors import TradeMLError
 from ..files import jsonable
+from .pace import Course, Pace
 
 EVENTS = "events.jsonl"
 _WRITE_EVERY_S = 0.25
@@ -112,58 +113,10 @@ def stage_seconds(events: Iterable[Mapping[str, Any]]) -> dict[str, float]:
     return seconds
 
 
-class Pace:
-    """Time left of a whole run, from the share of time that each stage usually takes, corrected by what has passed.
-
-    Stages may be skipped; stages without a share count nothing. Times are seconds of any monotonic clock.
-    """
-
-    def __init__(self, shares: Mapping[str, float]):
-        self.shares = dict(shares)
-        self.stage: str | None = None
-        self.done: float = 0
-        self.total: float | None = None
-        self._entered = 0.0
-        self._seen: dict[str, bool] = {}  # stage -> finished?
-
-    def feed(self, event: Mapping[str, Any], now: float) -> None:
-        """Take in one event at time `now`."""
-        name = event.get("stage")
-        if name is None:
-            return
-        if event["event"] == "start":
-            self._entered = now
-        self.stage, self.done, self.total = name, event.get("done") or 0, event.get("total")
-        self._seen[name] = event["event"] == "end"
-
-    def time_left(self, elapsed: float, now: float) -> float | None:
-        """Seconds still to go when `elapsed` have passed. None until something has been measured."""
-        order = list(self.shares)
-        reached = max((order.index(name) for name in self._seen if name in self.shares), default=-1)
-        finished = sum(self.shares[name] for name, over in self._seen.items() if over and name in self.shares)
-        to_come = sum(self.shares[name] for name in order[reached + 1 :])
-        part, own = self._part(now, elapsed, finished), self.shares.get(self.stage or "", 0.0)
-        running = own if self.stage in self.shares and not self._seen[self.stage] else 0.0
-        passed = finished + running * part
-        if passed <= 0 or elapsed <= 0:
-            return None
-        return elapsed / passed * (running * (1 - part) + to_come)
-
-    def _part(self, now: float, elapsed: float, finished: float) -> float:
-        """Share of the running stage that is done: counted when it has a total, else judged by the pace so far."""
-        if self.total:
-            return min(self.done / self.total, 1.0)
-        own = self.shares.get(self.stage or "", 0.0)
-        before = elapsed - (now - self._entered)
-        if finished <= 0 or own <= 0 or before <= 0:
-            return 0.0
-        return min((now - self._entered) / (before / finished * own), 0.95)
-
-
 @contextlib.contextmanager
 def watch(
     run_dir: Path | str,
-    shares: Mapping[str, float] | None = None,  # stage -> usual share of the whole time, in order
+    course: Course | None = None,  # how such a run usually spends its time: for the estimate of the time left
     *,
     stream: TextIO | None = None,  # standard error by default
     quiet: bool = False,  # show nothing
@@ -175,7 +128,7 @@ def watch(
         return
     over = threading.Event()
     show = _show if stream.isatty() else _tell_lines
-    thread = threading.Thread(target=show, args=(_Tail(Path(run_dir) / EVENTS), Pace(shares or {}), stream, over), daemon=True)
+    thread = threading.Thread(target=show, args=(_Tail(Path(run_dir) / EVENTS), Pace(course or Course({})), stream, over), daemon=True)
     thread.start()
     try:
         yield
@@ -204,7 +157,7 @@ class _Tail:
 
 def _tell_lines(tail: _Tail, pace: Pace, stream: TextIO, over: threading.Event) -> None:
     """One line at a stage's end, and one now and then inside a long stage that counts. A failure is told by the command itself."""
-    began, told_at, tenth = time.monotonic(), time.monotonic(), 0
+    told_at, tenth = time.monotonic(), 0
     with contextlib.suppress(OSError, ValueError):  # nobody reads it any more, or it is closed: the run goes on
         while True:
             last = over.wait(_SHOW_EVERY_S)
@@ -216,7 +169,7 @@ def _tell_lines(tail: _Tail, pace: Pace, stream: TextIO, over: threading.Event) 
                     tenth = 0
                 elif event["event"] == "end" or (further > tenth and now - told_at >= _TELL_EVERY_S):
                     told_at, tenth = now, further
-                    print(stage_line(event, pace.time_left(now - began, now)), file=stream, flush=True)
+                    print(stage_line(event, pace.time_left(now)), file=stream, flush=True)
             if last:
                 return
 
@@ -255,7 +208,7 @@ def _show(tail: _Tail, pace: Pace, stream: TextIO, over: threading.Event) -> Non
     left = TextColumn("{task.fields[left]}")
     note = TextColumn("{task.fields[note]}", table_column=Column(no_wrap=False))  # on a narrow terminal the note gives way
     columns = (TextColumn("{task.description:<14}"), BarColumn(32), MofNCompleteColumn(), TimeElapsedColumn(), left, note)
-    began, tasks = time.monotonic(), {}
+    tasks: dict[str, Any] = {}
     with Bars(*columns, console=Console(file=stream), refresh_per_second=4) as bars:
         while True:
             last = over.wait(_SHOW_EVERY_S)
@@ -263,7 +216,7 @@ def _show(tail: _Tail, pace: Pace, stream: TextIO, over: threading.Event) -> Non
                 pace.feed(event, time.monotonic())
                 _paint(bars, tasks, event)
             now = time.monotonic()
-            to_go = pace.time_left(now - began, now)
+            to_go = pace.time_left(now)
             for name, task in tasks.items():
                 running = name == pace.stage and not bars.tasks[task].finished and to_go is not None
                 bars.update(task, left=f"about {duration(to_go)} left" if running else "")

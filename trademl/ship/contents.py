@@ -15,6 +15,7 @@ from trademl.ship.signing import SIGNATURE
 
 POINTER = "model_compat.json"
 SCALER = "native/scaler.npz"
+JUDGED_ROWS, SHAP_SUMMARY = "judged_rows.npz", "shap_summary.json"  # both or neither: what explains a revision
 MAX_FILES = 64
 MAX_FILE_BYTES = 1 << 30
 SUFFIXES = (".onnx", ".json", ".npz", ".parquet", ".txt", ".ubj", ".md", ".html")  # none of them runs code when it is read

@@ -7,11 +7,12 @@ be there and be of that shape, and an unknown `schema` number is refused.
 
 import re
 from collections.abc import Mapping
-from datetime import datetime
+from contextlib import contextmanager
 
 from trademl.errors import RevisionError, UsageError
 from trademl.files import canonical_json, digest, strict_json
 from trademl.ship.contents import MAX_FILE_BYTES, MAX_FILES, check_file_name, entry_of
+from trademl.ship.shapes import HEX16, HEX64, NUMBER, UTC, check_shape, expect, short
 
 SCHEMA = 3
 MIN_RUNTIME = "0.3.0"  # the lowest trademl that reads this schema
@@ -19,15 +20,9 @@ MAX_BYTES = 256 * 1024
 LAST_SECOND = 253_402_300_799  # of the year 9999
 TOLERANCE = 1e-5  # largest difference of a probability between the native models and the graph
 
-_HEX64 = re.compile(r"[0-9a-f]{64}")
-_HEX16 = re.compile(r"[0-9a-f]{16}")
-_UTC = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", re.ASCII)
 _LINE = re.compile(r"[a-z]+-[a-z0-9.]+-[a-z0-9]+")
-_NUMBER = (int, float)
 _VERSION = re.compile(r"\d{1,4}\.\d{1,4}\.\d{1,4}")
 
-# A shape is a type, a pattern for the whole text, None, a tuple of alternatives, [shape] for a list,
-# {"key": shape} for an object with at least these keys, or {str: shape} for an object with any keys.
 _TENSOR = {"name": str, "dtype": re.compile("float64|float32|int64"), "shape": [(int, str)]}
 _MODEL = {
     "name": str,
@@ -35,11 +30,11 @@ _MODEL = {
     "file": str,
     "format": re.compile("onnx"),
     "opset": int,
-    "sha256": _HEX64,
+    "sha256": HEX64,
     "input": _TENSOR,
     "outputs": [_TENSOR],
     "features": [{"name": str, "dtype": str, "lookback": int}],
-    "feature_hash": _HEX64,
+    "feature_hash": HEX64,
     "classes": ([str], None),
     "members": [str],
 }
@@ -49,7 +44,7 @@ COMMON = {
     "line": (_LINE, "pipeline-symbol-timeframe, such as market-btcusd-15min or trades-all-records; one store holds one"),
     "symbols": ([str], "as the settings name them"),
     "timeframe": (str, "of the bars; records where there are none"),
-    "trained_at": (_UTC, "when the run began to store, UTC"),
+    "trained_at": (UTC, "when the run began to store, UTC"),
     "git_commit": ((str, None), "commit of the code; null outside a clone"),
     "dirty": ((bool, None), "whether the clone had uncommitted changes; null outside a clone"),
     "trademl_version": (str, "what trained it"),
@@ -61,14 +56,14 @@ COMMON = {
         "one entry a graph: its input and outputs (the first is the answer), its features in the order of the columns with their look-back "
         "in bars and a hash over them and their code, the ensembles inside; classes in the order of the columns, null for a value",
     ),
-    "trained_together": (_HEX16, "training_run_id, repeated inside every graph's metadata"),
-    "parent": ((_HEX16, None), "the revision that it continues or whose models it keeps"),
+    "trained_together": (HEX16, "training_run_id, repeated inside every graph's metadata"),
+    "parent": ((HEX16, None), "the revision that it continues or whose models it keeps"),
     "seed": (int, "of everything random in the training"),
     "lineage": (
-        [{"kind": re.compile("[a-z_]+"), "name": str, "revision": (_HEX16, None), "label_end_s": int, "rows": int}],
+        [{"kind": re.compile("[a-z_]+"), "name": str, "revision": (HEX16, None), "label_end_s": int, "rows": int}],
         "every ancestor fit with its latest label end, epoch seconds; never empty",
     ),
-    "data": ({"rows": int, "first": _UTC, "last": _UTC, "sha256": _HEX64}, "what it was trained on"),
+    "data": ({"rows": int, "first": UTC, "last": UTC, "sha256": HEX64}, "what it was trained on"),
     "split": ({"scheme": str, "purge": (str, int, float), "embargo": (str, int, float)}, "how windows were cut"),
     "metrics": ({str: object}, "what the report says"),
     "gate": (
@@ -76,59 +71,65 @@ COMMON = {
             "passed": bool,
             "reasons": [str],
             "sentence": str,
-            "level": _NUMBER,
+            "level": NUMBER,
             "checks": {"limits": {"passed": bool}},
-            "terms": {"level": _NUMBER, "min_trades": int, "number": int, "objections": [str]},
+            "terms": {"level": NUMBER, "min_trades": int, "number": int, "objections": [str]},
         },
         "the verdict that makes the revision approved or a candidate, the level it was judged at, and what was asked",
     ),
     "look": (
         {
             "number": int,
-            "level": _NUMBER,
-            "family_level": _NUMBER,
+            "level": NUMBER,
+            "family_level": NUMBER,
             "days": [int],
             "project": str,
             "hash": str,
             "record": str,
             "words": str,
-            "standing": ({"passed": bool, "words": str, "sentence": str, "level": _NUMBER}, None),
+            "standing": ({"passed": bool, "words": str, "sentence": str, "level": NUMBER}, None),
             "remarks": [str],
         },
         "its place in the project's chain of looks: the k-th recipe on these days, judged at which level, or the verdict that stands",
     ),
     "golden": (
-        {"file": str, "rows": int, "tolerance": _NUMBER},
+        {"file": str, "rows": int, "tolerance": NUMBER},
         "rows that a reader replays, of every graph at least one and at most so many",
     ),
-    "expires_at": ((_UTC, None), "from then on it is neither activated nor loaded; null: never"),
+    "expires_at": ((UTC, None), "from then on it is neither activated nor loaded; null: never"),
     "files": (
-        [{"name": str, "sha256": _HEX64, "bytes": int}],
+        [{"name": str, "sha256": HEX64, "bytes": int}],
         "every file beside manifest.json, manifest.sig and model_compat.json, by name",
+    ),
+}
+OPTIONAL = {  # of either pipeline; missing in revisions from before
+    "explained": (
+        ({"rows": int, "schema": int}, None),
+        "judged rows kept, and schema of the SHAP summary beside them; null: made with --no-shap",
     ),
 }
 MARKET = {
     "position_model": (bool, "whether a position model was trained together with the signal"),
     "exchange": ((str, None), "exchange or broker of the bars"),
-    "scaler": (({"sha256": _HEX64, "n_features": int}, None), "bound to the models; null when none"),
+    "scaler": (({"sha256": HEX64, "n_features": int}, None), "bound to the models; null when none"),
     "label_spec": (
-        {"hash": _HEX64, "dynamic_sltp_required": bool},
+        {"hash": HEX64, "dynamic_sltp_required": bool},
         "the contract between labels and execution, all its fields and its hash",
     ),
-    "round_step": (_NUMBER, "the grid of round prices, price units; part of the signal's feature_hash"),
-    "costs": ({str: _NUMBER}, "what a trade was assumed to cost"),
-    "news_covers_until": ((_UTC, None), "last moment of the calendar; null without one"),
+    "round_step": (NUMBER, "the grid of round prices, price units; part of the signal's feature_hash"),
+    "costs": ({str: NUMBER}, "what a trade was assumed to cost"),
+    "news_covers_until": ((UTC, None), "last moment of the calendar; null without one"),
     "recipe": ({str: object}, "what makes the recipe this one and no other"),
     "decision": (
         {
             "rule": re.compile("expected_r|votes"),
-            "worth": [[_NUMBER]],
-            "worth_shipped": [[_NUMBER]],
+            "worth": [[NUMBER]],
+            "worth_shipped": [[NUMBER]],
             "judged_profile": int,
-            "margins": {str: {"margin_r": _NUMBER, "edge_found": bool}},
-            "votes_gap": _NUMBER,
+            "margins": {str: {"margin_r": NUMBER, "edge_found": bool}},
+            "votes_gap": NUMBER,
             "exits_on": bool,
-            "exit_probability": _NUMBER,
+            "exit_probability": NUMBER,
             "min_bars_held": int,
         },
         "how probabilities become orders: mean R of side and class (judged, shipped), a margin for each profile, when a trade is left",
@@ -137,10 +138,10 @@ MARKET = {
     "warmstart": ({"start": str, "why": str, "generation": int}, "how the signal's training began"),
     "devices": ({str: object}, "where each model was trained"),
     "profiles": (
-        [{"profile": int, "max_total_drawdown_pct": _NUMBER, "published": bool, "verdict": str}],
+        [{"profile": int, "max_total_drawdown_pct": NUMBER, "published": bool, "verdict": str}],
         "risk heads with ceiling and verdict",
     ),
-    "risk": ({"multiplier_min": _NUMBER, "multiplier_max": _NUMBER}, "bounds of the risk multiplier"),
+    "risk": ({"multiplier_min": NUMBER, "multiplier_max": NUMBER}, "bounds of the risk multiplier"),
 }
 _SPAN = {"start_s": int, "end_s": int}
 _MARKET_SPLIT = {"embargo": int, "refits": [int], "windows": {"train": _SPAN, "tune": _SPAN, "select": _SPAN, "final": _SPAN}}
@@ -222,6 +223,7 @@ def _other_schema(schema: object) -> RevisionError:
 def check_manifest(record: Mapping) -> None:
     """Raises RevisionError naming the first key that is missing, of another shape, or contradicts another."""
     _check_shapes(record, COMMON, "")
+    _check_shapes(record, {key: shape for key, shape in OPTIONAL.items() if key in record}, "")
     pipeline = record["pipeline"]
     _expect(pipeline in SECTIONS, pipeline, "pipeline", f"one of {', '.join(SECTIONS)}")
     _expect(isinstance(record.get(pipeline), dict), record.get(pipeline), pipeline, "an object: the section of its pipeline")
@@ -237,53 +239,22 @@ def _check_shapes(record: Mapping, shapes: Mapping, where: str) -> None:
 
 
 def _check(value, shape, where: str) -> None:
-    if isinstance(shape, tuple):
-        if not any(_fits(value, one, where) for one in shape):
-            raise RevisionError(f"manifest.json: {where} = {short(value)} is not of the expected kind")
-    elif isinstance(shape, list):
-        _expect(isinstance(value, list), value, where, "a list")
-        for number, item in enumerate(value):
-            _check(item, shape[0], f"{where}[{number}]")
-    elif isinstance(shape, dict):
-        _expect(isinstance(value, dict), value, where, "an object")
-        for key in value if str in shape else shape:
-            _expect(key in value, value, f"{where}.{key}", "present")
-            _check(value[key], shape.get(key, shape.get(str)), f"{where}.{key}")
-    elif isinstance(shape, re.Pattern):
-        _expect(isinstance(value, str) and shape.fullmatch(value), value, where, f"text of the form {shape.pattern}")
-        if shape is _UTC:
-            _expect(_is_date(value), value, where, "a moment that exists")
-    elif shape is None:
-        _expect(value is None, value, where, "null")
-    elif shape is not object:
-        _expect(type(value) is shape, value, where, shape.__name__)  # a bool is not an int here
-
-
-def _is_date(text: str) -> bool:
-    try:
-        datetime.strptime(text, "%Y-%m-%dT%H:%M:%S%z")
-    except ValueError:
-        return False
-    return True
-
-
-def _fits(value, shape, where) -> bool:
-    try:
-        _check(value, shape, where)
-    except RevisionError:
-        return False
-    return True
+    with _refusing():
+        check_shape(value, shape, where)
 
 
 def _expect(holds, value, where, rule) -> None:
-    if not holds:
-        raise RevisionError(f"manifest.json: {where} = {short(value)}, expected {rule}")
+    with _refusing():
+        expect(holds, value, where, rule)
 
 
-def short(value: object) -> str:
-    """A value as a sentence shows it, cut to 60 characters."""
-    text = repr(value)
-    return text if len(text) <= 60 else f"{text[:57]}..."
+@contextmanager
+def _refusing():
+    """What does not hold is a fault of the manifest."""
+    try:
+        yield
+    except ValueError as refusal:
+        raise RevisionError(f"manifest.json: {refusal}") from None
 
 
 def _check_sense(record: Mapping) -> None:
@@ -486,6 +457,6 @@ def _kind(shape) -> str:
     if isinstance(shape, dict):
         return "{" + ", ".join("…" if key is str else f"{key}: {_kind(one)}" for key, one in shape.items()) + "}"
     if isinstance(shape, re.Pattern):
-        named = {_HEX64: "64 hex", _HEX16: "16 hex", _UTC: "UTC with Z", _LINE: "line", _VERSION: "version"}
+        named = {HEX64: "64 hex", HEX16: "16 hex", UTC: "UTC with Z", _LINE: "line", _VERSION: "version"}
         return named.get(shape, shape.pattern.replace("|", ", "))
     return "null" if shape is None else shape.__name__

@@ -1,4 +1,4 @@
-"""One stored revision: its manifest, its files, and the nine checks that prove it.
+"""One stored revision: its manifest, its files, and the ten checks that prove it.
 
 What is proven when:
 
@@ -26,9 +26,10 @@ import numpy as np
 
 from trademl import __version__
 from trademl.clock import iso_z, utc_now
+from trademl.display import facts_html
 from trademl.errors import MissingExtraError, RevisionError
-from trademl.files import canonical_json, digest, read_npz
-from trademl.ship.contents import POINTER, SCALER, advice, read_file, read_listed, walk
+from trademl.files import canonical_json, digest, read_npz, strict_json
+from trademl.ship.contents import JUDGED_ROWS, POINTER, SCALER, SHAP_SUMMARY, advice, read_file, read_listed, walk
 from trademl.ship.manifest import MAX_BYTES, compat_record, model_of, parse_manifest
 from trademl.ship.runtime import check_graph, predict_onnx, session
 from trademl.ship.signing import MAX_SIGNATURE_BYTES, NO_TRUST, SIGNATURE, Trust
@@ -79,6 +80,13 @@ class Revision:
     def compat(self) -> dict:
         """The short record that `model_compat.json` holds."""
         return compat_record(self.manifest, self.manifest_sha256)
+
+    def _repr_html_(self) -> str:
+        record = self.manifest
+        data, gate = record["data"], record["gate"]
+        facts = {"line": self.line, "trained at": self.trained_at, "bars": f"{data['rows']:,} from {data['first']} to {data['last']}"}
+        facts |= {"models": ", ".join(model["name"] for model in record["models"]), "folder": self.folder}
+        return facts_html(f"Revision {self.name}", facts, gate["sentence"])
 
     def files(self) -> dict[str, dict]:
         """name -> {name, sha256, bytes} of every listed file."""
@@ -187,7 +195,7 @@ class _Inspection:
         """Files whose content is looked at after their hash."""
         manifest = self.revision.manifest
         graphs = {*(model["file"] for model in manifest["models"]), manifest["golden"]["file"]} if self.keep else set()
-        return graphs | {SCALER}
+        return graphs | {SCALER, JUDGED_ROWS, SHAP_SUMMARY}
 
     def read(self, name: str) -> bytes:
         """A file's proven bytes, read once."""
@@ -242,6 +250,27 @@ def _check_scaler(look: _Inspection) -> str:
     if digest(np.concatenate(parts).tobytes()) != bound["sha256"]:
         raise RevisionError(f"{where} is not the scaler that the manifest binds to the models. {advice(revision.folder)}")
     return f"{width} columns, the one that the models were trained with"
+
+
+def _check_explained(look: _Inspection) -> str:
+    """Judged rows and SHAP summary stand together, as the manifest says; a revision from before has neither."""
+    revision = look.revision
+    said, held = revision.manifest.get("explained"), [name for name in (JUDGED_ROWS, SHAP_SUMMARY) if name in revision.files()]
+    if said is None and not held:
+        return "none kept"
+    where = f"revision {revision.name}"
+    if said is None or len(held) < 2:
+        there = ", ".join(held) or "neither"
+        raise RevisionError(f"{where} holds {there} of {JUDGED_ROWS} and {SHAP_SUMMARY}, and its manifest says {said}")
+    shape = said["rows"], len(model_of(revision.manifest, "signal")["features"])
+    try:
+        found, schema = read_npz(look.read(JUDGED_ROWS))["x"].shape, strict_json(look.read(SHAP_SUMMARY))["schema"]
+    except (KeyError, ValueError) as refusal:
+        raise RevisionError(f"{where}: what explains it is not readable ({refusal}). {advice(revision.folder)}") from refusal
+    if found != shape or schema != said["schema"]:
+        there = f"{JUDGED_ROWS} holds {found}, {SHAP_SUMMARY} is of schema {schema}"
+        raise RevisionError(f"{where}: {there}; the manifest says {shape}, {said}")
+    return f"{shape[0]:,} judged rows and the SHAP summary"
 
 
 def _check_compat(look: _Inspection) -> str:
@@ -360,6 +389,7 @@ _CHECKS: dict[str, dict[str, Callable[[_Inspection], str]]] = {
         "files": _check_names,
         "hashes": _check_hashes,
         "scaler": _check_scaler,
+        "explanation": _check_explained,
         "model_compat": _check_compat,
     },
     "graphs": {"graphs": _check_graphs, "trained together": _check_run, "golden rows": _check_golden},

@@ -22,12 +22,14 @@ from trademl.files import canonical_json, digest, make_folders, read_regular, st
 SIGNATURE = "manifest.sig"
 MAX_SIGNATURE_BYTES = 1024
 MANIFEST_DOMAIN = b"trademl-manifest-v1\n"  # signed before the bytes, so that no other signed thing can be passed off as a manifest
+POINTER_DOMAIN = b"trademl-pointer-v1\n"  # before the hub's pointers
 MAX_PINNED = 2  # the key in use, and during a rotation the one before
 PRIVATE_FILE, TRUSTED_FILE = "signing.key", "trusted.txt"
 
 _KEY = re.compile(r"ed25519:([0-9a-f]{64})")
 _HEX16 = re.compile(r"[0-9a-f]{16}")
 _HEX128 = re.compile(r"[0-9a-f]{128}")
+_WHAT = {MANIFEST_DOMAIN: "manifest", POINTER_DOMAIN: "approval"}
 
 
 @dataclass(frozen=True)
@@ -85,16 +87,20 @@ class Trust:
             raise UsageError("keys = []: name the public key of whoever trains (`trademl keys show`), or None for an unsigned local store")
         return cls(pinned)
 
-    def sign(self, manifest: bytes) -> bytes | None:
+    def signer(self) -> PublicKey | None:
+        """The public half of the key that signs here; None where nothing signs. Raises UsageError as `sign`."""
+        return None if self.signs_with is None else _private_key(self.signs_with)[1]
+
+    def sign(self, message: bytes, domain: bytes = MANIFEST_DOMAIN) -> bytes | None:
         """The content of `manifest.sig`; None where nothing signs. Raises UsageError for a private key that cannot be used."""
         if self.signs_with is None:
             return None
         private, public = _private_key(self.signs_with)
         if public not in self.pinned:
             raise UsageError(f"{self.signs_with}: its public key {public.name} is not in {TRUSTED_FILE} beside it; add {public}")
-        return canonical_json({"key": public.name, "signature": private.sign(MANIFEST_DOMAIN + manifest).hex()})
+        return canonical_json({"key": public.name, "signature": private.sign(domain + message).hex()})
 
-    def check(self, manifest: bytes, signature: bytes | None) -> str:
+    def check(self, message: bytes, signature: bytes | None, domain: bytes = MANIFEST_DOMAIN) -> str:
         """What is to be said of a manifest's signature (None: there is none). Raises RevisionError when it does not count here."""
         if signature is None:
             if self.pinned:
@@ -109,8 +115,10 @@ class Trust:
         owner = next((one for one in self.pinned if one.name == key), None)
         if owner is None:
             raise RevisionError(f"is signed by key {key}, and the key {self._names()} is pinned here. Do not use it")
-        if not owner.verifies(sign, MANIFEST_DOMAIN + manifest):
-            raise RevisionError(f"its signature is not one that key {key} gave to this manifest: it is forged or altered. Do not use it")
+        if not owner.verifies(sign, domain + message):
+            raise RevisionError(
+                f"its signature is not one that key {key} gave to this {_WHAT[domain]}: it is forged or altered. Do not use it"
+            )
         return f"signed by key {key}, which is pinned here"
 
     def _names(self) -> str:

@@ -21,15 +21,16 @@ import shutil
 import socket
 import time
 import uuid
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from enum import StrEnum
+from itertools import chain
 from pathlib import Path
 
 from trademl import files as disk
 from trademl.clock import DAY_S, iso_z, utc_now
-from trademl.errors import RevisionError, UsageError
+from trademl.errors import RevisionError, UnknownRevisionError, UsageError
 from trademl.files import canonical_json, digest, strict_json
 from trademl.ship.contents import POINTER, inner_folders, read_file
 from trademl.ship.lock import StoreLock
@@ -47,6 +48,7 @@ from trademl.ship.revision import Revision, read_revision
 from trademl.ship.signing import NO_TRUST, SIGNATURE, Trust
 
 STATE_FILE = "state.json"
+ROOM = 1 << 20  # bytes that stay free beside a revision that is received
 _NAME = frozenset("0123456789abcdef")
 
 
@@ -112,10 +114,11 @@ class Store:
     def locate(self, rev: str | None = None) -> Revision:
         """A revision by name or the start of it (None: the newest), its manifest read and its files not yet looked at.
 
-        Raises RevisionError when none or several fit, or when the newest is asked for beside a folder that cannot be read.
+        Raises UnknownRevisionError when none or several fit a name; RevisionError when nothing is stored, or when the newest is
+        asked for beside a folder that cannot be read.
         """
         if rev is not None and not (rev and set(rev) <= _NAME and len(rev) <= 16):
-            raise RevisionError(f"revision {rev!r}: a name is up to 16 hex digits; `trademl models list` shows them")
+            raise UnknownRevisionError(f"revision {rev!r}: a name is up to 16 hex digits; `trademl models list` shows them")
         if rev is None:
             readable, broken = self.scan()
             broken = [folder for folder in broken if not folder.is_old]
@@ -127,9 +130,10 @@ class Store:
         else:
             found = [folder for folder in (self.folder.iterdir() if self.folder.is_dir() else []) if folder.name.startswith(rev)]
         if len(found) != 1:
+            if rev is None:
+                raise RevisionError(f"no revision is stored in {self.models_dir}; `trademl retrain` makes one")
             what = "no revision" if not found else f"{len(found)} revisions"
-            where = f"{'stored' if rev is None else f'named {rev}'} in {self.models_dir}"
-            raise RevisionError(f"{what} {where}; `trademl models list` shows them, `trademl retrain` makes one")
+            raise UnknownRevisionError(f"{what} named {rev} in {self.models_dir}; `trademl models list` shows what is stored")
         return self._read(found[0])
 
     def open(self, rev: str | None = None) -> Revision:
@@ -225,14 +229,33 @@ class Store:
             raise RevisionError(f"manifest.json: {len(data):,} bytes, at most {MAX_BYTES:,} are allowed")
         parse_manifest(data)
         self.check_line(record["line"])
-        own = {"manifest.json": data, POINTER: canonical_json(compat_record(record, digest(data)))}
-        signature = self.trust.sign(data)
-        own |= {} if signature is None else {SIGNATURE: signature}
-        target = self.folder / revision_name(data)
+        return self._keep(record, data, sorted(files.items()), self.trust.sign(data), graphs)
+
+    def receive(self, manifest: bytes, signature: bytes | None, fetch: Callable[[dict], bytes]) -> Revision:
+        """Store a revision that was made elsewhere; `fetch` gives the bytes of an entry of its `files`, one at a time.
+
+        Signature, names and free space are looked at before the first file is fetched, everything else as in `write`.
+        """
+        record = parse_manifest(manifest)
+        self.trust.check(manifest, signature)
+        self.check_line(record["line"])
+        size = sum(entry["bytes"] for entry in record["files"])
+        disk.make_folders(self.models_dir)
+        free = shutil.disk_usage(self.models_dir).free
+        if free < size + ROOM:
+            raise RevisionError(f"{self.models_dir}: {free:,} bytes are free, a revision of {size:,} does not fit; make room")
+        return self._keep(record, manifest, ((entry["name"], fetch(entry)) for entry in record["files"]), signature, graphs=True)
+
+    def _keep(
+        self, record: Mapping, manifest: bytes, files: Iterable[tuple[str, bytes]], signature: bytes | None, graphs: bool
+    ) -> Revision:
+        own = [("manifest.json", manifest), (POINTER, canonical_json(compat_record(record, digest(manifest))))]
+        own += [] if signature is None else [(SIGNATURE, signature)]
+        target = self.folder / revision_name(manifest)
         revision = None
         with StoreLock(self.models_dir).writing():
             if not os.path.lexists(target):
-                revision = self._write_folder(target, dict(sorted(files.items())) | own, graphs)
+                revision = self._write_folder(target, chain(files, own), graphs)
             self._seal(target)
         if revision is None:  # it was there before, or another writer of the same one was first
             revision = self._read(target)
@@ -280,6 +303,39 @@ class Store:
             self._replace(POINTER, canonical_json(revision.compat | {"activation": activation}))
         return result
 
+    def held(self) -> set[str]:
+        """Names of revisions that must stay: the active one, the one before it, and what a person approved."""
+        record = self.pointer() or {}
+        named = {record.get("revision"), (record.get("activation") or {}).get("previous"), *self._approvals()}
+        return {name for name in named if name is not None}
+
+    def remove(self, name: str) -> None:
+        """Take a revision out of the store: gone in one step, then its files. Raises UsageError for one that must stay, LockedError."""
+        if name in self.held():
+            raise UsageError(f"revision {name} is active, was before the active one, or was approved by hand: it stays")
+        folder = self.locate(name).folder
+        with StoreLock(self.models_dir).writing():
+            aside = self._staging()
+            try:
+                folder.chmod(0o755)  # a read-only folder cannot be moved
+                disk.move_folder(folder, aside)
+                disk.sync_folder(self.folder)
+                for inner in inner_folders(aside):
+                    inner.chmod(0o755)
+                shutil.rmtree(aside)
+            except OSError as refusal:
+                raise RevisionError(f"{folder}: could not be removed whole ({refusal}); the next run sweeps the rest") from refusal
+
+    def recall(self, channel: str) -> dict | None:
+        """What `remember` was last told of a channel; None: nothing yet."""
+        return self._state().get("hub", {}).get(channel)
+
+    def remember(self, channel: str, seen: Mapping) -> None:
+        """Keep {seq, sha256} of the newest approval that was seen on the hub: an older one is refused from now on."""
+        state = self._state()
+        with StoreLock(self.models_dir).writing():
+            self._replace(STATE_FILE, canonical_json(state | {"hub": state.get("hub", {}) | {channel: dict(seen)}}))
+
     def _approvals(self) -> dict[str, dict]:
         """revision -> {reason, at}: what a person approved."""
         return self._state().get("approvals", {})
@@ -305,6 +361,9 @@ class Store:
         if not (isinstance(approvals, dict) and all(map(_is_approval, approvals.items()))):
             rule = "an object of revisions, each with its reason and at"
             raise RevisionError(f"{path}: approvals = {short(approvals)}, expected {rule}; {remedy}")
+        seen = state.get("hub", {})
+        if not (isinstance(seen, dict) and all(map(_is_memory, seen.values()))):
+            raise RevisionError(f"{path}: hub = {short(seen)}, expected seq and sha256 of each channel; {remedy}")
         return state
 
     def _staging(self) -> Path:
@@ -312,7 +371,7 @@ class Store:
         disk.make_folders(folder)
         return folder / f"{socket.gethostname()}~{os.getpid()}~{uuid.uuid4().hex}"
 
-    def _write_folder(self, target: Path, files: Mapping[str, bytes], graphs: bool) -> Revision | None:
+    def _write_folder(self, target: Path, files: Iterable[tuple[str, bytes]], graphs: bool) -> Revision | None:
         """Write, sync, read back, prove, rename. None when another writer of the same revision was first."""
         staging = None
         try:
@@ -320,7 +379,7 @@ class Store:
             staging = self._staging()
             made = staging / target.name
             made.mkdir(parents=True)
-            for name, data in files.items():
+            for name, data in files:
                 (made / name).parent.mkdir(exist_ok=True)
                 disk.write_new(made / name, data, mode=0o444)
             for folder in (*inner_folders(made), made):
@@ -370,6 +429,12 @@ def _is_approval(item: tuple[str, object]) -> bool:
     revision, record = item
     texts = [record.get("reason"), record.get("at")] if isinstance(record, dict) else [None]
     return _is_name(revision) and all(isinstance(text, str) and text.strip() for text in texts)
+
+
+def _is_memory(record: object) -> bool:
+    """Whether this is what `remember` keeps of a channel."""
+    seq, sha256 = (record.get("seq"), record.get("sha256")) if isinstance(record, dict) else (None, None)
+    return type(seq) is int and seq > 0 and isinstance(sha256, str) and len(sha256) == 64
 
 
 def _is_name(value: object) -> bool:

@@ -15,13 +15,9 @@ from trademl.data.bars import bars_hash
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import BadDataError
 from trademl.pipeline.choice import SYNTHETIC, MarketChoice
-from trademl.pipeline.market.adoption import with_tuned
-from trademl.pipeline.market.alarms import inspect_decisions, inspect_inputs
-from trademl.pipeline.market.case import judge_recipe, open_case
-from trademl.pipeline.market.evidence import judge_final, look_at_final
-from trademl.pipeline.market.inputs import Inputs, made_inputs, make_features, make_rows
-from trademl.pipeline.market.parent import find_start
+from trademl.pipeline.market.inputs import Inputs, made_inputs, make_features
 from trademl.pipeline.market.replay import LOOKBACK
+from trademl.pipeline.market.walk import judge_walk, walk
 from trademl.settings import Settings, load_settings
 
 SMALL = {  # settings under which a market is judged in seconds; everything else is the user's
@@ -104,11 +100,7 @@ def passes_gate(kind: Kind, seed: int, overrides: Mapping[str, object] | None = 
         x = make_features(inputs, settings)
         if kind is Kind.ROTATED:
             x = rotated(x, settings.labeling.horizon_bars, np.random.default_rng([seed, 1]))
-        alarms, rows = inspect_inputs(inputs, x), make_rows(inputs, x, settings)
-        case = with_tuned(open_case(inputs, rows, settings))
-        judged = judge_recipe(case, find_start(case))
-        look = look_at_final(case, judged, f"canary-{seed}")
-        return judge_final(case, judged, look, inspect_decisions(case, judged, look, alarms)).verdict.passed
+        return judge_walk(walk(inputs, x, settings), f"canary-{seed}").verdict.passed
 
 
 def _inputs(kind: Kind, seed: int, settings: Settings, bars: Inputs | None) -> Inputs:

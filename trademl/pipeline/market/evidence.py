@@ -18,7 +18,7 @@ from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.champion import beside_champion
 from trademl.pipeline.market.looks import decisions_of, look_request, take_look, under_look
 from trademl.pipeline.market.replay import Conditions, evidence_on
-from trademl.pipeline.market.risk import RiskHeads, head_of, sized
+from trademl.pipeline.market.risk import RiskHeads, head_of, said_of_head, sized
 from trademl.validate.calibration import reliability
 from trademl.validate.metrics import accuracy, class_prior, confusion, log_loss, log_loss_difference, prior_log_loss
 from trademl.validate.splits import Span
@@ -59,32 +59,37 @@ def judge_final(case: Case, judged: Judged, look: Look, alarms: LeakAlarms, head
     conditions = Conditions(case.profile, rows.costs, case.account)
     days = Span(look.start_s, look.end_s)
     evidence = evidence_on(rows.bars, entries, rows.spec, conditions, settings, days, terms=terms, on_account=on_account)
-    return Finding(under_look(settings, look, evidence), look, entries, champion)
+    is_unpublished = on_account is not entries and case.profile not in heads.model.published
+    return Finding(said_of_head(under_look(settings, look, evidence), is_unpublished=is_unpublished), look, entries, champion)
 
 
 def score_signal(case: Case, judged: Judged) -> dict:
-    """Log loss against the class prior on select and final, each model's own, confusion and reliability."""
-    rows, settings = case.rows, case.settings
-    label, weight = rows.labels.label, rows.labels.weight
-    prior = class_prior(label[judged.signal.past], len(CLASSES), weight[judged.signal.past])
-    scores = {}
-    for window in ("select", "final"):
-        at = judged.windows.rows(window)
-        p, y, w = judged.probabilities[at], label[at], weight[at]
-        by_model = judged.signal.model_probabilities[at]
-        gain = log_loss_difference(
-            p, y, rows.time_s[at], prior, w, draws=settings.backtest.bootstrap_draws, level=0.95, seed=settings.run.seed
-        )
-        scores[window] = {
-            "n": len(at),
-            "effective_n": float(w.sum()),
-            "log_loss": log_loss(p, y, w),
-            "prior_log_loss": prior_log_loss(prior, y, w),
-            "log_loss_minus_prior": asdict(gain),
-            "log_loss_by_model": {name: log_loss(by_model[:, m], y, w) for m, name in enumerate(MODELS)},
-            "accuracy": accuracy(p, y, w),
-            "confusion": confusion(y, p.argmax(axis=1), len(CLASSES)).tolist(),
-            "reliability": asdict(reliability(p, y, w=w)),
-            "class_shares": class_prior(y, len(CLASSES), w).tolist(),
-        }
-    return scores | {"prior": prior.tolist()}
+    """`score_window` of select and final, and the class prior."""
+    scores = {window: score_window(case, judged, window) for window in ("select", "final")}
+    return scores | {"prior": _prior(case, judged).tolist()}
+
+
+def _prior(case: Case, judged: Judged) -> np.ndarray:
+    label, weight = case.rows.labels.label, case.rows.labels.weight
+    return class_prior(label[judged.signal.past], len(CLASSES), weight[judged.signal.past])
+
+
+def score_window(case: Case, judged: Judged, window: str) -> dict:
+    """Log loss against the class prior in a window, each model's own, confusion and reliability."""
+    rows, settings, prior = case.rows, case.settings, _prior(case, judged)
+    label, weight, at = rows.labels.label, rows.labels.weight, judged.windows.rows(window)
+    p, y, w = judged.probabilities[at], label[at], weight[at]
+    by_model = judged.signal.model_probabilities[at]
+    gain = log_loss_difference(p, y, rows.time_s[at], prior, w, draws=settings.backtest.bootstrap_draws, level=0.95, seed=settings.run.seed)
+    return {
+        "n": len(at),
+        "effective_n": float(w.sum()),
+        "log_loss": log_loss(p, y, w),
+        "prior_log_loss": prior_log_loss(prior, y, w),
+        "log_loss_minus_prior": asdict(gain),
+        "log_loss_by_model": {name: log_loss(by_model[:, m], y, w) for m, name in enumerate(MODELS)},
+        "accuracy": accuracy(p, y, w),
+        "confusion": confusion(y, p.argmax(axis=1), len(CLASSES)).tolist(),
+        "reliability": asdict(reliability(p, y, w=w)),
+        "class_shares": class_prior(y, len(CLASSES), w).tolist(),
+    }

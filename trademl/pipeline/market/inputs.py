@@ -1,7 +1,7 @@
 """Bars and calendar in, rows out."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 import numpy as np
@@ -9,7 +9,7 @@ import pandas as pd
 
 from trademl.clock import epoch_seconds, iso_z, utc_now
 from trademl.data.bars import BarsReport, bars_hash, inspect_bars, read_bars, refuse_doubts
-from trademl.data.news import check_coverage, high_impact_usd, news_covers_until, news_hash, read_news
+from trademl.data.news import NewsReport, check_coverage, high_impact_usd, news_covers_until, news_hash, read_news
 from trademl.data.releases import prove_bars_clock
 from trademl.data.symbols import same_symbol
 from trademl.data.synthetic import SyntheticMarket, synthetic_market
@@ -17,8 +17,9 @@ from trademl.errors import BadDataError
 from trademl.market.features import FEATURE_NAMES, feature_matrix
 from trademl.market.labeling import label_bars
 from trademl.market.recipe import MarketRows, market_rows
-from trademl.pipeline.choice import MarketChoice, MarketFlags
-from trademl.pipeline.market.parameters import cost_spec, label_spec
+from trademl.pipeline.choice import MarketChoice, MarketFlags, market_of
+from trademl.pipeline.contract import label_spec
+from trademl.pipeline.market.parameters import cost_spec
 from trademl.settings import Settings
 
 UNKNOWN_SYMBOL = "unknown"  # what is recorded where neither the file nor --symbol says it
@@ -67,9 +68,7 @@ def load_inputs(
     if choice.is_synthetic:
         made = synthetic_market(settings.synthetic.bars, settings.synthetic.edge, settings.synthetic.seed)
         return made_inputs(choice, made)
-    report, events, issues = _read_files(choice, flags, now or utc_now())
-    about = {name: getattr(report, name) for name in ("symbol", "timeframe", "origin_sha256")}
-    return _inputs(choice, report.bars, events, issues, about)
+    return _about(choice, *_read_files(choice, flags, now or utc_now()))
 
 
 def made_inputs(choice: MarketChoice, made: SyntheticMarket) -> Inputs:
@@ -93,18 +92,41 @@ def _inputs(choice: MarketChoice, bars: pd.DataFrame, events: pd.DataFrame | Non
 def _read_files(choice: MarketChoice, flags: MarketFlags, now: datetime) -> tuple[BarsReport, pd.DataFrame | None, tuple]:
     """(report on the bars, events, issues) of the chosen files; every error in them is refused, and a clock that releases disprove."""
     accept = [word for word, given in (("clock", flags.trust_clock), ("flat", flags.allow_flat)) if given]
-    report = read_bars(
-        choice.bars, tz=flags.tz, stamp=flags.stamp, strict=flags.strict, now=now, symbol=flags.symbol, accept=accept
-    ).require_clean()
+    report = read_bars(choice.bars, tz=flags.tz, stamp=flags.stamp, strict=flags.strict, now=now, symbol=flags.symbol, accept=accept)
+    _check_bars(report, choice)
+    news = None if choice.no_news else read_news(choice.news, tz=flags.news_tz, strict=flags.strict, trust_clock=flags.trust_clock)
+    return _check_both(report, news, flags)
+
+
+def _check_bars(report: BarsReport, choice: MarketChoice) -> None:
+    """BadDataError for rows that cannot be bars, and for bars of another symbol than the one that is asked for."""
+    report.require_clean()
     _check_symbol(report, choice)
-    if choice.no_news:
+
+
+def _check_both(report: BarsReport, news: NewsReport | None, flags: MarketFlags) -> tuple[BarsReport, pd.DataFrame | None, tuple]:
+    """(report, events, issues) of bars beside their calendar; BadDataError when they cannot be trained on together."""
+    if news is None:
         return report, None, report.issues
-    news = read_news(choice.news, tz=flags.news_tz, strict=flags.strict, trust_clock=flags.trust_clock).require_clean()
+    news.require_clean()
     check_coverage(report.bars, news.events)
     report = prove_bars_clock(report, news, trust_clock=flags.trust_clock)
     if flags.strict:
         refuse_doubts(report)
     return report, news.events, (*report.issues, *news.issues)
+
+
+def inputs_of(bars: BarsReport, news: NewsReport | None, settings: Settings, flags: MarketFlags) -> Inputs:
+    """What was read before as inputs, under the checks of `load_inputs`; without a calendar (None) as with --no-news."""
+    named = replace(flags, bars=bars.source.path, news=news and news.source.path, no_news=news is None)
+    choice = market_of(settings, named)  # the file was read before, from wherever that was
+    _check_bars(bars, choice)
+    return _about(choice, *_check_both(bars, news, flags))
+
+
+def _about(choice: MarketChoice, report: BarsReport, events: pd.DataFrame | None, issues: Sequence) -> Inputs:
+    about = {name: getattr(report, name) for name in ("symbol", "timeframe", "origin_sha256")}
+    return _inputs(choice, report.bars, events, issues, about)
 
 
 def _check_symbol(report: BarsReport, choice: MarketChoice) -> None:

@@ -10,6 +10,7 @@ import numpy as np
 
 from trademl import __version__
 from trademl.clock import epoch_seconds, iso_z
+from trademl.evidence.shap_summary import SHAP_SCHEMA
 from trademl.files import canonical_json, digest, jsonable
 from trademl.learn.ensemble import MODELS, FittedEnsemble
 from trademl.learn.fits import Scaler
@@ -22,6 +23,7 @@ from trademl.pipeline.code import code_record
 from trademl.pipeline.market.alarms import LeakAlarms
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import Finding
+from trademl.pipeline.market.explain import Explanation
 from trademl.pipeline.market.golden import GOLDEN_FILE, GOLDEN_ROWS
 from trademl.pipeline.market.inputs import Inputs, constant_features
 from trademl.pipeline.market.looks import recipe_parts
@@ -49,6 +51,7 @@ class Trained:
     proven: Proven
     heads: RiskHeads | None
     alarms: LeakAlarms
+    explained: Explanation | None = None  # None: --no-shap
 
     @property
     def lineage(self) -> Lineage:
@@ -79,6 +82,7 @@ def build_manifest(case: Case, trained: Trained, files: Mapping[str, bytes], met
         "gate": trained.finding.verdict.to_json(),
         "look": trained.finding.look.to_json(),
         "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
+        "explained": None if trained.explained is None else {"rows": len(trained.explained.rows.x), "schema": SHAP_SCHEMA},
         "champion": None if trained.finding.champion is None else asdict(trained.finding.champion),
         "market": _section(case, judged, shipped) | {"leaks": trained.alarms.record()} | risk_record(files, case.recipe.seed),
     }

@@ -4,31 +4,12 @@ from dataclasses import asdict
 
 from trademl.clock import DAY_S
 from trademl.device import resolve_models
-from trademl.errors import UsageError
 from trademl.market.decision import Rule
 from trademl.market.recipe import Recipe
-from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
+from trademl.market.specs import AccountSpec, CostSpec
 from trademl.risk.profiles import PROFILES
 from trademl.risk.profiles import profile as profile_of
 from trademl.settings import Settings
-
-
-def label_spec(settings: Settings) -> LabelSpec:
-    """The contract that the settings describe; refuses labels that nobody executes."""
-    section = settings.labeling
-    if section.method == "sltp_aware":
-        why = (
-            "dynamic_sltp.enabled = true executes ATR brackets, and fixed-percentage labels would not be what is traded: "
-            "set labeling.method = atr_aware"
-            if settings.dynamic_sltp.enabled
-            else "it was removed: fixed percentages ignore volatility, and mixing them with ATR execution cost the original "
-            "most of its win rate; set labeling.method = atr_aware"
-        )
-        raise UsageError(f"labeling.method = sltp_aware is refused; {why}")
-    if section.method != "atr_aware":
-        raise UsageError(f"labeling.method = {section.method!r} is not known; the one method is atr_aware")
-    fields = {k: v for k, v in asdict(section).items() if k != "method"}
-    return LabelSpec(**fields, timeframe=settings.market.timeframe)
 
 
 def cost_spec(settings: Settings, symbol: str, **given) -> CostSpec:
@@ -72,6 +53,6 @@ def recipe_of(settings: Settings) -> Recipe:
         bootstrap_draws=settings.backtest.bootstrap_draws,
         seed=settings.run.seed,
         threads=settings.run.threads,
-        devices=resolve_models(settings.run.device),
+        devices=resolve_models(settings.run.device, settings.ensemble.rf_engine),
         warm=settings.warmstart,
     )

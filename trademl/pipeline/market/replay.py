@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import pandas as pd
 
-from trademl.bot.policy import Policy, risk_head_of
+from trademl.bot.policy import Policy, holds_head, is_published, risk_head_of
 from trademl.bot.records import check_features, decision_rule_of, exit_rule_of
 from trademl.clock import epoch_seconds, iso_z
 from trademl.errors import LeakageError, UsageError
@@ -23,7 +23,7 @@ from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
 from trademl.pipeline.market.inputs import Inputs, make_features
 from trademl.pipeline.market.looks import decisions_of, entries_of, stands_for, stored_request, take_look, under_look
 from trademl.pipeline.market.parameters import account_spec
-from trademl.pipeline.market.risk import sized
+from trademl.pipeline.market.risk import said_of_head, sized
 from trademl.pipeline.market.seen import why_seen
 from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
@@ -107,7 +107,9 @@ def _judged(
 ) -> Evidence:
     """The evidence of entries within a span, and of an account that trades them under its profile's head."""
     on_account = with_head(stored, bars, entries, conditions, settings)
-    return evidence_on(bars, entries, stored.label_spec, conditions, settings, span, terms=terms, on_account=on_account)
+    evidence = evidence_on(bars, entries, stored.label_spec, conditions, settings, span, terms=terms, on_account=on_account)
+    is_unpublished = on_account is not entries and not is_published(stored.revision, conditions.profile)
+    return said_of_head(evidence, is_unpublished=is_unpublished)
 
 
 def replay_final(stored: Stored, settings: Settings, conditions: Conditions, run_id: str) -> tuple[Evidence, Look]:
@@ -149,8 +151,10 @@ def has_edge(stored: Stored, oos: OutOfSample, conditions: Conditions) -> bool:
 
 
 def with_head(stored: Stored, bars: pd.DataFrame, decisions: Decisions, conditions: Conditions, settings: Settings) -> Decisions:
-    """Decisions sized by the profile's published head, if there is one; the account begins with the first of them."""
-    head = risk_head_of(stored.revision, conditions.profile, is_enabled=settings.risk_model.enabled)
+    """Decisions sized by the profile's head, where it is published or insisted on; the account begins with the first of them."""
+    profile, asked = conditions.profile, settings.risk_model
+    insists = asked.uses_unpublished(profile) and holds_head(stored.revision, profile)
+    head = risk_head_of(stored.revision, profile, is_enabled=asked.enabled, use_unpublished=insists)
     if head is None:
         return decisions
     trades = run_backtest(bars, decisions, stored.label_spec, conditions.costs, EVIDENCE_ACCOUNT).trades
@@ -228,14 +232,17 @@ def _unseen(stored: Stored, decided_s: np.ndarray, *, in_sample: bool) -> np.nda
 def shipped_decisions(policy: Policy, inputs: Inputs, settings: Settings) -> Decisions:
     """What the shipped graphs decide at each bar, with the position model's exits if they are on.
 
-    A trade whose horizon the data cut short has no label, and is judged at every close all the same, as a bot would.
+    A trade is judged at every close at which it is open, as a bot would: also where the data cut its horizon short and it has no
+    label, and until the spread, too, is past its bracket.
     """
     bars, x = inputs.bars, make_features(inputs, settings)
     labels = label_bars(bars, policy.spec)
     side = policy.sides(x, labels.atr)
     if policy.exits is None:
         return Decisions(side)
-    long, short = walk_brackets(prices_of(bars, policy.spec)[0], policy.spec, full_horizon=False, excursions=False)
+    long, short = walk_brackets(
+        prices_of(bars, policy.spec)[0], policy.spec, spread=policy.costs.spread, full_horizon=False, excursions=False
+    )
     labels = replace(labels, long=long, short=short)
     entry = np.flatnonzero((side != 0) & (long.exit_bar >= 0))
     prices = bars["open"].to_numpy(), bars["close"].to_numpy()

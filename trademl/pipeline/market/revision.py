@@ -8,16 +8,18 @@ from dataclasses import asdict
 import numpy as np
 import pandas as pd
 
+from trademl.bot.contract import registry
 from trademl.clock import iso_z, utc_now
 from trademl.errors import Exit, UsageError
 from trademl.evidence.page import Evidence
-from trademl.files import jsonable, npz_bytes, read_npz
+from trademl.files import canonical_json, jsonable, npz_bytes, read_npz
 from trademl.learn.ensemble import native_files
 from trademl.learn.refresh import Spread
 from trademl.market.out_of_sample import out_of_sample_frame, parquet_bytes
 from trademl.pipeline.choice import store_of
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import score_signal
+from trademl.pipeline.market.explain import with_heads
 from trademl.pipeline.market.golden import GOLDEN_FILE
 from trademl.pipeline.market.inputs import constant_sentence, describe_features, describe_labels, symbol_sentence
 from trademl.pipeline.market.manifest import Trained, build_manifest, rebuild_manifest
@@ -25,6 +27,7 @@ from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.risk import TRADES_FILE, fit_heads, risk_files
 from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
+from trademl.ship.contents import SHAP_SUMMARY
 
 
 def store_revision(case: Case, trained: Trained) -> Stored:
@@ -46,7 +49,9 @@ def revision_files(case: Case, trained: Trained, metrics: Mapping) -> dict[str, 
         "native/scaler.npz": npz_bytes({"mean": scaler.mean, "scale": scaler.scale}),
         "native/spread.npz": Spread.of(case.rows.x[shipped.signal_rows]).to_bytes(),
         "oos.parquet": parquet_bytes(out_of_sample_frame(case.rows, judged, trained.finding.entries, trained.finding.look.start_s)),
+        "registry.json": canonical_json(registry(case.round_step)),
         "metrics.json": json.dumps(jsonable(metrics), indent=1, sort_keys=True, ensure_ascii=False).encode(),
+        **({} if trained.explained is None else trained.explained.files()),
     }
 
 
@@ -69,10 +74,16 @@ def describe(case: Case, trained: Trained) -> dict:
             "baseline_log_loss": judged.position.baseline_log_loss,
             "rounds": asdict(frozen.position_rounds),
         },
-        "trades_summary": {"sentence": trained.finding.evidence.sentence},
+        "trades_summary": _trades_summary(trained.finding.evidence),
         "warmstart": judged.choice.record(),
         "shipped": {"rows": len(shipped.signal_rows), "rounds": asdict(shipped.signal.rounds)},
     }
+
+
+def _trades_summary(evidence: Evidence) -> dict:
+    """What a list of revisions shows of the judged trades; the gate's own figures stand beside it in the manifest."""
+    figures = evidence.strategy
+    return {"sentence": evidence.sentence, "trades": figures.trades, "expectancy_net_r": figures.expectancy_net_r.value}
 
 
 def headline(case: Case, trained: Trained) -> str:
@@ -117,4 +128,6 @@ def store_risk(stored: Stored, settings: Settings) -> Stored:
     fresh, golden = risk_files(heads, stored.run_id, trained_at)
     kept = {name: rows for name, rows in read_npz(stored.read(GOLDEN_FILE)).items() if not name.startswith("risk_")}
     files |= fresh | {GOLDEN_FILE: npz_bytes(kept | golden)}
+    if stored.is_explained:
+        files[SHAP_SUMMARY] = with_heads(stored, heads)
     return Stored(stored.store.write(files, rebuild_manifest(stored, heads, files, settings, trained_at), graphs=True))

@@ -1,0 +1,98 @@
+"""The lab in a real browser: it opens on the start page, an explorer draws by itself, and a moved slider exchanges the figure."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pytest
+from nbclient import NotebookClient
+
+pytestmark = [pytest.mark.e2e, pytest.mark.slow]
+
+FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
+WAIT = 120_000  # ms: a machine may be busy
+MOVE = """async () => {
+  const box = document.querySelector('.trademl-figure'), before = box.dataset.drawn, began = performance.now();
+  const handle = document.querySelector('.widget-slider .noUi-handle');
+  handle.focus();
+  handle.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
+  while (box.dataset.drawn === before && performance.now() - began < 60000) await new Promise((done) => setTimeout(done, 5));
+  return [box.dataset.drawn !== before, performance.now() - began];
+}"""
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """Address of a lab in a new folder, on a small embedded market."""
+    home = tmp_path_factory.mktemp("lab")
+    program = str(Path(sys.executable).parent / "trademl")
+    command = [program, "lab", "--port", "0", "--no-browser", "--allow-root", "--", "--ServerApp.shutdown_no_activity_timeout=600"]
+    env = os.environ | {"TRADEML_SYNTHETIC_BARS": "4000", "JUPYTER_CONFIG_DIR": str(home / "jupyter")}
+    server = subprocess.Popen(command, cwd=home, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
+    try:
+        for line in server.stderr:
+            if found := re.search(r"http://(localhost|127\.0\.0\.1):\d+/lab\S*token=\S+", line):
+                yield found.group(0)
+                break
+        else:
+            pytest.fail("the lab ended before it said where it is")
+    finally:
+        server.send_signal(signal.SIGTERM)
+        server.wait(30)
+
+
+@pytest.fixture(scope="module")
+def page(lab):
+    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if program is None:
+        message = "no Chromium on this machine: sudo apt-get install chromium"
+        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
+    sync_api = pytest.importorskip("playwright.sync_api")
+    with sync_api.sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
+        tab = chromium.new_page(viewport={"width": 1440, "height": 1200})
+        tab.asked = []
+        tab.on("request", lambda request: tab.asked.append(request.url))
+        tab.goto(lab)
+        yield tab
+        chromium.close()
+
+
+@pytest.mark.parametrize("name", ["00_start", "labels", "shap", "risk", "backtest"])
+def test_an_explorer_runs_in_a_kernel_without_any_data(name, repo, tmp_path, monkeypatch):
+    """Nothing is there but the embedded market: widgets or the offer to train, and no traceback."""
+    monkeypatch.setenv("TRADEML_SYNTHETIC_BARS", "2000")
+    notebook = nbformat.read(repo / "nbs" / "explore" / f"{name}.ipynb", as_version=4)
+    done = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [output for cell in done.cells for output in cell.get("outputs", ())]
+    assert not [output for output in shown if output.output_type == "error"]
+    kind = "text/html" if name == "00_start" else "application/vnd.jupyter.widget-view+json"
+    assert any(kind in output.get("data", {}) for output in shown)
+    if name in ("shap", "risk", "backtest"):
+        state = done.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
+        assert [part for part in state if part["state"].get("description") == "Train on the embedded market"]
+
+
+def test_the_lab_opens_on_the_start_page_and_runs_it(page):
+    page.wait_for_selector(".trademl-start", timeout=WAIT)
+    assert "embedded market" in page.locator(".trademl-start").inner_text()
+
+
+def test_a_moved_slider_exchanges_the_figure(page):
+    page.click("a[href*='labels.ipynb']")
+    page.wait_for_selector(".trademl-figure .main-svg", timeout=WAIT)
+    page.wait_for_function("document.querySelectorAll('.trademl-figure .main-svg').length >= 4", timeout=WAIT)
+    before = page.locator(".trademl-figure").first.inner_text()
+    is_new, milliseconds = page.evaluate(MOVE)
+    assert is_new, f"no new figure after {milliseconds:.0f} ms"
+    assert page.locator(".trademl-figure").first.inner_text() != before
+
+
+def test_nothing_is_fetched_from_elsewhere(page):
+    far = [url for url in page.asked if not re.match(r"((http|ws)s?://(localhost|127\.0\.0\.1)[:/])|blob:|data:", url)]
+    assert far == []

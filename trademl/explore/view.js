@@ -1,0 +1,58 @@
+// Draws a plotly figure and draws it again when the kernel sends another. plotly.js comes from the kernel, once a page: no network.
+// Colours of a figure are exchanged for those of JupyterLab's theme, light or dark, and again when the theme changes.
+
+function theme() {
+  return document.body.dataset.jpThemeLight === "false" ? "dark" : "light";
+}
+
+function plotly(model) {
+  if (!window.trademlPlotly) {
+    window.trademlPlotly = new Promise((resolve, reject) => {
+      if (window.Plotly) return resolve(window.Plotly);
+      model.on("msg:custom", (message, buffers) => {
+        if (message.plotly === undefined || window.Plotly) return;
+        const script = document.createElement("script");
+        script.src = URL.createObjectURL(new Blob([buffers[0]], { type: "text/javascript" }));
+        script.onload = () => resolve(window.Plotly);
+        script.onerror = reject;
+        document.head.append(script);
+      });
+      model.send({ want: "plotly" });
+    });
+  }
+  return window.trademlPlotly;
+}
+
+async function render({ model, el }) {
+  const box = document.createElement("div");
+  box.className = "trademl-figure";
+  box.style.minHeight = "120px";
+  el.append(box);
+  const Plotly = await plotly(model);
+  let asked = 0;
+  const draw = async () => {
+    const mine = ++asked;
+    let text = model.get("figure");
+    if (!text) return;
+    for (const [colour, own] of Object.entries(model.get("colours")[theme()])) text = text.replaceAll(colour, own);
+    const figure = JSON.parse(text);
+    if (el.clientWidth > 0) figure.layout.width = el.clientWidth;
+    await Plotly.react(box, figure.data, figure.layout, { displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
+    if (mine === asked) box.dataset.drawn = model.get("serial");
+  };
+  model.on("change:figure", draw);
+  const themes = new MutationObserver(draw);
+  themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+  const size = new ResizeObserver(() => {
+    if (el.clientWidth > 0 && box.layout && Math.abs(box.layout.width - el.clientWidth) > 2) Plotly.relayout(box, { width: el.clientWidth });
+  });
+  size.observe(el);
+  await draw();
+  return () => {
+    themes.disconnect();
+    size.disconnect();
+    Plotly.purge(box);
+  };
+}
+
+export default { render };
