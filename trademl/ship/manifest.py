@@ -152,9 +152,9 @@ TRADES = {
     "trades": (int, "trades that were learned from"),
     "advice": (
         {
-            "calibration": ([_NUMBER], None),
-            "threshold": (*_NUMBER, None),
-            "size_scale": (*_NUMBER, None),
+            "calibration": ([NUMBER], None),
+            "threshold": (*NUMBER, None),
+            "size_scale": (*NUMBER, None),
             "is_target_advised": bool,
             "is_stop_advised": bool,
             "withheld": {str: str},
