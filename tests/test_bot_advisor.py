@@ -1,37 +1,26 @@
 """Advice to a live bot: the record it writes, through a proven revision, gives what the training matrix gave."""
 
-import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from trademl.bot import LoadCheck, LoadError, TradeAdvisor
-from trademl.data.record_maker import make_records, write_records
 from trademl.errors import UsageError
-from trademl.pipeline import trades as pipeline
 from trademl.pipeline.trades.stored import answers_of
-from trademl.settings import load_settings
+from trademl.ship.store import Store
 from trademl.trades.advice import Topic
 from trademl.trades.registry import TradeModel
 
 pytestmark = pytest.mark.trades
 
 
-@pytest.fixture(scope="module")
-def bot(tmp_path_factory):
-    """A stored candidate on 260 records, its records as the bot wrote them, and the advisor in shadow."""
-    folder = tmp_path_factory.mktemp("advisor")
-    write_records(make_records(260, 1.0, seed=5), folder / "log.jsonl")
-    settings = load_settings({"paths.models": str(folder / "models"), "paths.reports": str(folder / "reports")})
-    case = pipeline.open_case(pipeline.load_trades(pipeline.TradeFlags(str(folder / "log.jsonl"))), settings)
-    judged = pipeline.judge_trades(case)
-    finding = pipeline.judge_policy(case, judged, "a-run")
-    shipped = pipeline.ship_trades(case, judged)
-    stored = pipeline.store_trades(pipeline.TradeParts(case, judged, finding, shipped, pipeline.prove_trades(case, shipped)))
-    records = [json.loads(line) for line in (folder / "log.jsonl").open()]
-    advisor = TradeAdvisor.load(folder / "models" / "trades", None, mode="shadow")
-    return SimpleNamespace(case=case, stored=stored, records=records, advisor=advisor, store=folder / "models" / "trades")
+@pytest.fixture
+def bot(small_trades):
+    """The shared small training's candidate in shadow, and the records as the bot wrote them."""
+    advisor = TradeAdvisor.load(small_trades.store, None, mode="shadow")
+    return SimpleNamespace(case=small_trades.case, stored=small_trades.stored, records=small_trades.lines, advisor=advisor)
 
 
 def test_what_is_served_is_what_was_trained_on(bot):
@@ -71,9 +60,10 @@ def test_a_record_that_cannot_be_is_refused(bot):
         bot.advisor.advise(spoiled, bot.records[:-1])
 
 
-def test_a_candidate_is_not_loaded_to_trade(bot):
+def test_a_candidate_is_not_loaded_to_trade(bot, tmp_path):
+    store = Store(shutil.copytree(bot.stored.store.models_dir, tmp_path / "trades"))
     with pytest.raises(LoadError) as refused:
-        TradeAdvisor.load(bot.store, None)
+        TradeAdvisor.load(store.models_dir, None)
     assert refused.value.check is LoadCheck.POINTER  # the gate refused it, so nothing is active
-    bot.stored.store.activate(bot.stored.name, "a person looked at it")
-    assert TradeAdvisor.load(bot.store, None).name == bot.stored.name
+    store.activate(bot.stored.name, "a person looked at it")
+    assert TradeAdvisor.load(store.models_dir, None).name == bot.stored.name

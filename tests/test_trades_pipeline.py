@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -15,39 +14,16 @@ from trademl.errors import BadDataError, Exit, ParityError, UsageError
 from trademl.pipeline import trades as pipeline
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
 from trademl.pipeline.trades.stored import answers_of, rule_of
-from trademl.settings import load_settings
 from trademl.ship.export import check_parity, tree_graph
 from trademl.trades.registry import TradeModel, manifest
 
 pytestmark = pytest.mark.trades
 
 
-def settings_in(folder):
-    return load_settings({"paths.models": str(folder / "models"), "paths.reports": str(folder / "reports")})
-
-
-def trained_in(folder, log, **flags) -> SimpleNamespace:
-    """The steps of the job notebook."""
-    inputs = pipeline.load_trades(pipeline.TradeFlags(str(log), **flags))
-    case = pipeline.open_case(inputs, settings_in(folder))
-    judged = pipeline.judge_trades(case)
-    finding = pipeline.judge_policy(case, judged, "a-run")
-    shipped = pipeline.ship_trades(case, judged)
-    proven = pipeline.prove_trades(case, shipped)
-    parts = pipeline.TradeParts(case, judged, finding, shipped, proven)
-    return SimpleNamespace(case=case, judged=judged, finding=finding, shipped=shipped, proven=proven, parts=parts)
-
-
-@pytest.fixture(scope="module")
-def run(tmp_path_factory):
-    """One small training on 260 records with a clear edge, stored and copied out."""
-    folder = tmp_path_factory.mktemp("trades")
-    write_records(make_records(260, 1.0, seed=5), folder / "log.jsonl")
-    made = trained_in(folder, folder / "log.jsonl")
-    made.stored = pipeline.store_trades(made.parts)
-    made.copied = pipeline.copy_out(made.stored, folder / "out")
-    made.folder = folder
-    return made
+@pytest.fixture
+def run(small_trades):
+    """The shared small training."""
+    return small_trades
 
 
 # --- graphs ---------------------------------------------------------------------------------------------------------------

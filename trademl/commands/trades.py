@@ -11,7 +11,7 @@ from trademl.device import check
 from trademl.errors import Exit
 from trademl.pipeline import trades as pipeline
 from trademl.pipeline.stored import Stored
-from trademl.runs import run_job
+from trademl.runs import Course, run_job
 from trademl.settings import Settings, load_settings
 from trademl.trades.labels import ExcursionUnit
 from trademl.trades.profile import MIN_SAMPLES, TradesProfile, profile_trades
@@ -57,7 +57,7 @@ def examine(path: str | os.PathLike, unit: ExcursionUnit | str = ExcursionUnit.A
 
 # ---------------------------------------------------------------- train
 
-STAGE_SHARES = {"data": 0.08, "features": 0.02, "judge": 0.60, "evidence": 0.05, "ship": 0.10, "prove": 0.05, "store": 0.10}
+TRAIN = Course.of_shares({"data": 0.08, "features": 0.02, "judge": 0.60, "evidence": 0.05, "ship": 0.10, "prove": 0.05, "store": 0.10})
 UNSIGNED = "carries no signature: nobody can tell whether it was changed since; a bot that can read a revision loads that instead"
 
 
@@ -76,7 +76,7 @@ def run_train(overrides: Mapping[str, object], flags: pipeline.TradeFlags, outpu
     store.check_line(pipeline.LINE)
     parameters = flags.job_parameters() | {"overrides": given(overrides)}
     with store.lock(), open_run(settings, "trades_retrain", parameters) as run:
-        result = run_job("trades_retrain", parameters, run=run, shares=STAGE_SHARES, quiet=quiet)
+        result = run_job("trades_retrain", parameters, run=run, course=TRAIN, quiet=quiet)
         stored = Stored(store.locate(result.summary["revision"]))
         summary = finish_revision_run(run, result, stored, moves_pointer=True)
     return summary | _copied(stored, output)
