@@ -1,6 +1,8 @@
 """From a log to a verified revision: graphs that load and agree, reports with the original's keys, refusals before anything is written."""
 
 import json
+import shutil
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +10,7 @@ import onnxruntime
 import pytest
 import xgboost as xgb
 
-from trademl.commands.trades import run_train
+from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
 from trademl.errors import BadDataError, Exit, ParityError, UsageError
 from trademl.pipeline import trades as pipeline
@@ -18,6 +20,7 @@ from trademl.ship.export import check_parity, tree_graph
 from trademl.trades.registry import TradeModel, manifest
 
 pytestmark = pytest.mark.trades
+SHIFT_MS = int(1_000 * time.time()) - 1_735_689_600_000 - 20 * 86_400_000  # the log's first day becomes twenty days ago
 
 
 @pytest.fixture
@@ -161,3 +164,23 @@ def test_the_same_log_again_repeats_the_standing_verdict(run):
     assert again.look.number == run.finding.look.number == 1
     assert again.look.standing is not None
     assert again.verdict.standing.startswith("standing verdict of")
+
+
+# --- when to train --------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_that_was_refused_doubles_the_wait(run, tmp_path, monkeypatch):
+    """The original trained again on every tick of a bad month."""
+    monkeypatch.chdir(tmp_path)
+    moved = [line | {"timestamp": line["timestamp"] + SHIFT_MS, "id": f"{at}-{'0' * 9}"} for at, line in enumerate(run.lines)]
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in moved))
+    flags = pipeline.TradeFlags("log.jsonl")
+    assert run_due(flags) | {"is_due": True, "exit": Exit.DONE} == run_due(flags)
+    shutil.copytree(run.store, tmp_path / "models" / "trades")
+    found = run_due(flags)
+    assert (found["exit"], found["status"]) == (Exit.GATE_REFUSED, "not_due")
+    assert "after 1 refused in a row" in found["reason"]
+    assert 47 * 3_600 < found["wait_s"] <= 48 * 3_600
+    summary = run_train({}, flags, if_due=True)
+    assert (summary["exit"], summary["revision"], summary["status"]) == (Exit.DONE, None, "not_due")
+    assert not (tmp_path / "reports").exists()

@@ -50,6 +50,7 @@ def train(
     models_dir: Annotated[str | None, typer.Option(help="the store to use; default: models/trades")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of everything random")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
+    if_due: Annotated[bool, typer.Option("--if-due", help="train only when `trademl trades due` says so")] = False,
     verbose: Annotated[bool, typer.Option("--verbose", help="say why each topic is advised or withheld")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="nothing on standard error on the way")] = False,
     json: Json = False,
@@ -71,16 +72,37 @@ def train(
         excursion_unit=excursion_unit,
         models_dir=models_dir,
     )
-    summary = run_train({"run.seed": seed, "run.device": device}, flags, output, quiet=quiet)
+    summary = run_train({"run.seed": seed, "run.device": device}, flags, output, if_due=if_due, quiet=quiet)
     if json:
         common.emit(summary)
     else:
         print(summary["headline"])
         for topic, why in summary["advice"].items():
             print(f"  {topic:12} {why if verbose else why.split(':')[0]}")
-        for line in filter(None, (summary["note"], f"report: {summary['report']}")):
+        for line in filter(None, (summary["note"], summary["report"] and f"report: {summary['report']}")):
             print(line)
     raise typer.Exit(summary["exit"])
+
+
+@app.command()
+def due(
+    path: Records,
+    min_samples: Annotated[int, typer.Option(help="closed trades of the last year, at least")] = 90,
+    models_dir: Annotated[str | None, typer.Option(help="the store that knows of earlier trainings; default: models/trades")] = None,
+    json: Json = False,
+) -> None:
+    """Say whether it is time to train again, and why. Exit 0 when it is, 3 when it is not."""
+    from trademl.commands.trades import run_due
+    from trademl.pipeline.trades import TradeFlags
+
+    found = run_due(TradeFlags(str(path), min_samples=min_samples, models_dir=models_dir))
+    if json:
+        common.emit(found)
+    else:
+        print(f"{'train now' if found['is_due'] else 'not now'}: {found['reason']}")
+        if found["is_tuning_suggested"]:
+            print("another 500 trades have been closed since the parameters were last looked at")
+    raise typer.Exit(found["exit"])
 
 
 @app.command()

@@ -3,8 +3,12 @@
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
+import numpy as np
+
+from trademl.clock import utc_now
 from trademl.commands.spine import finish_revision_run, given, open_run
 from trademl.data.records import MAX_BAD_SHARE, RecordsReport, read_records
 from trademl.device import check
@@ -13,9 +17,11 @@ from trademl.pipeline import trades as pipeline
 from trademl.pipeline.stored import Stored
 from trademl.runs import Course, run_job
 from trademl.settings import Settings, load_settings
+from trademl.trades.due import Due, LastTraining, decide_due
 from trademl.trades.labels import ExcursionUnit
 from trademl.trades.profile import MIN_SAMPLES, TradesProfile, profile_trades
 from trademl.trades.registry import TradeModel
+from trademl.trades.rows import closed_at
 
 
 @dataclass(frozen=True)
@@ -61,14 +67,50 @@ TRAIN = Course.of_shares({"data": 0.08, "features": 0.02, "judge": 0.60, "eviden
 UNSIGNED = "carries no signature: nobody can tell whether it was changed since; a bot that can read a revision loads that instead"
 
 
-def run_train(overrides: Mapping[str, object], flags: pipeline.TradeFlags, output: str | None = None, *, quiet: bool = False) -> dict:
+def last_training(settings: Settings, models_dir: str | None = None) -> LastTraining:
+    """What the trade store knows of earlier trainings."""
+    stored = pipeline.trade_store(settings, models_dir).revisions()  # newest first
+    if not stored:
+        return LastTraining()
+    refused = next((at for at, revision in enumerate(stored) if revision.gate_passed), len(stored))
+    at_s = int(datetime.fromisoformat(stored[0].trained_at).timestamp())
+    return LastTraining(at_s, refused, stored[0].manifest["trades"]["trades"])
+
+
+def is_due(inputs: pipeline.TradeInputs, settings: Settings) -> Due:
+    """Whether these trades are a reason to train now."""
+    pnl = inputs.columns["outcome_realizedPnl"]
+    closed = ~np.isnan(pnl)
+    last = last_training(settings, inputs.flags.models_dir)
+    return decide_due(closed_at(inputs.columns)[closed], pnl[closed] > 0, last, int(utc_now().timestamp()), inputs.flags.min_samples)
+
+
+def run_due(flags: pipeline.TradeFlags) -> dict:
+    """`trademl trades due`: the decision and its reason; exit 0 when it is time, 3 when it is not."""
+    found = is_due(pipeline.load_trades(flags), load_settings())
+    return vars(found) | {"status": "due" if found.is_due else "not_due", "exit": int(Exit.DONE if found.is_due else Exit.GATE_REFUSED)}
+
+
+def run_train(
+    overrides: Mapping[str, object],
+    flags: pipeline.TradeFlags,
+    output: str | None = None,
+    *,
+    if_due: bool = False,
+    quiet: bool = False,
+) -> dict:
     """`trademl trades train`: the job, its report, its look, and a plain copy in `output`. Raises what the job raised.
 
-    BadDataError before anything is written when the log must not be trained on; too few trades are no error: the short report is written.
+    With `if_due` it trains only when `trades due` says so. BadDataError before anything is written when the log must not be trained
+    on. Too few trades are no error: the short report is written.
     """
     settings = load_settings(overrides)
     check(settings.run.device)
     inputs = pipeline.load_trades(flags)
+    due = is_due(inputs, settings) if if_due else None
+    if due is not None and not due.is_due:
+        nothing = dict.fromkeys(("run_id", "revision", "report", "output", "note", "gate"))
+        return nothing | {"status": "not_due", "exit": int(Exit.DONE), "headline": f"nothing was trained: {due.reason}", "advice": {}}
     if not inputs.is_enough:
         return _too_few(settings, inputs, output)
     inputs.rows()  # refuses a log that nothing can be learned from
