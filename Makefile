@@ -1,6 +1,8 @@
 # Two commands do everything on a fresh machine: `make retrain` and `make test`. Each sets up what it needs.
 PYTHON ?= python3
 BIN = .venv/bin
+# Flags of `trademl lab`, such as make lab LAB=--allow-root
+LAB ?=
 # Two files of tests at a time: what they share is made once a file.
 PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile
 READY = .venv/.ready
@@ -14,6 +16,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing the workbench into .venv (about two minutes, 2.5 GB)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test]'
+	@$(BIN)/python -m trademl.explore
 	@touch $(READY)
 
 retrain: setup
@@ -26,7 +29,7 @@ test-all: setup
 	$(PYTEST)
 
 lab: setup
-	$(BIN)/trademl lab
+	$(BIN)/trademl lab $(LAB)
 
 bench: setup
 	@for job in benchmarks/*.py; do echo "== $$job"; $(BIN)/python $$job || exit 1; done

@@ -1,10 +1,10 @@
 """How the shipped settings of [ensemble] were chosen: one change at a time, learned on train, stopped on its tail, scored on tune.
 
-    python benchmarks/defaults.py [--role signal|position] [--bars FILE --news FILE]
+    python benchmarks/defaults.py [--role signal|position] [--bars FILE --news FILE] [--forests]
 
 Without files: the real file beside the clone (../shared/data) when it is there, else the embedded market. Log loss is weighted by each
 label's uniqueness; "over prior" is log loss minus that of the class shares (below zero: the model knows something). The windows that
-a retrain chooses and judges on are not looked at.
+a retrain chooses and judges on are not looked at. `--forests` compares the two engines of the forest only, over four seeds, on one thread.
 """
 
 import argparse
@@ -25,14 +25,22 @@ from trademl.settings import load_settings
 from trademl.validate.metrics import log_loss, log_loss_difference
 
 USUAL = {  # what people begin with; boosters run 300 rounds and stop for nothing
-    "rf": {"rf_trees": 300, "rf_max_depth": 12, "rf_min_samples_leaf": 1, "rf_max_samples": 1.0, "rf_max_features": 0.135},
+    "rf": {"rf_engine": "sklearn", "rf_trees": 300, "rf_max_depth": 12, "rf_min_samples_leaf": 1, "rf_max_samples": 1.0}
+    | {"rf_max_features": 0.135},
     "xgb": {"xgb_max_depth": 6, "xgb_learning_rate": 0.1, "xgb_min_child_weight": 1, "xgb_subsample": 1.0, "xgb_colsample": 1.0}
     | {"xgb_reg_lambda": 1, "xgb_max_bin": 256},
     "lgb": {"lgb_num_leaves": 63, "lgb_learning_rate": 0.1, "lgb_min_data_in_leaf": 20, "lgb_subsample": 1.0, "lgb_colsample": 1.0}
     | {"lgb_reg_lambda": 0, "lgb_max_bin": 255},
 }
 CHANGES = {  # setting: other values
-    "rf": {"max_depth": (3, 8), "min_samples_leaf": (50, 500), "max_samples": (1.0,), "max_features": (0.15, 0.3, 0.8), "trees": (300,)},
+    "rf": {
+        "engine": ("sklearn",),
+        "max_depth": (3, 8),
+        "min_samples_leaf": (50, 500),
+        "max_samples": (1.0,),
+        "max_features": (0.15, 0.3, 0.8),
+        "trees": (300,),
+    },
     "xgb": {"max_depth": (1, 4), "learning_rate": (0.1,), "min_child_weight": (5,), "subsample": (1.0,), "colsample": (1.0,)}
     | {"reg_lambda": (1,), "max_bin": (256,)},
     "lgb": {"num_leaves": (4, 31), "learning_rate": (0.1,), "min_data_in_leaf": (50,), "subsample": (1.0,), "colsample": (1.0,)}
@@ -48,12 +56,27 @@ def usual(task, model, params, seed, threads):
     return predict(read(fit(task.fit, params, task.n_classes, until=300, seed=seed, threads=threads)), task.judged[0])
 
 
+def forests(task, params):
+    """Both engines over four seeds."""
+    _, y, w = task.judged
+    lines = []
+    for engine in ("hist", "sklearn"):
+        losses, busy = [], time.process_time()
+        for seed in range(1, 5):
+            p = score_model(task, "rf", replace(params, rf_engine=engine), seed=seed, threads=1).probabilities
+            losses.append(log_loss(p, y, w) - task.prior_log_loss)
+        took = (time.process_time() - busy) / len(losses)
+        lines.append((engine, f"{np.mean(losses):+.4f}", f"{min(losses):+.4f} to {max(losses):+.4f}", f"{took:.1f}"))
+    table(lines, ("engine", "over prior", "four seeds", "CPU s"))
+
+
 def main():
     """Print one table per model, and the mean of the three at both sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--role", choices=["signal", "position"], default="signal")
     parser.add_argument("--bars")
     parser.add_argument("--news")
+    parser.add_argument("--forests", action="store_true")
     given, settings = parser.parse_args(), load_settings()
     rows, _, source = rows_of(*files_of(given.bars, given.news))
     shipped, run = settings.ensemble, {"seed": settings.run.seed, "threads": settings.run.threads}
@@ -63,6 +86,9 @@ def main():
     prior = task.prior_log_loss
     sizes = f"{len(task.fit[1]):,} rows to learn from, {len(task.stop[1]):,} to stop on, {len(y):,} of tune"
     print(f"{source}, {given.role}: {sizes}; class prior {prior:.4f}")
+    if given.forests:
+        forests(task, shipped)
+        return
     means = {}
     for model, changes in CHANGES.items():
         lines = []

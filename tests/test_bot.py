@@ -16,7 +16,9 @@ from trademl.market.open_trade import EXIT, ExitRule, OpenTrade, position_input
 from trademl.market.position import first_exit, held_rows
 from trademl.market.recipe import rule_of
 from trademl.market.specs import CostSpec, LabelSpec
-from trademl.pipeline.market.replay import shipped_decisions
+from trademl.pipeline.market import evidence
+from trademl.pipeline.market.replay import Conditions, out_of_sample, reread_evidence, shipped_decisions, with_head
+from trademl.pipeline.market.risk import head_of
 from trademl.risk.state import clamp_multiplier, equity_state, head_input
 
 
@@ -152,6 +154,41 @@ class TestPolicy:
         assert not policy.sides(small_run.case.rows.x, np.zeros(len(small_run.case.rows.x))).any()  # no ATR, no stop, no trade
         with pytest.raises(UsageError, match="expected_r, votes"):
             Policy.of(small_run.stored.revision, 1, rule="magic")
+
+
+class TestUnpublishedHeads:
+    """`risk_model.use_unpublished`, by profile: the account is sized, and its sentence says by what."""
+
+    SAID = "Sized by a risk head that did not pass its test, as the operator asked."
+
+    @pytest.fixture
+    def insisting(self, small_run):
+        """The run's settings, for profile 3 alone."""
+        return replace(small_run.settings, risk_model=replace(small_run.settings.risk_model, use_unpublished="3"))
+
+    def test_the_page_of_a_stored_revision_says_so(self, small_run, insisting):
+        stored = small_run.stored
+        assert not any(entry["published"] for entry in stored.revision.manifest["market"]["profiles"])
+        plain, sized = (reread_evidence(stored, settings) for settings in (small_run.settings, insisting))
+        assert self.SAID not in plain.profile_account.sentence
+        assert sized.profile_account.sentence.endswith(self.SAID)
+        assert sized.verdict == plain.verdict  # a size changes the account and never the claim
+        assert with_head_of(stored, insisting, 3) is not None
+        assert with_head_of(stored, insisting, 4) is None
+
+    def test_the_page_of_a_retrain_says_so(self, small_run, insisting, monkeypatch):
+        monkeypatch.setattr(evidence, "under_look", lambda settings, look, found: found)  # the look has its verdict already
+        case = replace(small_run.case, settings=insisting)
+        found = evidence.judge_final(case, small_run.judged, small_run.look, small_run.alarms, small_run.heads)
+        assert found.evidence.profile_account.sentence.endswith(self.SAID)
+        assert head_of(small_run.heads, 4, insisting) is None
+
+
+def with_head_of(stored, settings, profile):
+    """The multipliers of a profile's account; None where no head sizes it."""
+    conditions = replace(Conditions.of(stored, settings), profile=profile)
+    oos = out_of_sample(stored)
+    return with_head(stored, oos.bars, oos.entries, conditions, settings).multiplier
 
 
 class TestOpenTrade:

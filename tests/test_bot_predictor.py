@@ -289,11 +289,14 @@ def test_an_unpublished_head_counts_as_one_unless_the_operator_insists(whole, ke
 
 
 @pytest.mark.fault
-def test_a_missing_head_is_one_with_one_warning(whole, keys, tmp_path, market, caplog):
+@pytest.mark.parametrize("is_listed", [False, True], ids=["not listed", "listed, unpublished and not trained"])
+def test_a_missing_head_is_one_with_one_warning(whole, keys, tmp_path, market, caplog, is_listed):
     store = Store(tmp_path / "models", keys.trust())
-    store.activate(store.write(*with_profiles(whole, lambda entries: entries[:2])).name, "a test")
+    files, manifest = with_profiles(whole, lambda entries: entries[:2] + is_listed * [entries[2] | {"published": False}])
+    manifest |= {"models": [model for model in manifest["models"] if model["name"] != "risk_p3"]}
+    store.activate(store.write({name: data for name, data in files.items() if name != "risk_p3.onnx"}, manifest).name, "a test")
     with caplog.at_level(logging.WARNING, "trademl.bot"):
-        predictor = load(store, keys)
+        predictor = load(store, keys, use_unpublished=True)
         decisions = [decide(predictor, market, account_state=None) for _ in range(3)]
     assert caplog.text.count("no risk head for profile 3") == 1
     assert {d.size_multiplier for d in decisions} == {1.0}

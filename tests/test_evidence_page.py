@@ -221,7 +221,16 @@ def test_the_pictures_and_the_table_of_assumptions_show_the_stated_figures(bars)
     assert f"deepest drawdown {stated:.1f} %" in pages.account_equity().layout.title.subtitle.text
     rows = pages.assumptions_table()["value"]
     assert rows["break-even spread, price units"] in ("none", f"{evidence.break_even_spread.value or 0:.3g}")
-    assert rows["win rate, where it counts as target"] == f"{evidence.tie_bounds.win_rate_tp_first.value:.3g}"
+    assert rows["win rate, where it counts as target"] == f"{100 * evidence.tie_bounds.win_rate_tp_first.value:.3g} %"
+    cards, figures, luck = pages.cards().cards, evidence.strategy, evidence.random_entries
+    names = ["expectancy", "trades", "win rate", "deepest drawdown", "longest under water", "cost, of what trades gained"]
+    assert [card.name for card in cards] == names
+    assert cards[0].value == f"{figures.expectancy_net_r.value:+.3f} R"
+    assert f"{cards[0].value} net of cost" in evidence.sentence  # the figure that the verdict names
+    assert cards[0].details[0] == f"95 % interval {figures.expectancy_net_r.low:+.3f} to {figures.expectancy_net_r.high:+.3f}"
+    assert cards[1].value == f"{figures.trades:,}" and cards[1].details[-1] == f"random entries {luck.trades:,}, as many"
+    assert cards[2].value == f"{100 * figures.win_rate.value:.3g} %"
+    assert all(card.details[-1].startswith("random entries ") and any(c.isdigit() for c in card.details[-1]) for card in cards)
     printed = {row[0]: row[1] for row in pages.trade_rows()}
     assert printed["trades"] == f"{evidence.strategy.trades:,}"
     assert printed["trades that the account made"] == f"{evidence.profile_account.figures.trades:,}"

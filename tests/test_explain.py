@@ -17,6 +17,7 @@ from trademl.pipeline import market as pipeline
 from trademl.pipeline.market import explain
 from trademl.pipeline.market.decision import explain_decision
 from trademl.pipeline.market.replay import out_of_sample
+from trademl.pipeline.market.shap_pages import NONE_KEPT, ShapPages
 from trademl.pipeline.stored import Stored
 from trademl.ship.contents import JUDGED_ROWS, SHAP_SUMMARY
 from trademl.ship.store import Store
@@ -151,6 +152,27 @@ class TestShipped:
         assert signal.ranking().features[0].name == "volume_surge"
         assert summary.subject("position").rows == len(stored.judged_rows.position_row)
         assert summary.subject("risk_p3") == recipe.subject("risk_p3")  # a head is trained once
+
+
+PICTURES = ("ranking", "dependence", "drift", "pairs")
+
+
+class TestPages:
+    def test_each_picture_says_how_many_rows_stand_behind_it(self, small_run):
+        pages, rows = ShapPages(small_run.stored), small_run.explained.summary.subject("signal").rows
+        figures = {name: getattr(pages, name)() for name in PICTURES}
+        assert all(figure.data for figure in figures.values())
+        said = {name: figure.layout.title.subtitle.text for name, figure in figures.items()}
+        assert all(f"{rows:,} rows" in said[name] for name in ("ranking", "dependence", "drift")) and "1,024 rows" in said["pairs"]
+        floor = pages.stored.shap_summary.subject("signal").ranking().noise_floor
+        assert figures["ranking"].layout.shapes[0].x1 == floor
+        assert "the noise floor lies at" in pages.sentence() and "had not seen" in pages.sentence()
+        assert list(pages.classes().columns) == ["SELL", "BUY", "HOLD"] and len(pages.others()) == 6
+
+    def test_a_revision_without_an_explanation_says_so_in_each_place(self, kept, tmp_path):
+        files = {name: data for name, data in kept[0].items() if name not in (JUDGED_ROWS, SHAP_SUMMARY)}
+        pages = ShapPages(Stored(Store(tmp_path).write(files, kept[1] | {"explained": None})))
+        assert {getattr(pages, name)() for name in (*PICTURES, "classes", "others", "sentence")} == {NONE_KEPT}
 
 
 def called(small_run, *words):

@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from small_run import SMALL
 from trademl.commands.lab import bring_notebooks, lab_arguments
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import UsageError
-from trademl.explore import backtest, labels, revision, risk, start
+from trademl.explore import backtest, labels, revision, risk, shap, start
 from trademl.explore.data import Market, open_market
 from trademl.explore.panel import Panel, Shown, slider
 from trademl.explore.view import FigureView, figure_json
@@ -96,15 +97,22 @@ def test_a_moved_slider_exchanges_the_figures_and_the_settings_label_stays_named
     assert dict(zip(mix["x"], mix["y"])) == pytest.approx({name: 100 * share for name, share in expected.items()})
 
 
+@pytest.fixture(scope="module")
+def tight(room):
+    """A panel of barriers so near that every rule decides something."""
+    return labels.LabelPanel(room, LabelSpec(tp_atr=0.4, sl_atr=0.3, news_surge=1.0))
+
+
 @pytest.mark.parametrize(
     ("control", "value"),
     [("tie", Tie.TP_FIRST), ("price_path", PricePath.CLOSE), ("horizon_bars", 6), ("sl_atr", 0.4), ("news_surge", 0.5), ("news", False)],
 )
-def test_every_rule_of_the_contract_moves_the_mix(room, control, value):
-    panel = labels.LabelPanel(room, LabelSpec(tp_atr=0.4, sl_atr=0.3, news_surge=1.0))
-    before = panel.figures["mix"].figure
-    panel.controls[control].value = value
-    assert panel.figures["mix"].figure != before
+def test_every_rule_of_the_contract_moves_the_mix(tight, control, value):
+    before, kept = tight.figures["mix"].figure, tight.controls[control].value
+    tight.controls[control].value = value
+    moved = tight.figures["mix"].figure
+    tight.controls[control].value = kept
+    assert moved != before == tight.figures["mix"].figure
 
 
 def test_a_day_and_the_next_button_find_a_label(room):
@@ -240,12 +248,93 @@ def test_another_profile_brings_its_limits_and_a_slider_moves_the_choice(risked)
     assert "Head of profile 1" in risked.sentence.value
 
 
+# ---------------------------------------------------------------- SHAP
+
+
+@pytest.fixture(scope="module")
+def explained(small_run, settings):
+    return shap.ShapPanel(small_run.stored, settings)
+
+
+def test_the_ranking_is_the_kept_summarys(explained, small_run):
+    kept = small_run.stored.shap_summary.subject("signal").ranking()
+    drawn = json.loads(explained.figures["ranking"].figure)["data"][0]
+    assert sorted(drawn["y"]) == sorted(feature.name for feature in kept.features[: len(drawn["y"])])
+    assert kept.features[0].name in explained.sentence.value
+
+
+def test_every_subject_class_and_unit_is_drawn(explained, small_run):
+    for subject in small_run.stored.shap_summary.subjects:
+        if subject.rankings:
+            explained.controls["subject"].value = subject.name
+            for output in {ranking.output for ranking in subject.rankings}:
+                explained.controls["output"].value = output
+                title = json.loads(explained.figures["ranking"].figure)["layout"]["title"]["text"]
+                assert subject.name in title
+                assert output in title
+    explained.controls["subject"].value = "signal"
+    assert explained.controls["output"].value in ("all", *small_run.stored.classes)
+
+
+def test_the_parts_of_a_decision_add_up_to_its_expected_r(explained):
+    explained.put(decision=3)
+    drawn = explained.room.one(3)
+    found = explained.room.decision(3)
+    assert float(np.sum(drawn.data[0].x)) + found.base_r == pytest.approx(found.expected_r, abs=1e-6)
+    assert found.time_utc in explained.why.value
+
+
+def test_a_day_finds_its_judged_bar(explained):
+    times = explained.room.stored.judged_rows.time_s
+    explained.date.value = pd.Timestamp(times[len(times) // 2], unit="s").date()
+    found = times[explained.controls["decision"].value]
+    assert pd.Timestamp(found, unit="s").date() == explained.date.value
+
+
+def test_a_feature_without_a_curve_is_said_and_a_revision_without_a_summary_refused(explained, settings):
+    asked = shap.Asked(shap.Whose.RECIPE, "signal", "all", "probability", 5, "no such feature", 0)
+    assert "strongest features" in explained.room.dependence(asked).layout.annotations[0].text
+    without = SimpleNamespace(is_explained=False, name="1a2b")
+    with pytest.raises(UsageError, match="--no-shap"):
+        shap.ShapRoom(without, settings)
+
+
+@pytest.mark.slow
+def test_the_shipped_model_is_marked_as_a_description(explained):
+    explained.controls["whose"].value = shap.Whose.SHIPPED
+    assert "not evidence" in explained.sentence.value
+
+
+# ---------------------------------------------------------------- the notebooks
+
+CONTROLS = {
+    "labels": {"tp_atr", "sl_atr", "horizon_bars", "tie", "price_path", "news", "by", "kind", "number"},
+    "backtest": {"spread", "commission", "slippage", "margin_r", "profile", "tie", "number"},
+    "risk": {"objective", "profile", "halt", "max_breach", "multiplier"},
+    "shap": {"whose", "subject", "output", "unit", "feature", "decision"},
+}
+
+
+@pytest.mark.parametrize("name", CONTROLS)
+def test_an_explorer_runs_and_has_its_widgets(name, repo, small_run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("TRADEML_SYNTHETIC_BARS", "1500")
+    monkeypatch.setenv("TRADEML_PATHS_MODELS", str(small_run.stored.store.models_dir))
+    names = {}
+    for cell in json.loads((repo / "nbs" / "explore" / f"{name}.ipynb").read_text("utf-8"))["cells"]:
+        if cell["cell_type"] == "code":
+            exec("".join(cell["source"]), names)
+    panel = names["explorer"] if name == "labels" else names["explorer"].panel
+    assert set(panel.controls) >= CONTROLS[name]
+    assert all(json.loads(view.figure)["data"] or view.figure.count("annotations") for view in panel.figures.values())
+
+
 # ---------------------------------------------------------------- a revision, or none
 
 
 def test_without_a_revision_the_embedded_market_is_offered(tmp_path):
     empty = load_settings({"paths.models": str(tmp_path / "models")})
-    for explorer in (backtest, risk):
+    for explorer in (backtest, risk, shap):
         shown = explorer.explore(settings=empty)
         assert "embedded market" in shown.button.description
         assert shown.panel is None

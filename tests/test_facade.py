@@ -21,7 +21,7 @@ from trademl.errors import BadDataError, LooksError, RevisionError, UsageError
 from trademl.pipeline.market import WalkForward
 from trademl.settings import load_settings
 
-CALLS = {"read_bars", "read_news", "label", "features", "fit", "backtest", "load"}
+CALLS = {"read_bars", "read_news", "label", "features", "fit", "backtest", "explain", "retrain", "load"}
 TINY = small.SMALL | {"ensemble.rf_trees": 4, "ensemble.xgb_max_rounds": 8, "ensemble.lgb_max_rounds": 8, "windows.refit_every_days": 40}
 
 
@@ -79,11 +79,11 @@ def test_the_examples_are_true(module, project):
 def test_the_six_lines_of_the_readme_run(project, repo, capsys):
     section = (repo / "README.md").read_text("utf-8").split("## Six lines\n")[1].split("\n## ")[0]
     lines = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
-    assert len(lines.splitlines()) <= 7
+    assert len([line for line in lines.splitlines() if line and not line.startswith("import")]) <= 6
     names = {}
     exec(compile(lines, "README.md", "exec"), names)
     assert names["result"].look.number == 1
-    assert [line["kind"] for line in chain(project)] == ["project", "look", "verdict"]
+    assert [line["kind"] for line in chain(project)].count("look") == 1  # the explanation repeats the verdict
     assert "judge signal" in capsys.readouterr().err
 
 
@@ -126,6 +126,25 @@ def test_no_line_in_the_chain_means_no_figures(walked, tmp_path):
     with pytest.raises(LooksError):
         tm.backtest(walked)
     assert len(list((tmp_path / "reports").rglob("backtest_report.json"))) == 1
+
+
+def test_an_explanation_of_a_fit_is_a_look_too(walked, tmp_path):
+    found = tm.explain(walked)
+    assert (found.summary["looks"], found.summary["recipe"]["whose"]) == (1, "recipe")
+    assert [line["kind"] for line in chain(tmp_path)] == ["project", "look", "verdict"]
+    assert json.loads(Path(found.summary["shap_summary"]).read_text()) == found.summary["recipe"]
+    assert repr(found).splitlines()[0] == f"recipe {walked.recipe}, market-synth-15min"
+    assert "walk-forward folds" in repr(found) and "look 1 at these days" in repr(found)
+    with pytest.raises(UsageError, match="are of a stored revision; a fit is explained as a whole"):
+        tm.explain(walked, "-1")
+
+
+def test_a_chain_that_cannot_be_read_means_no_explanation(walked, tmp_path):
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "looks.jsonl").write_text("not a chain\n")
+    with pytest.raises(LooksError):
+        tm.explain(walked)
+    assert not list((tmp_path / "reports").rglob("shap_summary.json"))
 
 
 @pytest.mark.slow
@@ -175,6 +194,35 @@ def test_every_flag_of_the_command_is_taken(monkeypatch):
     assert (overrides["account.profile"], replay.spread, replay.swap) == (2, 3.0, False)
 
 
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        ({"ensemble": True}, ["--ensemble"]),
+        ({"accept_leak": " "}, ["--accept-leak", " "]),
+        ({"risk": True, "seed": 3, "no_news": True}, ["--risk", "--seed", "3", "--no-news"]),
+        ({"shap_only": True, "profile": 3}, ["--shap-only", "--profile", "3"]),
+        ({"bars": Path("nope.csv")}, ["--bars", "nope.csv"]),
+        ({"profile": 9}, None),
+    ],
+)
+def test_a_retrain_refuses_what_the_command_refuses(flags, words, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises((UsageError, BadDataError)) as refusal:
+        tm.retrain(**flags)
+    assert words is None or str(CliRunner().invoke(app, ["retrain", *words]).exception) == str(refusal.value)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_retrain_is_the_command_s_job(monkeypatch):
+    asked = []
+    monkeypatch.setattr("trademl.commands.market.run_retrain", lambda *given, **more: asked.append((given, more)) or {"exit": 3})
+    assert tm.retrain(bars=Path("b.csv"), no_news=True, profile=2, no_warmstart=True, shap=False, quiet=True) == {"exit": 3}
+    CliRunner().invoke(app, ["retrain", *["--bars", "b.csv", "--no-news", "--profile", "2", "--no-warmstart", "--no-shap", "--quiet"]])
+    assert len(asked) == 2 and asked[0] == asked[1]
+    with pytest.raises(UsageError, match=r"warmstart is not a flag of `trademl retrain`; did you mean no_warmstart\?"):
+        tm.retrain(warmstart=False)
+
+
 def test_a_frame_is_not_fitted_and_bars_of_another_symbol_are_not(project):
     bars = tm.read_bars("bars.parquet")
     with pytest.raises(UsageError, match="fit takes what read_bars and read_news return"):
@@ -185,6 +233,15 @@ def test_a_frame_is_not_fitted_and_bars_of_another_symbol_are_not(project):
 
 
 # --- revisions ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_stored_revision_is_explained_as_on_the_command_line(small_run):
+    place = {"models_dir": str(small_run.choice.models_dir)}
+    found = tm.explain(small_run.stored.revision, "-1", **place)
+    done = CliRunner().invoke(app, ["explain", "--decision", "-1", "--models-dir", place["models_dir"]])
+    assert (done.exit_code, done.stdout.rstrip()) == (0, repr(found))
+    with pytest.raises(UsageError, match=r"model_dir is not a flag of `trademl explain`; did you mean models_dir\?"):
+        tm.explain(model_dir="x")
 
 
 def test_a_loaded_revision_was_verified(small_run, tmp_path, monkeypatch):
@@ -207,7 +264,16 @@ def test_a_loaded_revision_was_verified(small_run, tmp_path, monkeypatch):
 def test_what_a_notebook_shows_is_compact_escaped_and_without_colours(small_run, walked, project):
     bars = tm.read_bars("bars.parquet")
     nasty = replace(bars, source=replace(bars.source, path="<script>alert(1)</script>.csv"))
-    shown = [bars, nasty, tm.read_news("news.parquet"), tm.label(bars), small_run.stored.revision, walked, tm.backtest(walked)]
+    shown = [
+        bars,
+        nasty,
+        tm.read_news("news.parquet"),
+        tm.label(bars),
+        small_run.stored.revision,
+        walked,
+        tm.backtest(walked),
+        tm.explain(walked),
+    ]
     for thing in shown:
         page = thing._repr_html_()
         assert "<script" not in page

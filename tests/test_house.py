@@ -147,6 +147,30 @@ print(took, after == before[1:], sorted(set(sys.modules) - before[0]))
 
 
 @pytest.mark.contract
+def test_nothing_imports_a_pickle_by_any_name(repo):
+    """Package, job notebooks and examples: what runs code when it is read is neither written nor read here."""
+    forbidden = {"pickle", "_pickle", "cPickle", "joblib", "cloudpickle", "dill", "shelve", "marshal"}
+    texts = {}
+    for path in own_files(repo):
+        text = path.read_text("utf-8") if path.suffix in (".py", ".ipynb") and "tests" not in path.parts else ""
+        if re.search("pickle|joblib|dill|shelve|marshal", text):  # parsing every file would take seconds
+            cells = (
+                [cell["source"] for cell in json.loads(text)["cells"] if cell["cell_type"] == "code"] if path.suffix == ".ipynb" else [text]
+            )
+            texts[path] = "\n".join("".join(source) for source in cells if not "".join(source).startswith(("%", "!")))
+    assert len(texts) > 1
+    found = []
+    for path, text in texts.items():
+        for node in ast.walk(ast.parse(text)):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            found += [f"{path.relative_to(repo)}: {name}" for name in names if name.split(".")[0] in forbidden]
+            if isinstance(node, ast.keyword) and node.arg == "allow_pickle" and ast.unparse(node.value) != "False":
+                found.append(f"{path.relative_to(repo)}: allow_pickle={ast.unparse(node.value)}")
+    assert found == []
+
+
+@pytest.mark.contract
 @pytest.mark.parametrize(
     "module",
     [

@@ -15,6 +15,7 @@ from trademl.market.features import FEATURE_NAMES
 from trademl.market.out_of_sample import LEAD_BARS
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import SYNTHETIC, MarketFlags
+from trademl.pipeline.market.banners import head_of
 from trademl.pipeline.market.pages import FEW_DAYS, Pages
 from trademl.pipeline.market.replay import out_of_sample
 from trademl.pipeline.stored import Stored
@@ -225,6 +226,12 @@ class TestRevision:
         told = "" if days >= FEW_DAYS else " (too few to be believed)"
         assert days > 1 and f"Sharpe, annualised from {days} daily results{told}" in rows
         assert rows["trades"] == f"{small_run.evidence.strategy.trades:,}"
+
+    def test_the_page_begins_with_the_verdict_of_the_one_object(self, small_run):
+        head = head_of(small_run.stored)
+        assert head["headline"] == small_run.finding.verdict.sentence == small_run.evidence.verdict.sentence
+        assert small_run.stored.name in head["subtitle"]
+        assert [banner.label for banner in head["banners"]] == ["synthetic", "look 1"]
 
     def test_a_run_by_hand_moves_no_pointer(self, small_run):
         store = Store(small_run.choice.models_dir)

@@ -1,10 +1,13 @@
 """Reports: figures from plain arrays, and a page that needs nothing but itself."""
 
 import base64
+import html
+import io
 import json
 import re
 from datetime import UTC, datetime
 from pathlib import Path
+from urllib.parse import unquote
 
 import numpy as np
 import pandas as pd
@@ -13,9 +16,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trademl import report
+from trademl.evidence.anatomy import anatomy_of
 from trademl.evidence.figures import MAX_POINTS, thin
-from trademl.report.figures import times
-from trademl.report.page import PLOTLY, clean_html, lighter
+from trademl.pipeline.market.pages import agreement
+from trademl.report.figures import INK, LEGEND_PX, PAGE_COLOURS, QUIET, TITLE_PX, times
+from trademl.report.page import PLOTLY, clean_html, fitted, lighter
 
 ESCAPED = "&lt;script&gt;alert(1)&lt;/script&gt;"
 EVIL = "<script>alert(1)</script>"
@@ -27,12 +32,12 @@ def page(tmp_path: Path, *cells: dict, **more) -> str:
     return report.render(path, **{"headline": "Revision 1a2b3c: gate passed"} | more)
 
 
-def markdown(source: str) -> dict:
-    return {"cell_type": "markdown", "source": source, "metadata": {}}
+def markdown(source: str, *tags: str) -> dict:
+    return {"cell_type": "markdown", "source": source, "metadata": {"tags": list(tags)}}
 
 
-def code(*outputs: dict, source: str = "1 + 1") -> dict:
-    return {"cell_type": "code", "source": source, "metadata": {}, "outputs": list(outputs)}
+def code(*outputs: dict, source: str = "1 + 1", tags=()) -> dict:
+    return {"cell_type": "code", "source": source, "metadata": {"tags": list(tags)}, "outputs": list(outputs)}
 
 
 def shown(**data) -> dict:
@@ -58,6 +63,54 @@ def test_the_first_visible_line_is_the_headline(tmp_path):
     assert visible[:3] == ["Revision 1a2b3c: gate passed", "BTCUSD", "done"]
     assert "<dd>35,040</dd>" in text
     assert "<dd>0.1235</dd>" in text
+
+
+def test_the_verdict_comes_first_and_where_it_comes_from_last(tmp_path):
+    banners = [report.Banner("synthetic", "made by the generator", "warn"), report.Banner("look 3")]
+    cells = [
+        markdown("# Retrain", "last"),
+        code({"output_type": "stream", "name": "stdout", "text": "how it was made"}),
+        markdown("## The result", "first"),
+        code({"output_type": "stream", "name": "stdout", "text": "the main table"}),
+        markdown("## The evidence"),
+        code({"output_type": "stream", "name": "stdout", "text": "moved up"}, tags=["first"]),
+        code({"output_type": "stream", "name": "stdout", "text": "a histogram"}),
+    ]
+    text = body(page(tmp_path, *cells, headline="Gate refused at 1 %: no. On 9 trades nothing.", banners=banners, facts={"seed": 7}))
+    lines = [line.strip() for line in re.sub(r"<[^>]*>", "\n", text[: text.index("<nav")]).splitlines() if line.strip()]
+    shown = [line for line in lines if line not in ("code", "1 + 1")]
+    assert shown == [
+        *("Gate refused at 1 %: no.", "On 9 trades nothing.", "done", "synthetic", "look 3", "synthetic", "made by the generator"),
+        *("The result", "the main table", "moved up", "The evidence", "a histogram", "Retrain", "how it was made"),
+        *("Provenance", "seed", "7"),
+    ]
+    contents = re.findall(r'<li><a href="#(.*?)">(.*?)</a>', text)
+    assert [title for _, title in contents] == ["The evidence", "Retrain", "Provenance"]
+    assert all(f'id="{anchor}"' in text for anchor, _ in contents)
+
+
+def test_a_table_fits_a_phone():
+    plain = pd.DataFrame({"these decisions": ["609", "-0.037 [-0.138, +0.064]"], "why": ["", "w" * 60]}, index=["trades", "expectancy"])
+    text = fitted(clean_html(plain.to_html()))
+    assert '<table data-fits="yes"' in text
+    assert '<td data-label="these decisions">609</td>' in text
+    assert '<td data-label="these decisions">-0.037<small class="interval">-0.138 to +0.064</small></td>' in text
+    assert '<th class="text">why</th>' in text and "<th>these decisions</th>" in text
+    named = fitted(clean_html(plain.rename_axis("figure").to_html()))
+    assert named.count("<tr") == 3 and "<th>figure</th>" in named
+    long = fitted(clean_html(pd.DataFrame({"a": range(30)}).to_html()))
+    assert long.startswith('<details class="rows"><summary>show 30 rows</summary>') and long.count('data-label="a"') == 30
+
+
+def test_a_list_is_taken_away_as_a_file_from_the_page_itself(tmp_path):
+    frame = pd.DataFrame({"entry (UTC)": ["2026-01-01 00:15"] * 700, "net R": np.linspace(-1, 1.875, 700), "ended by": 'a "stop", 50 %'})
+    data, metadata = report.Listing(frame, "trades.csv")._repr_mimebundle_()
+    text = page(tmp_path, code({"output_type": "display_data", "data": data, "metadata": metadata}))
+    assert text.count('<td data-label="net R">') == 500  # the page shows the newest, the file holds all
+    name, link = re.search(r'download="(.*?)" href="(.*?)"', text).groups()
+    assert name == "trades.csv" and link.startswith("data:text/csv;")
+    taken = pd.read_csv(io.StringIO(unquote(html.unescape(link).partition(",")[2])))
+    pd.testing.assert_frame_equal(taken, frame, rtol=1e-7)
 
 
 def test_plotly_is_embedded_once_and_only_when_there_is_a_figure(tmp_path):
@@ -141,8 +194,8 @@ def test_html_outputs_keep_only_tables_and_text(dirty, clean):
 def test_a_frame_becomes_a_table(tmp_path):
     frame = pd.DataFrame({"name": ["<b>", "model"], "trades": [1, 2]})
     text = page(tmp_path, code(shown(text__html=frame._repr_html_(), text__plain="no")))
-    assert '<td class="text">&lt;b&gt;</td>' in text
-    assert "<td>2</td>" in text
+    assert '<td data-label="name" class="text">&lt;b&gt;</td>' in text
+    assert '<td data-label="trades">2</td>' in text
 
 
 def test_a_failed_run_shows_its_traceback_and_the_code_that_failed(tmp_path):
@@ -334,12 +387,110 @@ def test_a_risk_histogram_of_zero_states_is_empty_and_whole():
     assert np.sum(figure.data[1].y) == pytest.approx(100)
 
 
+def traded(n: int) -> pd.DataFrame:
+    """Trades of twenty days, two in three lost."""
+    at = pd.date_range("2026-01-05 00:15", periods=n, freq="20h", tz="UTC")
+    net_r = np.where(np.arange(n) % 3 == 0, 1.8, -1.05)
+    bar = 80 * np.arange(n)
+    return pd.DataFrame(
+        {"entry_time": at, "entry_bar": bar, "exit_bar": bar + 1 + np.arange(n) % 9, "side": 1, "reason": np.where(net_r > 0, 1, 2)}
+        | {"net_r": net_r}
+    )
+
+
+def drawn_anatomy(n: int = 24) -> list:
+    trades = traded(n)
+    start_s = int(trades["entry_time"].iloc[0].timestamp())
+    anatomy = anatomy_of(trades, start_s, start_s + 20 * 86_400)
+    by = [report.r_by_period, report.r_by_clock, report.r_by_holding, report.streak_counts]
+    return [*(draw(anatomy) for draw in by), report.r_histogram(anatomy, trades["net_r"].mean())]
+
+
+def test_the_anatomy_is_drawn_from_every_trade():
+    period, clock, holding, streaks, outcomes = drawn_anatomy()
+    total = traded(24)["net_r"].sum()
+    assert sum(period.data[0].y) == pytest.approx(total) and sum(period.data[1].y) == pytest.approx(total)
+    assert sum(n for n, _ in clock.data[0].customdata) == sum(n for n, _ in holding.data[0].customdata) == 24
+    assert sum(outcomes.data[0].y) == 24
+    assert list(streaks.data[1].y) == [0, 8] and streaks.layout.xaxis.dtick == 1  # lost twice in a row, eight times
+    assert period.layout.xaxis.tick0 == "2026-01-05"
+
+
+def colours_of(figure) -> set[str]:
+    return set(re.findall(r"#[0-9a-fA-F]{3,8}\b", figure.to_json()))
+
+
+def contrast(one: str, other: str) -> float:
+    """WCAG 2 contrast of two colours, 1 to 21."""
+
+    def luminance(colour: str) -> float:
+        parts = [int(colour[k : k + 2], 16) / 255 for k in (1, 3, 5)]
+        linear = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    light, dark = sorted((luminance(one), luminance(other)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def test_ink_is_read_on_light_and_on_dark():
+    for ink in (INK, QUIET):
+        assert min(contrast(ink, "#ffffff"), contrast(ink, "#111111")) > 3.9  # JupyterLab's papers
+    for theme, paper in (("light", "#ffffff"), ("dark", "#12161a")):
+        assert f"--paper: {'#fff' if theme == 'light' else paper}" in (Path(report.__file__).parent / "page.html").read_text()
+        for colour, own in PAGE_COLOURS[theme].items():
+            assert contrast(own, paper) > (4.5 if colour in (INK, QUIET) else 3), (theme, colour)
+
+
+def test_no_figure_has_a_colour_of_one_theme_only():
+    """What the page recolours, and what is read on both papers."""
+    known = {*PAGE_COLOURS["dark"], "#93a0ab", "#2c3640", "#ffffff"}  # grey; a tip's own paper and ink
+    bars = {"time": [0, 900], "open": [1.0, 2], "high": [2.0, 3], "low": [0.5, 1], "close": [2.0, 1]}
+    drawn = [
+        report.label_distribution({"BUY": 1.0}, {"BUY": 1.0}, 10),
+        report.candles(bars, title="t"),
+        report.windows_timeline({"train": {"start": 0, "end": 86_400}}, refits=[9]),
+        report.worth_and_drawdown([0, 900], [0, 1.5], [0, 0], band=report.NullBand([0, 0], [1, 1], [0, 1])),
+        report.confusion([[10]], ["BUY"]),
+        report.cost_curve([0, 1], [0.1, 0.0], low=[0, 0], high=[1, 1], spread=1.0, trades=10),
+        report.risk_histogram({1: {"growth": [10, 0], "score": [1, 9]}}, [0.15, 1.2]),
+        report.importance(["atr_pct"], [0.1], low=[0.05], high=[0.2], noise=0.01, n=10),
+        *drawn_anatomy(),
+    ]
+    for figure in drawn:
+        assert colours_of(figure) <= known, figure.layout.title.text
+
+
+def test_a_legend_has_room_below_the_title():
+    drawn = [report.cost_curve([0, 1], [0.1, 0.0], spread=1.0, trades=10), report.confusion([[10]], ["BUY"]), *drawn_anatomy()]
+    drawn.append(report.candles({"time": [0], "open": [1.0], "high": [1.0], "low": [1.0], "close": [1.0]}, title="to be drawn on"))
+    room = {figure.layout.title.text: figure.layout.margin.t for figure in drawn}
+    assert room["Streaks"] == room["to be drawn on"] == TITLE_PX + LEGEND_PX
+    assert room["Predicted against true class"] == room["Outcomes"] == TITLE_PX + 8
+    title = drawn[0].layout.template.layout.title
+    assert (title.y, title.yref, title.yanchor) == (1, "container", "top")
+
+
+def test_profiles_that_agree_are_one_sentence():
+    same = {k: {"growth": np.array([0, 99, 1]), "score": np.array([80, 20, 0])} for k in "12345"}
+    text = agreement(same, [0.15, 0.7, 1.2])
+    assert text == (
+        "All 5 profiles agree which multiplier was best: ×0.70 for 99 % of the states or more under growth; "
+        "×0.15 for 80 % of the states or more under score."
+    )
+    assert agreement(same | {"5": same["1"] | {"score": np.array([20, 80, 0])}}, [0.15, 0.7, 1.2]) == ""
+    assert agreement(same | {"5": same["1"] | {"score": np.array([70, 30, 0])}}, [0.15, 0.7, 1.2]) == ""
+
+
+def test_equity_is_logarithmic_only_when_it_grows_tenfold():
+    assert report.equity_and_drawdown([0, 900], [10_000, 13_000]).layout.yaxis.type is None
+    assert report.equity_and_drawdown([0, 900], [500, 6_000]).layout.yaxis.type == "log"
+
+
 def test_every_figure_says_its_subject_its_n_and_its_units():
     bars = pd.DataFrame(
         {"open": [1.0, 2], "high": [2.0, 3], "low": [0.5, 1], "close": [2.0, 1]}, index=pd.date_range("2024-01-01", periods=2, freq="15min")
     )
     bins = {"BUY": {"predicted": [0.3, 0.4], "observed": [0.31, 0.42], "count": [10, 20]}}
-    rows = [{"name": "atr_pct", "finite": 0.5, "low": 0, "median": 1, "high": 2}]
     figures = [
         report.label_distribution({"BUY": 1.0}, {"BUY": 1.0}, 10),
         report.label_on_path(bars, report.PathTrade(entry=0, exit=1, entry_price=1, exit_price=2, target=2, stop=0.5, reason="TP")),
@@ -348,18 +499,18 @@ def test_every_figure_says_its_subject_its_n_and_its_units():
         report.worth_and_drawdown([0, 900], [0, 1.5], [0, 0]),
         report.calibration(bins),
         report.confusion([[10]], ["BUY"]),
-        report.feature_coverage(rows, 10),
         report.cost_curve([0, 1], [0.1, 0.0], spread=1.0, trades=10),
         report.risk_histogram({1: {"growth": [10, 0]}}, [0.15, 1.2]),
         report.importance(["atr_pct"], [0.1], low=[0.05], high=[0.2], noise=0.01, n=10),
+        *drawn_anatomy(),
     ]
     for figure in figures:
         title, subtitle = figure.layout.title.text, figure.layout.title.subtitle.text
         assert title
         assert not re.search(r"\d", title)
         assert re.search(r"\d", subtitle)
-        assert figure.layout.template.layout.paper_bgcolor == "#ffffff"
+        assert figure.layout.template.layout.paper_bgcolor == "rgba(0, 0, 0, 0)"
     assert figures[3].layout.yaxis.title.text == "equity, USD"
     assert figures[4].layout.yaxis.title.text == "R earned"
-    assert figures[8].layout.yaxis.title.text == "expectancy, R a trade"
+    assert figures[7].layout.yaxis.title.text == "expectancy, R a trade"
     assert figures[0].layout.yaxis.title.text == "share of labelled bars, %"

@@ -288,17 +288,28 @@ def test_time_left_follows_the_shares_and_what_has_passed(events, elapsed, left)
 
 
 # A run that is simulated: (stage, seconds of each of its steps; of one step where it does not count; seconds until the next begins).
-EMBEDDED = (  # as measured: the first fit of the walk finds its rounds
-    ("data", [0.2], 0.1),
-    ("features", [0.5], 0.1),
-    ("labels", [1.0], 1.0),
-    ("judge signal", [21, 5, 6, 7, 4], 3.0),
-    ("judge position", [9, 4], 1.0),
-    ("risk", [5], 0.5),
-    ("evidence", [6], 0.5),
-    ("ship", [8, 6], 0.5),
-    ("prove", [2], 0.1),
-    ("store", [1], 6.0),
+EMBEDDED = (  # the embedded year, measured on two cores that others shared: the time of two steps of a stage differs by half
+    ("data", [0.3], 0.1),
+    ("features", [0.6], 0.1),
+    ("labels", [1.1], 0.5),
+    ("judge signal", [118, 140, 61, 63, 132], 4.0),
+    ("judge position", [141, 102], 2.0),
+    ("risk", [25], 0.5),
+    ("evidence", [5], 0.5),
+    ("ship", [140, 152], 1.0),
+    ("prove", [21], 0.1),
+    ("store", [6], 49.0),
+)
+SMALL = (  # a small market in a fresh checkout, measured: kernels are compiled on the way
+    ("data", [0.1], 0.0),
+    ("labels", [8.2], 0.0),
+    ("judge signal", [3.8, 0.6, 0.3, 0.2, 0.4], 5.6),
+    ("judge position", [0.4, 0.3], 1.2),
+    ("risk", [6.9], 0.1),
+    ("evidence", [2.7], 0.1),
+    ("ship", [0.5, 0.2], 0.1),
+    ("prove", [0.2], 0.1),
+    ("store", [0.3], 4.8),
 )
 
 
@@ -350,24 +361,26 @@ def stretched(run, factors):
 
 def test_the_first_run_s_estimate_is_not_twice_the_truth():
     """Nothing is said before the first fit has ended."""
-    assert worst_factor(RETRAIN, EMBEDDED, after=0.1) < 2
-    assert worst_factor(RETRAIN, stretched(EMBEDDED, dict.fromkeys(RETRAIN.stages, 10)), after=0.1) < 2
+    assert worst_factor(RETRAIN, EMBEDDED, after=0.0) < 2
+    assert worst_factor(RETRAIN, stretched(EMBEDDED, {"evidence": 8, "risk": 2, "judge position": 0.6}), after=0.0) < 2
 
 
 @pytest.mark.parametrize(
-    "now",
+    ("last", "now"),
     [
-        EMBEDDED,
-        stretched(EMBEDDED, {"judge signal": 1.5, "evidence": 0.6}),
-        stretched(EMBEDDED, {"judge position": 2, "risk": 0.3, "ship": 1.5}),
-        tuple((name, [s * 2.3 for s in steps], gap * 2.3) for name, steps, gap in EMBEDDED),  # more bars
-        tuple(stage for stage in EMBEDDED if stage[0] != "risk"),
-        (*EMBEDDED[:5], ("a new stage", [20], 0.0), *EMBEDDED[5:]),
+        (EMBEDDED, EMBEDDED),
+        (SMALL, SMALL),
+        (SMALL, tuple((name, [s * 1.4 for s in steps], gap * 0.7) for name, steps, gap in SMALL)),
+        (EMBEDDED, stretched(EMBEDDED, {"judge signal": 1.5, "evidence": 0.6})),
+        (EMBEDDED, stretched(EMBEDDED, {"judge position": 2, "risk": 0.3, "ship": 1.5})),
+        (EMBEDDED, tuple((name, [s * 1.8 for s in steps], gap * 1.8) for name, steps, gap in EMBEDDED)),
+        (EMBEDDED, tuple(stage for stage in EMBEDDED if stage[0] != "judge position")),
+        (EMBEDDED, (*EMBEDDED[:5], ("a new stage", [120], 0.0), *EMBEDDED[5:])),
     ],
-    ids=["the same", "uneven", "more uneven", "longer", "a stage less", "a stage more"],
+    ids=["the same", "small", "small, slower", "uneven", "more uneven", "longer", "a stage less", "a stage more"],
 )
-def test_every_further_run_s_estimate_follows_the_last_one(now, tmp_path):
-    stored_run(tmp_path, EMBEDDED)
+def test_every_further_run_s_estimate_follows_the_last_one(last, now, tmp_path):
+    stored_run(tmp_path, last)
     assert worst_factor(Course.of_last(tmp_path, "retrain"), now, after=0.1) < 2
 
 

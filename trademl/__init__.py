@@ -5,6 +5,7 @@ Modules:
 - `trademl.bot.account`: What a bot remembers of its account, as one small JSON file that it keeps itself.
 - `trademl.bot.log`: The bot's log: one line of JSON a decision, fill or exit, each bound to the one before by its hash.
 - `trademl.errors`: One root for everything that TradeML refuses, with the exit code that the command line gives for it.
+- `trademl.explore.backtest`: A stored revision's decisions under other costs, margins, profiles and tie rules, beside random entries; each trade with its reason.
 - `trademl.facade`: `import trademl as tm`: what a researcher calls first, each one call into the package. Nothing is computed here.
 - `trademl.files`: Durable writes and careful reads, once for everybody; and arrays as bytes.
 - `trademl.pipeline.market.canary`: The null canary: markets in which there is nothing to find go through the whole pipeline.
@@ -20,14 +21,15 @@ Modules:
 - `trademl.ship.hub.s3`: Objects on S3-compatible storage, with the conditional writes that the hub rests on.
 - `trademl.ship.lock`: Who may write to a store: the run that holds its lock, and the processes which that run started.
 - `trademl.ship.manifest`: The manifest: one canonical JSON file that says what a revision is, and whose hash is its name.
-- `trademl.ship.revision`: One stored revision: its manifest, its files, and the nine checks that prove it.
+- `trademl.ship.revision`: One stored revision: its manifest, its files, and the ten checks that prove it.
 - `trademl.ship.shapes`: Shapes of records that others read: one table checks a record here and writes its JSON Schema for everybody else.
 - `trademl.ship.signing`: Ed25519 signatures: who made a revision, and whose revisions count on this machine.
 - `trademl.ship.store`: The local store: whole revisions that never change, and one pointer that moves last."""
 
 __version__ = "0.3.0"
 
-_CALLED_FIRST = ("backtest", "features", "fit", "label", "load", "read_bars", "read_news")  # of `trademl.facade`, which loads on first use
+# Of `trademl.facade`, which loads on first use.
+_CALLED_FIRST = ("backtest", "explain", "features", "fit", "label", "load", "read_bars", "read_news", "retrain")
 
 
 def __getattr__(name: str):

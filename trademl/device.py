@@ -22,7 +22,8 @@ from trademl.errors import choose
 from trademl.files import make_folders, write_json
 
 DEVICES = ("auto", "cpu", "cuda")
-LIBRARY_OF = {"rf": "scikit-learn", "xgb": "xgboost", "lgb": "lightgbm"}  # model -> what trains it
+LIBRARY_OF = {"rf": "xgboost", "xgb": "xgboost", "lgb": "lightgbm"}  # model -> what trains it
+FOREST_LIBRARY = {"hist": "xgboost", "sklearn": "scikit-learn"}  # engine of the forest -> what grows it
 LIBRARIES = ("numpy", "pandas", "numba", "scikit-learn", "xgboost", "lightgbm", "onnx", "onnxruntime", "papermill", "jupyterlab", "plotly")
 
 _PROBES = {
@@ -53,7 +54,7 @@ class Resolved:
 CPU = Resolved("cpu", "cpu", "as asked")
 Fitted = TypeVar("Fitted")
 
-_NO_END = "the probe did not end within"
+_NO_END, _NO_PATH = "the probe did not end within", "the library has no GPU path"
 
 
 @cache
@@ -94,16 +95,16 @@ def resolve(library: str, requested: str = "auto") -> Resolved:
     if requested == "cpu":
         return CPU
     if library not in _PROBES:
-        return Resolved(requested, "cpu", "the library has no GPU path")
+        return Resolved(requested, "cpu", _NO_PATH)
     if requested == "auto" and not has_accelerator():
         return Resolved(requested, "cpu", "no accelerator on this machine")
     device, reason = probe(library)
     return Resolved(requested, device, reason)
 
 
-def resolve_models(requested: str = "auto") -> dict[str, Resolved]:
+def resolve_models(requested: str = "auto", rf_engine: str = "hist") -> dict[str, Resolved]:
     """Where each kind of model will train: rf, xgb, lgb."""
-    return {model: resolve(library, requested) for model, library in LIBRARY_OF.items()}
+    return {model: resolve(library, requested) for model, library in (LIBRARY_OF | {"rf": FOREST_LIBRARY[rf_engine]}).items()}
 
 
 def fit_on(
@@ -129,13 +130,13 @@ def fit_on(
 def notes(devices: Mapping[str, Mapping[str, Mapping[str, str]]]) -> list[str]:
     """Sentences for what did not train where it was asked to; `devices`: role -> model -> a Resolved as a dict.
 
-    A forest is never meant: there is no GPU path for it.
+    A forest of scikit-learn is never meant: there is no GPU path for it.
     """
     said = {}
     for models in devices.values():
         for model, one in models.items():
             fell = one["requested"] == "cuda" or "mid-fit" in one["reason"]
-            if one["resolved"] == "cpu" and fell and LIBRARY_OF[model] in _PROBES:
+            if one["resolved"] == "cpu" and fell and one["reason"] != _NO_PATH:
                 said[f"{LIBRARY_OF[model]} was asked for {one['requested']} and trained on the CPU: {one['reason']}"] = None
     return list(said)
 

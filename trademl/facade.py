@@ -9,7 +9,9 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
-from trademl.commands.market import Backtested, backtest_by_flags, run_look
+from trademl.commands.explain import Explained, run_explain, run_explain_walk
+from trademl.commands.market import Backtested, backtest_by_flags, retrain_by_flags, run_look
+from trademl.commands.spine import refuse_unknown
 from trademl.data.bars import BarsReport, read_bars
 from trademl.data.news import NewsReport, high_impact_usd, read_news
 from trademl.errors import UsageError
@@ -24,7 +26,7 @@ from trademl.runs.progress import CellLines
 from trademl.settings import load_settings
 from trademl.ship.revision import Revision
 
-__all__ = ["backtest", "features", "fit", "label", "load", "read_bars", "read_news"]
+__all__ = ["backtest", "explain", "features", "fit", "label", "load", "read_bars", "read_news", "retrain"]
 
 Bars = BarsReport | pd.DataFrame
 News = NewsReport | pd.DataFrame | None  # None: no calendar
@@ -91,6 +93,31 @@ def backtest(what: WalkForward | Revision | str | None = None, **flags) -> Backt
             raise UsageError(f"{', '.join(flags)}: a fit is judged under the settings that it was made with; give them to `fit`")
         return run_look(what)
     return backtest_by_flags(getattr(what, "name", what), **flags)
+
+
+def explain(
+    what: WalkForward | Revision | str | None = None,
+    decision: str | None = None,  # of a revision, one judged bar instead: its close, UTC, or its number among the judged rows
+    **place: str | None,  # of a revision: symbol, models_dir
+) -> Explained:
+    """What drives the answers, and where noise begins: of what `fit` returned, or of a stored revision as `trademl explain` says it.
+
+    A fit is judged for that, as by `backtest`: a look. A revision was, when it was trained.
+    """
+    if isinstance(what, WalkForward):
+        if decision is not None or place:
+            raise UsageError("a decision, a symbol and a store are of a stored revision; a fit is explained as a whole")
+        return Explained(run_explain_walk(what))
+    refuse_unknown("explain", place, {"symbol", "models_dir"})
+    return Explained(run_explain(getattr(what, "name", what), decision, **place))
+
+
+def retrain(**flags) -> dict:
+    """The job `retrain`: store a revision and judge it. Flags as on the command line, without dashes: `profile=3, no_news=True`.
+
+    Returns what `trademl retrain --json` prints; `exit` 3 says that the gate refused. Raises what the job raised.
+    """
+    return retrain_by_flags(**flags)
 
 
 def load(revision: str | None = None, *, symbol: str | None = None, models_dir: str | None = None) -> Revision:

@@ -59,6 +59,17 @@ class SymbolName:
         return "must be letters, digits and dots, such as US500 or GBPUSD.m: the name of a stored line holds nothing else"
 
 
+@dataclass(frozen=True)
+class ProfileNumbers:
+    """No profile, every one, or some."""
+
+    def __contains__(self, value: str) -> bool:
+        return value in ("true", "false") or set(value.split()) <= set("12345")
+
+    def __str__(self) -> str:
+        return "must be false, true (every profile), or numbers of profiles from 1 to 5, such as 3 5"
+
+
 _POSITIVE = Range(1e-9, 10**12)
 _NOT_NEGATIVE = Range(0, 10**12)
 _FRACTION = Range(0, 1, above=True)  # of something that must not be empty
@@ -129,6 +140,7 @@ class Windows:
 
 @dataclass(frozen=True)
 class Ensemble:
+    rf_engine: Annotated[str, OneOf(("hist", "sklearn"))]
     rf_trees: Annotated[int, _ROUNDS]
     rf_max_depth: Annotated[int, _DEPTH]
     rf_min_samples_leaf: Annotated[int, _COUNT]
@@ -194,6 +206,11 @@ class Decision:
 class RiskModel:
     enabled: bool
     objective: Annotated[str, OneOf(("constrained_growth", "wr_pf_sqrt_dd"))]
+    use_unpublished: Annotated[str, ProfileNumbers()]
+
+    def uses_unpublished(self, profile: int) -> bool:
+        """Whether a profile is sized by its head although that did not pass its test."""
+        return self.use_unpublished == "true" or str(profile) in self.use_unpublished.split()
 
 
 @dataclass(frozen=True)

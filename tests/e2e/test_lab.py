@@ -8,7 +8,9 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
@@ -59,6 +61,21 @@ def page(lab):
         tab.goto(lab)
         yield tab
         chromium.close()
+
+
+@pytest.mark.parametrize("name", ["00_start", "labels", "shap", "risk", "backtest"])
+def test_an_explorer_runs_in_a_kernel_without_any_data(name, repo, tmp_path, monkeypatch):
+    """Nothing is there but the embedded market: widgets or the offer to train, and no traceback."""
+    monkeypatch.setenv("TRADEML_SYNTHETIC_BARS", "2000")
+    notebook = nbformat.read(repo / "nbs" / "explore" / f"{name}.ipynb", as_version=4)
+    done = NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    shown = [output for cell in done.cells for output in cell.get("outputs", ())]
+    assert not [output for output in shown if output.output_type == "error"]
+    kind = "text/html" if name == "00_start" else "application/vnd.jupyter.widget-view+json"
+    assert any(kind in output.get("data", {}) for output in shown)
+    if name in ("shap", "risk", "backtest"):
+        state = done.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
+        assert [part for part in state if part["state"].get("description") == "Train on the embedded market"]
 
 
 def test_the_lab_opens_on_the_start_page_and_runs_it(page):

@@ -2,6 +2,8 @@
 
 import importlib.util
 import json
+import os
+import re
 import shutil
 import subprocess
 import sys
@@ -11,6 +13,7 @@ from importlib import metadata
 from pathlib import Path
 
 import pytest
+import small_run
 from house import own_files
 from packaging.requirements import Requirement
 
@@ -56,7 +59,7 @@ def elsewhere(wheel, tmp_path_factory) -> Path:
     return home
 
 
-def test_the_wheel_holds_the_jobs_the_page_and_every_module(repo, wheel):
+def test_the_wheel_holds_the_notebooks_the_page_and_every_module(repo, wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {
         path.relative_to(repo).as_posix() for path in own_files(repo) if path.is_relative_to(repo / "trademl") and path.suffix == ".py"
@@ -65,7 +68,13 @@ def test_the_wheel_holds_the_jobs_the_page_and_every_module(repo, wheel):
     assert jobs
     index = {"trademl/_modidx.py"}  # nbdev's own, for `nbdev-update` in a clone
     assert index < modules
-    assert (modules - index | jobs | {"trademl/report/page.html", "trademl/settings.ini"}) - names == set()
+    explorers = {f"trademl/explore/notebooks/{path.name}" for path in (repo / "nbs" / "explore").glob("*.ipynb")}
+    assert explorers
+    browser = {
+        "trademl/explore/view.js",
+        *(f"trademl/explore/lab/trademl-lab/{name}" for name in ("package.json", "static/remoteEntry.js")),
+    }
+    assert (modules - index | jobs | explorers | browser | {"trademl/report/page.html", "trademl/settings.ini"}) - names == set()
     assert names & index == set()
     assert not [name for name in names if name.startswith(("tests", "nbs", "benchmarks"))]
 
@@ -78,6 +87,16 @@ def test_jobs_are_found_outside_the_clone(repo, elsewhere):
     assert package.is_relative_to(elsewhere)
     assert job == package.parent / "jobs" / "retrain.ipynb"
     assert json.loads(job.read_text())["cells"]
+
+
+def test_the_lab_brings_its_notebooks_outside_the_clone(elsewhere):
+    work = elsewhere / "lab"
+    work.mkdir()
+    code = "from pathlib import Path; from trademl.commands.lab import bring_notebooks; print(len(bring_notebooks(Path())))"
+    done = run(elsewhere / "venv/bin/python", "-c", code, cwd=work)
+    assert done.returncode == 0, done.stderr
+    assert {"00_start", "labels"} <= {path.stem for path in (work / "nbs" / "explore").glob("*.ipynb")}
+    assert int(done.stdout) == len(list((work / "nbs").rglob("*.ipynb"))) > 5
 
 
 def test_trademl_retrain_runs_outside_the_clone(elsewhere):
@@ -110,19 +129,39 @@ def needed(distribution: str, extra: str | None = None) -> set[str]:
 
 
 @pytest.fixture(scope="module")
-def bare(wheel, tmp_path_factory) -> Path:
-    """A new environment as `pip install 'trademl[bot]'` makes it, without a network: the wheel, and links to what the extra requires."""
+def bare(repo, wheel, tmp_path_factory) -> Path:
+    """A new environment after `pip install 'trademl[bot]'`; without an index, the wheel and links to what the extra requires."""
     home = tmp_path_factory.mktemp("bare")
     assert run(sys.executable, "-m", "venv", "--without-pip", home / "venv", cwd=home).returncode == 0
-    (site,) = (home / "venv").glob("lib/python*/site-packages")
-    source = Path(sysconfig.get_path("purelib"))
-    for name in needed("trademl", "bot"):
-        for top in {Path(str(file)).parts[0] for file in metadata.files(name)} - {"..", "__pycache__"}:
-            if not (site / top).exists():
-                (site / top).symlink_to(source / top)
-    done = run(sys.executable, "-m", "pip", "--python", home / "venv/bin/python", "install", "--no-deps", "--no-index", wheel, cwd=home)
+    pip = [sys.executable, "-m", "pip", "--python", home / "venv/bin/python", "install", "--quiet", "--disable-pip-version-check"]
+    done = run(*pip, "--retries", 0, "--constraint", repo / "constraints.txt", f"trademl[bot] @ {wheel.as_uri()}", cwd=home)
+    if done.returncode:
+        assert "No matching distribution" in done.stderr or "connection" in done.stderr.lower(), done.stderr
+        (home / "linked").touch()
+        (site,) = (home / "venv").glob("lib/python*/site-packages")
+        source = Path(sysconfig.get_path("purelib"))
+        for name in needed("trademl", "bot"):
+            for top in {Path(str(file)).parts[0] for file in metadata.files(name)} - {"..", "__pycache__"}:
+                if not (site / top).exists():
+                    (site / top).symlink_to(source / top)
+        done = run(*pip, "--no-deps", "--no-index", wheel, cwd=home)
     assert done.returncode == 0, done.stderr
     return home
+
+
+def test_the_extra_bot_installs_what_its_three_packages_need_and_nothing_else(bare):
+    if (bare / "linked").exists():
+        pytest.skip("no index could be reached: nothing was installed, only linked")
+    code = "from importlib.metadata import distributions as d; print(*sorted({one.metadata['Name'].lower() for one in d()}))"
+    installed = set(run(bare / "venv/bin/python", "-I", "-c", code, cwd=bare).stdout.split())
+    assert {"trademl", "numpy", "onnxruntime", "cryptography"} <= installed
+    assert installed == {name.lower() for name in needed("trademl", "bot")} | {"trademl"}
+    assert not installed & {"pandas", "scikit-learn", "numba", "boto3", "typer", "filelock", "joblib", "cloudpickle", "dill"}
+
+
+def test_the_wheel_holds_no_pickle_by_any_name(wheel):
+    names = zipfile.ZipFile(wheel).namelist()
+    assert [name for name in names if name.endswith((".pkl", ".pickle", ".joblib", ".dill", ".p"))] == []
 
 
 def test_the_extra_bot_is_enough_for_a_decision(bare, small_run, tmp_path):
@@ -153,3 +192,55 @@ print(here, decision.probabilities is not None, DecisionLog("log.jsonl").decisio
     forged.write_bytes(forged.read_bytes()[:-1] + b"\x00")
     done = run(bare / "venv/bin/python", "-I", "-c", code, cwd=tmp_path)
     assert "signal.onnx is not what the manifest says" in done.stderr
+
+
+# ---------------------------------------------------------------- the README's section on the bot, run as it stands
+
+WALK = """
+import time
+import numpy as np
+rng, last = np.random.default_rng(1), int(time.time()) // 900 * 900 - 900
+close = 60_000 * np.exp(np.cumsum(rng.standard_t(4, 2_000) * 0.0012))
+start = np.append(60_000.0, close[:-1])
+bars = {"time": last - 900 * np.arange(1_999, -1, -1), "open": start, "close": close, "volume": rng.lognormal(4, 1, 2_000)}
+bars |= {"high": np.maximum(start, close) * 1.0005, "low": np.minimum(start, close) * 0.9995}
+news_times, known_until, account_state, open_position = bars["time"][::90], last + 10**6, None, None
+"""
+
+
+def test_the_readme_section_of_the_bot_runs_as_it_stands(repo, bare, elsewhere, tmp_path):
+    """Keys, a retrain, an activation, a decision where only the bot's extra is; then a revision that was tampered with is refused."""
+    section = (repo / "README.md").read_text("utf-8").split("## The bot\n")[1].split("\n## ")[0]
+    (train, spoil), (decide,) = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("", "python"))
+    own = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config"), "PATH": f"{elsewhere / 'venv/bin'}:{os.environ['PATH']}"}
+    environment = {name: text for name, text in os.environ.items() if not name.startswith("TRADEML_")} | small_run.environment() | own
+
+    def shell(line: str) -> subprocess.CompletedProcess:
+        return subprocess.run(["bash", "-c", line], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+    def decision() -> subprocess.CompletedProcess:
+        code = WALK + decide.replace("ed25519:…", key)
+        return run(bare / "venv/bin/python", "-I", "-c", code, cwd=tmp_path)
+
+    told, revision, key = {}, "", ""
+    for line in train.splitlines():
+        command = line.split("#")[0].replace("1a2b…", revision).strip()
+        if "pip install" in command:  # `bare` is what it makes
+            continue
+        done = shell(command)
+        told[command] = done.stdout + done.stderr
+        assert done.returncode in ((0, 3) if "retrain" in command else (0,)), told
+        if "retrain" in command:
+            (revision,) = (path.name for path in (tmp_path / "models/synthetic/revisions").iterdir())
+        if "keys show" in command:
+            key = re.search("ed25519:[0-9a-f]{64}", done.stdout)[0]
+    assert revision and key
+    made = decision()
+    assert made.returncode == 0, made.stderr
+    assert made.stdout.split()[0] in ("-1", "0", "1")
+    spoilt = [shell(line.split("#")[0].replace("1a2b…", revision)) for line in spoil.splitlines()]
+    assert [done.returncode for done in spoilt] == [0, 1]
+    assert "signal.onnx" in spoilt[1].stdout
+    refused = decision()
+    assert refused.returncode == 1
+    assert "LoadError" in refused.stderr and "(check: hashes)" in refused.stderr

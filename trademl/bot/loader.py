@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trademl.bot.policy import Head, Policy, risk_head_of
+from trademl.bot.policy import Head, Policy, holds_head, risk_head_of
 from trademl.bot.predictor import FAR_SPREADS, Loaded, Mode, Predictor, Reason
 from trademl.bot.records import check_features
 from trademl.bot.refusals import LoadCheck, LoadError
@@ -161,7 +161,7 @@ def _head(revision: Revision, profile: int, *, is_enabled: bool, use_unpublished
     if not is_enabled:
         return None, [Reason.HEAD_OFF]
     entry = next((one for one in revision.manifest["market"]["profiles"] if one["profile"] == profile), None)
-    if entry is None:
+    if entry is None or (use_unpublished and not entry["published"] and not holds_head(revision, profile)):
         log.warning("revision %s holds no risk head for profile %d: every trade is sized at multiplier 1.0", revision.name, profile)
         return None, [Reason.NO_HEAD]
     if entry["published"]:

@@ -81,18 +81,27 @@ class Policy:
         return {role: session(self.revision.read(models[role])) for role in ("signal", "position") if role in models}
 
 
+def holds_head(revision: Revision, profile: int) -> bool:
+    """Whether a profile's risk head was trained, published or not."""
+    return any(model["name"] == f"risk_p{profile}" for model in revision.manifest["models"])
+
+
+def is_published(revision: Revision, profile: int) -> bool:
+    """Whether a profile's risk head passed its test."""
+    return any(entry["profile"] == profile and entry["published"] for entry in revision.manifest["market"]["profiles"])
+
+
 def risk_head_of(revision: Revision, profile: int, *, is_enabled: bool = True, use_unpublished: bool = False) -> Head | None:
     """The published risk head of a profile; None where the multiplier is 1.0. A head that should be there and is not: RevisionError.
 
     `use_unpublished` takes one that did not pass its test too.
     """
-    verdicts = {entry["profile"]: entry for entry in revision.manifest["market"]["profiles"]}
-    is_published = verdicts.get(profile, {}).get("published", False)
-    if not is_enabled or not (is_published or use_unpublished):
+    passed = is_published(revision, profile)
+    if not is_enabled or not (passed or use_unpublished):
         return None
     model = next((model for model in revision.manifest["models"] if model["name"] == f"risk_p{profile}"), None)
     if model is None:
-        asked = "publishes a risk head" if is_published else "was asked for its unpublished risk head"
+        asked = "publishes a risk head" if passed else "was asked for its unpublished risk head"
         raise RevisionError(f"revision {revision.name} {asked} for profile {profile}, but holds no risk_p{profile}")
     runner, answer = session(revision.read(model["file"])), model["outputs"][0]["name"]
     return lambda state: float(predict_onnx(runner, head_input(state))[answer][0, 0])

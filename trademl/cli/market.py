@@ -1,12 +1,10 @@
 """`trademl retrain`, `trademl backtest`, `trademl report`: the market pipeline's commands."""
 
-from dataclasses import asdict
 from typing import Annotated
 
 import typer
 
 from trademl.cli import common
-from trademl.errors import UsageError
 
 Json = Annotated[bool, typer.Option("--json", help="print one JSON object on standard output")]
 Bars = Annotated[str | None, typer.Option(help="bars file (canonical or unambiguous); default: settings.ini, else the embedded market")]
@@ -56,34 +54,39 @@ def retrain(
     json: Json = False,
 ) -> None:
     """Bars in, a verified revision, a true backtest and a report out. Exit 3: stored, but the gate refused it."""
-    if ensemble != position:
-        raise UsageError(
-            "--ensemble and --position are trained together, always: they share one scaler and one run, and a position model beside a "
-            "signal that it was not trained with is how the original lost money. Give both, or neither (which means both)"
-        )
-    if accept_leak is not None and not accept_leak.strip():
-        raise UsageError("--accept-leak needs a reason, such as --accept-leak 'the volume is made on purpose'; it stays in the manifest")
-    from trademl.commands.market import run_retrain, run_risk
+    from trademl.commands.market import retrain_by_flags
     from trademl.device import notes
-    from trademl.pipeline.choice import MarketFlags
 
-    flags = MarketFlags(bars, news, no_news, symbol, models_dir, tz, stamp, strict, news_tz, trust_clock, allow_flat)
-    overrides = {"account.profile": profile, "run.seed": seed, "synthetic.edge": edge, "run.device": device}
-    overrides["warmstart.enabled"] = False if no_warmstart else None
-    beside = asdict(flags) | {"edge": edge, "no_warmstart": no_warmstart, "accept_leak": accept_leak, "no_shap": not shap}
+    summary = retrain_by_flags(
+        ensemble=ensemble,
+        position=position,
+        risk=risk,
+        no_warmstart=no_warmstart,
+        bars=bars,
+        news=news,
+        no_news=no_news,
+        symbol=symbol,
+        tz=tz,
+        news_tz=news_tz,
+        stamp=stamp,
+        strict=strict,
+        trust_clock=trust_clock,
+        allow_flat=allow_flat,
+        accept_leak=accept_leak,
+        profile=profile,
+        edge=edge,
+        models_dir=models_dir,
+        seed=seed,
+        device=device,
+        shap=shap,
+        shap_only=shap_only,
+        push_to_hub=push_to_hub,
+        quiet=quiet,
+    )
     if shap_only:
-        training = {"risk": risk, "ensemble": ensemble, "profile": profile, "seed": seed, "device": device, "push_to_hub": push_to_hub}
-        _refuse_beside("--shap-only", beside | training)
         from trademl.cli.explain import tell
-        from trademl.commands.explain import run_explain
 
-        return tell(dict.fromkeys(common.RETRAIN_KEYS) | run_explain(symbol=symbol, models_dir=models_dir), json=json)
-    if risk and not ensemble:
-        _refuse_beside("--risk", beside)
-        summary = run_risk(overrides, symbol=symbol, models_dir=models_dir, push=push_to_hub, quiet=quiet)
-    else:
-        train = {"risk": risk or not ensemble, "shap": shap, "accept_leak": accept_leak}
-        summary = run_retrain(overrides, flags, **train, push=push_to_hub, quiet=quiet)
+        return tell(dict.fromkeys(common.RETRAIN_KEYS) | summary, json=json)
     if json:
         common.emit(summary)
     else:
@@ -95,25 +98,6 @@ def retrain(
             print(summary["hub"]["sentence"])
         print(f"report: {summary['report']}")
     raise typer.Exit(summary["exit"])
-
-
-ALONE = {
-    "--risk": "learns from the trades that the newest revision kept",
-    "--shap-only": "explains the newest revision from what it keeps",
-}
-
-
-def _refuse_beside(alone: str, flags: dict) -> None:
-    unused = [
-        f"--{name.replace('_', '-')}"
-        for name, value in flags.items()
-        if value is not None and value is not False and name not in ("symbol", "models_dir")
-    ]
-    if unused:
-        raise UsageError(
-            f"{alone} alone {ALONE[alone]} and reads no bars. "
-            f"Without effect beside it: {', '.join(unused)}; leave that out, or train everything with --ensemble --position --risk"
-        )
 
 
 def report(

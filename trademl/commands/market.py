@@ -1,10 +1,12 @@
 """What the market commands do: open a run folder, run the job notebook, write the report, hand back one summary."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
 
 import pandas as pd
 
+from trademl.commands.explain import run_explain
 from trademl.commands.hub import open_publication
 from trademl.commands.spine import FIGURES, LOOK, REPORT, finish_revision_run, given, open_run, printed, refuse_unknown
 from trademl.device import check
@@ -15,6 +17,7 @@ from trademl.evidence.page import Evidence
 from trademl.files import write_json
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import MarketFlags
+from trademl.pipeline.market.banners import backtest_head
 from trademl.pipeline.market.inputs import Inputs
 from trademl.pipeline.market.pages import Pages
 from trademl.pipeline.market.replay import IN_SAMPLE
@@ -24,25 +27,109 @@ from trademl.runs import Course, RunFolder, run_job
 from trademl.settings import Settings, load_settings
 from trademl.ship.store import Store
 
-RETRAIN = Course.of_shares(  # of the first run of a project; from the second on, the one before says it
+RETRAIN = Course.of_shares(  # of the first run of a project, after one of the embedded year; from the second on, the one before says it
     {
-        "data": 0.01,
-        "features": 0.01,
-        "labels": 0.02,
-        "judge signal": 0.48,
+        "data": 0.005,
+        "features": 0.005,
+        "labels": 0.01,
+        "judge signal": 0.45,
         "judge warm start": 0.0,  # only where there is a parent
-        "judge position": 0.14,
-        "risk": 0.06,
-        "evidence": 0.06,
+        "judge position": 0.18,
+        "risk": 0.04,
+        "evidence": 0.03,
         "explain": 0.05,
-        "ship": 0.14,
+        "ship": 0.18,
         "prove": 0.02,
         "store": 0.01,
-        "pages": 0.05,  # no stage: what comes after the last one
-    },
-    bends={"judge signal": [(0.2, 0.45)], "judge position": [(0.5, 0.65)]},  # the first fit finds the rounds of all
+        "pages": 0.04,  # no stage: what comes after the last one
+    }
 )
 TUNE = Course.of_shares({"data": 0.02, "features": 0.01, "labels": 0.01, "task": 0.05, "trials": 0.85, "verdict": 0.06})
+
+
+@dataclass(frozen=True)
+class RetrainFlags:
+    """What `trademl retrain` was asked for beside its files, as a person gave it; None: not given."""
+
+    ensemble: bool = False
+    position: bool = False
+    risk: bool = False
+    no_warmstart: bool = False
+    accept_leak: str | None = None
+    profile: int | None = None
+    edge: float | None = None
+    seed: int | None = None
+    device: str | None = None
+    shap: bool = True
+    shap_only: bool = False
+    push_to_hub: bool = False
+
+    @property
+    def overrides(self) -> dict:
+        """The settings that these flags change."""
+        warm = False if self.no_warmstart else None
+        changed = {"account.profile": self.profile, "run.seed": self.seed, "synthetic.edge": self.edge, "run.device": self.device}
+        return changed | {"warmstart.enabled": warm}
+
+    def beside(self, alone: str) -> dict:
+        """Those without effect beside a flag that reads no bars."""
+        idle = {"edge": self.edge, "no_warmstart": self.no_warmstart, "accept_leak": self.accept_leak, "no_shap": not self.shap}
+        if alone == "--shap-only":
+            idle |= {name: getattr(self, name) for name in ("risk", "ensemble", "profile", "seed", "device", "push_to_hub")}
+        return idle
+
+    def check(self) -> None:
+        """UsageError for what cannot be meant."""
+        if self.ensemble != self.position:
+            raise UsageError(
+                "--ensemble and --position are trained together, always: they share one scaler and one run, and a position model beside "
+                "a signal that it was not trained with is how the original lost money. Give both, or neither (which means both)"
+            )
+        if self.accept_leak is not None and not self.accept_leak.strip():
+            raise UsageError(
+                "--accept-leak needs a reason, such as --accept-leak 'the volume is made on purpose'; it stays in the manifest"
+            )
+
+
+def retrain_by_flags(*, quiet: bool = False, **flags) -> dict:
+    """`trademl retrain` with the command's flags, without dashes: what its --json prints. UsageError for one that it does not take."""
+    own, market = RetrainFlags.__dataclass_fields__, MarketFlags.__dataclass_fields__
+    refuse_unknown("retrain", flags, {*own, *market, "quiet"})
+    asked = RetrainFlags(**{name: value for name, value in flags.items() if name in own})
+    read = MarketFlags(**{name: _plain(value) for name, value in flags.items() if name in market})
+    asked.check()
+    place = {"symbol": read.symbol, "models_dir": read.models_dir}
+    if asked.shap_only:
+        _refuse_beside("--shap-only", asdict(read) | asked.beside("--shap-only"))
+        return run_explain(**place)
+    if asked.risk and not asked.ensemble:
+        _refuse_beside("--risk", asdict(read) | asked.beside("--risk"))
+        return run_risk(asked.overrides, push=asked.push_to_hub, quiet=quiet, **place)
+    train = {"risk": asked.risk or not asked.ensemble, "shap": asked.shap, "accept_leak": asked.accept_leak}
+    return run_retrain(asked.overrides, read, **train, push=asked.push_to_hub, quiet=quiet)
+
+
+def _plain(value):
+    return str(value) if isinstance(value, Path) else value
+
+
+ALONE = {
+    "--risk": "learns from the trades that the newest revision kept",
+    "--shap-only": "explains the newest revision from what it keeps",
+}
+
+
+def _refuse_beside(alone: str, flags: Mapping[str, object]) -> None:
+    unused = [
+        f"--{name.replace('_', '-')}"
+        for name, value in flags.items()
+        if value is not None and value is not False and name not in ("symbol", "models_dir")
+    ]
+    if unused:
+        raise UsageError(
+            f"{alone} alone {ALONE[alone]} and reads no bars. "
+            f"Without effect beside it: {', '.join(unused)}; leave that out, or train everything with --ensemble --position --risk"
+        )
 
 
 def run_retrain(
@@ -205,6 +292,7 @@ def run_backtest(
         watermark = IN_SAMPLE if asked.in_sample else ""
         _write_figures(run, evidence, watermark)
         page = {"watermark": watermark, "facts": {"run": run.run_id} | ({} if look is None else {LOOK: look.told})}
+        page |= backtest_head(stored, evidence, look, in_sample=asked.in_sample)
         summary = _finish_backtest(run, stored, evidence, page if chart else None)
     unknown = pipeline.symbol_sentence(stored.data.symbol if inputs is None else inputs.said_symbol, stored.symbol) or None
     return Backtested(evidence, look, summary | _told(evidence, look, watermark) | {"unknown_symbol": unknown})
@@ -217,7 +305,7 @@ def backtest_by_flags(
     market, replay = set(MarketFlags.__dataclass_fields__), {*ReplayFlags.__dataclass_fields__} - {"swap"}
     refuse_unknown("backtest", flags, {*market, *replay, "profile", "no_swap", "no_chart"})
     asked = ReplayFlags(swap=False if no_swap else None, **{name: value for name, value in flags.items() if name in replay})
-    read = MarketFlags(**{name: value for name, value in flags.items() if name in market})
+    read = MarketFlags(**{name: _plain(value) for name, value in flags.items() if name in market})
     return run_backtest({"account.profile": profile, "decision.rule": asked.rule}, read, asked, revision, chart=not no_chart)
 
 
@@ -257,7 +345,8 @@ def _finish_backtest(run: RunFolder, stored: Stored, evidence: Evidence, page: M
     pages = Pages(stored, evidence)
     headline = f"revision {stored.name}, {evidence.window['start_utc'][:10]} to {evidence.window['end_utc'][:10]}: {evidence.sentence}"
     if page is not None:
-        write_report(run.path / REPORT, pages.backtest(), headline=headline, **page)
+        status = "passed" if evidence.verdict.passed else "refused"
+        write_report(run.path / REPORT, pages.backtest(), status=status, **page)
     folder = run.finish(message=headline)
     return {
         "run_id": run.run_id,

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from trademl.errors import UsageError
 from trademl.files import write_atomically, write_json
+from trademl.pipeline.market.banners import head_of
 from trademl.pipeline.stored import Stored
 from trademl.report import write_report
 from trademl.runs import JobResult, RunFolder, RunStatus
@@ -45,7 +46,7 @@ def finish_revision_run(run: RunFolder, result: JobResult, stored: Stored, *, mo
         write_atomically(run.path / SHAP_SUMMARY, stored.read(SHAP_SUMMARY))
     status = "passed" if stored.gate.passed else "refused"
     facts = _facts(run, result, stored)
-    write_report(run.path / REPORT, result.notebook, headline=summary["headline"], facts=facts, status=status)
+    write_report(run.path / REPORT, result.notebook, facts=facts, status=status, **head_of(stored))
     run.record(revision=stored.name, data=asdict(stored.data))
     if moves_pointer and stored.gate.passed:  # last of all: a run that fails before leaves the earlier revision active
         stored.store.activate(stored.name, by_gate=True)

@@ -8,44 +8,96 @@ __all__ = ['Unit', 'EnsembleShap', 'ensemble_shaps', 'ensemble_shap', 'explanati
            'importance_drift']
 
 # %% ../../nbs/67_evidence_explain.ipynb #a28fc9cb
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
 import numpy as np
+from numba import njit
 
 from ..errors import UsageError, choose
-from .treeshap import tree_base, tree_shap_parts
+from .treeshap import in_threads, tree_base, tree_shap_parts
 from .treeshap_kernel import quadrature
 from ..learn.treetable import Link, TreeTable
 from ..validate.bootstrap import MIN_BLOCKS, Draws, draw_days
 from ..validate.calibration import PROBABILITY_FLOOR, Calibration
 
 # %% ../../nbs/67_evidence_explain.ipynb #61b9416a
+_SOFTMAX, _CALIBRATED, _LOG_ODDS = range(3)  # what margins, or mixed probabilities, are led through
+
+
+class _Behind(NamedTuple):
+    """A function of (k,) numbers; scale and shift (k,) are the calibration's."""
+
+    kind: int
+    scale: np.ndarray
+    shift: np.ndarray
+
+
+def _softmax_of(classes: int) -> _Behind:
+    return _Behind(_SOFTMAX, np.ones(classes), np.zeros(classes))
+
+# %% ../../nbs/67_evidence_explain.ipynb #aaf773a0
+@njit(cache=True, nogil=True, error_model="numpy")
+def _probabilities(at, behind, p, slope):
+    """The function's probabilities at (k,) numbers, to `p`; to `slope` what each logit moves by, for a step of its number."""
+    top, total = -np.inf, 0.0
+    for k in range(len(at)):
+        p[k], slope[k] = at[k], 1.0
+        if behind.kind != _SOFTMAX:
+            slope[k] = 0.0 if at[k] < PROBABILITY_FLOOR else behind.scale[k] / at[k]
+            p[k] = behind.scale[k] * np.log(max(at[k], PROBABILITY_FLOOR)) + behind.shift[k]
+        top = max(top, p[k])
+    for k in range(len(at)):
+        p[k] = np.exp(p[k] - top)
+        total += p[k]
+    for k in range(len(at)):
+        p[k] /= total
+
+# %% ../../nbs/67_evidence_explain.ipynb #3ace51ab
+@njit(cache=True, nogil=True, error_model="numpy")
+def _mean_slopes(reach, base, behind, points, weights, out):
+    """Adds the mean Jacobian on the line from `base` (k,) to base + reach (n, k), of each row, to out (n, k, k)."""
+    n, classes = reach.shape
+    at, p, slope = np.empty(classes), np.empty(classes), np.empty(classes)
+    for i in range(n):
+        for point in range(len(points)):
+            for k in range(classes):
+                at[k] = base[k] + points[point] * reach[i, k]
+            _probabilities(at, behind, p, slope)
+            for c in range(classes):
+                others = 0.0  # not 1 - p, which loses them where a class is nearly certain
+                for k in range(classes):
+                    others += 0.0 if k == c else p[k]
+                for k in range(classes):
+                    if behind.kind == _LOG_ODDS:
+                        own = 1.0 if k == c else -p[k] / others
+                    else:
+                        own = p[c] * ((1.0 if k == c else 0.0) - p[k])
+                    out[i, c, k] += weights[point] * own * slope[k]
+
+# %% ../../nbs/67_evidence_explain.ipynb #87da06e8
 _POINTS = 48  # Gauss-Legendre points on the line: additive to 1e-9 where no margin moves by more than 25
 
 
-def _carried(values: np.ndarray, base: np.ndarray, slope: Callable[[np.ndarray], np.ndarray], rule: tuple) -> np.ndarray:
-    """values (n, k, f) around `base` (k,), behind a function with Jacobian `slope`: (n, k) -> (n, c, k). Gives (n, c, f).
+def _carried(values: np.ndarray, base: np.ndarray, behind: _Behind, rule: tuple, threads: int = 0) -> np.ndarray:
+    """values (n, k, f) around `base` (k,), behind a function of the k numbers. Gives (n, k, f).
 
     `rule` has the points on [0, 1] and weights of the integral along the line.
     """
     reach = values.sum(axis=2)
-    mean_slope = sum(weight * slope(base + t * reach) for t, weight in zip(*rule, strict=True))
-    return np.einsum("nck,nkf->ncf", mean_slope, values)
+    slopes = np.zeros((len(values), len(base), len(base)))
+    in_threads(lambda part: _mean_slopes(reach[part], base, behind, *rule, slopes[part]), len(values), threads)
+    return np.matmul(slopes, values)
 
 
 def _softmax(margin: np.ndarray) -> np.ndarray:
     grown = np.exp(margin - margin.max(axis=-1, keepdims=True))
     return grown / grown.sum(axis=-1, keepdims=True)
 
-
-def _softmax_slope(margin: np.ndarray) -> np.ndarray:
-    p = _softmax(margin)
-    return p[:, :, None] * (np.eye(p.shape[1]) - p[:, None, :])
-
 # %% ../../nbs/67_evidence_explain.ipynb #6b597620
-def _as_probability(table: TreeTable, values: np.ndarray, base: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _as_probability(table: TreeTable, values: np.ndarray, base: np.ndarray, threads: int = 0) -> tuple[np.ndarray, np.ndarray]:
     """Contributions (n, classes, f) and base (classes,) of a model's probabilities, from those of its own unit."""
     if table.link is Link.MEAN:
         return values, base
@@ -53,7 +105,7 @@ def _as_probability(table: TreeTable, values: np.ndarray, base: np.ndarray) -> t
         values, base = np.concatenate([np.zeros_like(values), values], axis=1), np.concatenate([[0.0], base])
     elif table.link is not Link.SOFTMAX:
         raise UsageError(f"a model with link {table.link} answers no probabilities; explain it with tree_shap")
-    return _carried(values, base, _softmax_slope, quadrature(_POINTS)), _softmax(base)
+    return _carried(values, base, _softmax_of(len(base)), quadrature(_POINTS), threads), _softmax(base)
 
 # %% ../../nbs/67_evidence_explain.ipynb #dce02871
 def _tanh_sinh() -> tuple[np.ndarray, np.ndarray]:
@@ -70,20 +122,7 @@ class Unit(StrEnum):
     MARGIN = "margin"  # log odds of each class against the others
 
 
-def _calibrated_slope(calibration: Calibration, unit: Unit) -> Callable[[np.ndarray], np.ndarray]:
-    """Jacobian of the calibrated probabilities or their log odds, (n, k) -> (n, k, k)."""
-
-    def slope(mixed: np.ndarray) -> np.ndarray:
-        p, same = calibration.apply(mixed), np.eye(mixed.shape[1])
-        if unit is Unit.MARGIN:
-            others = p[:, None, :] * (1 - same)  # not 1 - p, which loses them where a class is nearly certain
-            by_logit = same - others / others.sum(axis=2, keepdims=True)
-        else:
-            by_logit = p[:, :, None] * (same - p[:, None, :])
-        of_log = np.where(mixed < PROBABILITY_FLOOR, 0.0, np.array(calibration.scale) / np.maximum(mixed, PROBABILITY_FLOOR))
-        return by_logit * of_log[:, None, :]
-
-    return slope
+_KIND = {Unit.PROBABILITY: _CALIBRATED, Unit.MARGIN: _LOG_ODDS}
 
 # %% ../../nbs/67_evidence_explain.ipynb #eb19bed6
 @dataclass(frozen=True, eq=False)
@@ -113,10 +152,11 @@ def ensemble_shaps(
     out = [[np.empty((0, len(calibration.scale), tables[0].n_features))] for _ in units]
     mixed_base = sum(w * _as_probability(t, np.zeros((0, t.n_outputs, 0)), b)[1] for t, w, b in zip(tables, weights, bases))
     for part in parts:
-        own = (_as_probability(table, values, base)[0] for table, (_, values), base in zip(tables, part, bases))
+        own = (_as_probability(table, values, base, threads)[0] for table, (_, values), base in zip(tables, part, bases))
         mixed = sum(weight * values for weight, values in zip(weights, own))
         for unit, made in zip(units, out):
-            made.append(_carried(mixed, mixed_base, _calibrated_slope(calibration, unit), _tanh_sinh()))
+            behind = _Behind(_KIND[unit], np.array(calibration.scale), np.array(calibration.shift))
+            made.append(_carried(mixed, mixed_base, behind, _tanh_sinh(), threads))
     p = calibration.apply(mixed_base[None, :])[0]
     base = {Unit.PROBABILITY: p, Unit.MARGIN: np.log(p / (1 - p))}
     return tuple(EnsembleShap(np.concatenate(made), base[unit], unit) for unit, made in zip(units, out))

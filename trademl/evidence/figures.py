@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_POINTS', 'Figure', 'figure', 'TradeFigures', 'AccountFigures', 'Run', 'AccountRun', 'annual_periods', 'daily_r',
-           'thin', 'drawdown_r', 'drawdown_pct', 'under_water_days', 'cost_share', 'path_of', 'trade_figures',
-           'account_figures', 'schema_table']
+           'thin', 'drawdown_r', 'drawdown_pct', 'under_water_days', 'cost_share', 'path_of', 'DayShapes', 'day_shapes',
+           'redrawn_paths', 'trade_figures', 'account_figures', 'schema_table']
 
 # %% ../../nbs/60_evidence_figures.ipynb #36917453
 import math
@@ -219,31 +219,65 @@ def path_of(run: Run) -> tuple[float, float, float]:
     return float(drawdown_r(run.worth_r).max(initial=0.0)), under_water_days(run.time_s, run.worth_r), cost_share(net_r, gross_r)
 
 # %% ../../nbs/60_evidence_figures.ipynb #76058030
-def _redrawn_paths(run: Run, seed: int, draws: int) -> np.ndarray:
-    """What `path_of` gives for each redraw of the days, (3, draws)."""
-    earned, days = daily_r(run.time_s, run.worth_r)
+@dataclass(frozen=True)
+class DayShapes:
+    """What each day with bars did to the R earned, (d,) each; heights above and below the day's start, times in days."""
+
+    net: np.ndarray  # at its end
+    low: np.ndarray  # deepest, <= 0
+    high: np.ndarray  # highest, >= 0
+    fall: np.ndarray  # deepest drawdown within the day
+    under: np.ndarray  # longest time under water within the day
+    lead: np.ndarray  # from its start to its high
+    tail: np.ndarray  # from its high to its end
+
+
+def day_shapes(time_s: np.ndarray, worth_r: np.ndarray) -> DayShapes:
+    """The shapes of the days of R earned (n,), in time order."""
+    day, first = np.unique(time_s // DAY_S, return_index=True)
+    shapes, before = [], 0.0
+    for second, start, stop in zip(day * DAY_S, first, [*first[1:], time_s.size], strict=True):
+        path = np.concatenate([[0.0], worth_r[start:stop] - before])
+        at = np.concatenate([[0.0], (time_s[start:stop] - second) / DAY_S])
+        highs, before = np.flatnonzero(path >= path.max() - 1e-9), float(worth_r[stop - 1])
+        edges = at[highs[0]], 1.0 - at[highs[-1]]
+        shapes.append((path[-1], path.min(), path.max(), drawdown_r(path).max(), under_water_days(at * DAY_S, path), *edges))
+    return DayShapes(*np.array(shapes).reshape(-1, 7).T)
+
+# %% ../../nbs/60_evidence_figures.ipynb #ecc8b296
+def redrawn_paths(shapes: DayShapes, chosen: np.ndarray, day_length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """(deepest drawdown in R, longest time under water in days) of each redraw, for days chosen in order (draws, d).
+
+    The drawdown is that of all bars; the time is too long by less than a day where a high is regained within one.
+    """
+    worth, peak, since, deepest, longest = np.zeros((5, len(chosen)))
+    for day in chosen.T:
+        regained = worth + shapes.high[day] >= peak - 1e-9
+        deepest = np.maximum(deepest, np.maximum(shapes.fall[day], peak - worth - shapes.low[day]))
+        longest = np.maximum(longest, np.maximum(shapes.under[day], since + np.where(regained, shapes.lead[day], day_length)))
+        since = np.where(regained, shapes.tail[day], since + day_length)
+        peak = np.maximum(peak, worth + shapes.high[day])
+        worth = worth + shapes.net[day]
+    return deepest, np.maximum(longest, np.where(since > 1, since, 0.0))
+
+# %% ../../nbs/60_evidence_figures.ipynb #ad5be024
+def _path_intervals(run: Run, seed: int, draws: int) -> list[np.ndarray]:
+    """What `path_of` gives for each redraw of the days, (draws,) each."""
+    days = np.unique(run.time_s // DAY_S) * DAY_S
     made = draw_days(days, draws=draws, seed=seed)
-    worth = earned[made.chosen].cumsum(axis=1)
-    fall = np.maximum.accumulate(np.maximum(worth, 0.0), axis=1) - worth
-    since, longest = np.zeros(draws), np.zeros(draws)
-    for below in (fall > 1e-9).T:
-        since = np.where(below, since + 1, 0)
-        longest = np.maximum(longest, since)
     whole_days = (days[-1] - days[0]) / DAY_S + 1  # weekends without bars count as time
+    deepest, longest = redrawn_paths(day_shapes(run.time_s, run.worth_r), made.chosen, whole_days / days.size)
     net_r, gross_r = (run.trades[name].to_numpy(dtype=float) for name in ("net_r", "gross_r"))
-    cost, gains = (
-        np.bincount(made.position(run.entry_s), weights=w, minlength=days.size) for w in (gross_r - net_r, np.maximum(gross_r, 0))
-    )
+    cost, gains = made.sums(run.entry_s, [gross_r - net_r, np.maximum(gross_r, 0.0)])
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = cost[made.chosen].sum(axis=1) / gains[made.chosen].sum(axis=1)
-    return np.stack([fall.max(axis=1), longest * whole_days / days.size, share])
+        return [deepest, longest, cost / gains]
 
 
 def _figures_of_path(run: Run, seed: int, draws: int, level: float) -> dict[str, Figure]:
     n, days = len(run.trades), np.unique(run.time_s // DAY_S).size
     units = {"max_drawdown_r": (run.time_s.size, "R"), "longest_under_water": (run.time_s.size, "days"), "cost_share": (n, "share")}
     values, found = dict(zip(units, path_of(run), strict=True)), {}
-    drawn = _redrawn_paths(run, seed, draws) if draws and n and days >= MIN_BLOCKS else [None] * len(units)
+    drawn = _path_intervals(run, seed, draws) if draws and n and days >= MIN_BLOCKS else [None] * len(units)
     for (name, (size, unit)), redrawn in zip(units.items(), drawn, strict=True):
         found[name] = figure(values[name], size, unit, "" if math.isfinite(values[name]) else "no trade gained")
         if redrawn is not None and np.isfinite(redrawn).all():

@@ -35,14 +35,13 @@ from trademl.market.specs import CLASSES, CostSpec, Entry, ExitReason, Tie
 from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.replay import LOOKBACK, Conditions, out_of_sample, with_head
 from trademl.pipeline.stored import Stored
-from trademl.report.figures import GREY, INK, RED, SAND, TEAL, template
+from trademl.report.figures import BLUE, GREY, INK, LEGEND_PX, RED, SAND, TEAL, TITLE_PX, finish
 from trademl.risk.profiles import PROFILES
 from trademl.settings import Settings
 from trademl.validate.splits import Span
 
-STYLE = template()
 ROTATIONS = 200  # of the band: drawn while a slider moves; the verdict rests on every allowed one
-REASON_COLOURS = {"TP": TEAL, "SL": RED, "TIMEOUT": SAND, "MODEL": "#2b5c8a", "END": GREY}
+REASON_COLOURS = {"TP": TEAL, "SL": RED, "TIMEOUT": SAND, "MODEL": BLUE, "END": GREY}
 JUDGED, SELECT = "judged", "select"
 VARIED = ("spread", "commission", "slippage")
 
@@ -136,7 +135,7 @@ class BacktestRoom:
         figure = report.worth_and_drawdown(
             closes, run.worth_r[inside], drawdown_r(run.worth_r)[inside], band=band, trades=len(played.trades)
         )
-        return figure.update_layout(height=470)
+        return figure.update_layout(height=490, margin={"t": TITLE_PX + 2 * LEGEND_PX})
 
     def account(self, asked: Asked) -> go.Figure:
         """What an account under a profile's limits and its published head made of the decisions."""
@@ -154,7 +153,7 @@ class BacktestRoom:
             figure.add_vline(x=str(when), line={"color": RED, "width": 1.5, "dash": "dash"})
         told = f"halted at its {account.max_total_drawdown_pct:g} % limit" if halted >= 0 else "never halted"
         title = {"text": f"The account of profile {asked.profile}", "subtitle": {"text": f"{account.risk_pct:g} % a trade; {told}"}}
-        return figure.update_layout(title=title, height=470)
+        return figure.update_layout(title=title, height=490, margin={"t": TITLE_PX + 2 * LEGEND_PX})
 
     def results(self, asked: Asked, number: int) -> go.Figure:
         """Each trade's net R by the reason that ended it; the picked one is ringed."""
@@ -177,9 +176,7 @@ class BacktestRoom:
             )
         figure.add_hline(y=0, line={"color": GREY, "width": 1})
         figure.update_yaxes(title_text="net R")
-        title = {"text": "Every trade", "subtitle": {"text": "colour: what ended it; ring: the one on the candles"}}
-        legend = {"y": -0.16, "yanchor": "top"}
-        return figure.update_layout(template=STYLE, title=title, height=430, legend=legend, hovermode="closest")
+        return finish(figure, "Every trade", "colour: what ended it; ring: the one on the candles", height=430, hovermode="closest")
 
     def on_candles(self, asked: Asked, number: int) -> go.Figure:
         """One trade on its candles between its barriers."""

@@ -17,10 +17,9 @@ from trademl.explore.project import project_settings
 from trademl.market.definitions import volume_surge_of
 from trademl.market.labeling import Labels, label_bars, near_news
 from trademl.market.specs import CLASSES, Entry, ExitReason, Label, LabelSpec, PricePath, Tie
-from trademl.report.figures import CLASS_COLOURS, GREY, INK, QUIET, template
+from trademl.report.figures import CLASS_COLOURS, GREY, INK, QUIET, finish
 from trademl.settings import Settings
 
-STYLE = template()
 TOSSES = (1, 2)  # seeds of the driftless paths; each is walked with its mirror image
 SESSIONS = {"Asia 0-7": (0, 7), "Europe 7-13": (7, 13), "America 13-21": (13, 21), "late 21-24": (21, 24)}  # hours UTC
 GROUPS = {
@@ -143,8 +142,7 @@ class LabelRoom:
         figure.update_xaxes(title_text=f"{GROUPS[by]} (black: driftless)", row=3, col=1)
         off = (np.abs(table["share"] - table["driftless"]) > table["half"]).sum()
         text = f"{off} of {len(table)} shares beyond chance; chance alone makes about {0.05 * len(table):.0f}"
-        title = {"text": f"By {by}", "subtitle": {"text": text}}
-        return figure.update_layout(template=STYLE, title=title, height=430)
+        return finish(figure, f"By {by}", text, height=430)
 
     def overlap(self, spec: LabelSpec, news: bool) -> go.Figure:
         """How many labels span a bar, and how long they live."""
@@ -163,8 +161,7 @@ class LabelRoom:
         figure.update_yaxes(title_text="share of bars, %", row=1, col=1)
         mean = labels.effective_n / max(known.sum(), 1)
         text = f"{known.sum():,} labels share their bars: worth {labels.effective_n:,.0f} independent ones ({100 * mean:.1f} %)"
-        title = {"text": "How much labels overlap", "subtitle": {"text": text}}
-        return figure.update_layout(template=STYLE, title=title, height=380, bargap=0.05)
+        return finish(figure, "How much labels overlap", text, height=380, bargap=0.05)
 
     # ---------------------------------------------------------------- one label
 

@@ -21,7 +21,7 @@ from trademl.explore.revision import RevisionExplorer
 from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.risk import METADATA_FILE, TRADES_FILE
 from trademl.pipeline.stored import Stored
-from trademl.report.figures import BLUE, GREY, QUIET, RED, SAND, TEAL, template
+from trademl.report.figures import BLUE, GREY, QUIET, RED, SAND, TEAL, finish
 from trademl.risk.growth import GROWTH
 from trademl.risk.profiles import PROFILES, Profile
 from trademl.risk.profiles import profile as profile_of
@@ -30,7 +30,6 @@ from trademl.risk.trades import LotSpec, TradeSequence
 from trademl.risk.verdict import PolicyRun, drawdown_rule, simulate_policy
 from trademl.settings import Settings
 
-STYLE = template()
 OBJECTIVES = {  # plain names
     Objective.CONSTRAINED_GROWTH: "growth under a drawdown limit",
     Objective.WR_PF_SQRT_DD: "win rate × profit factor / root of drawdown",
@@ -91,13 +90,12 @@ class RiskRoom:
         labels = self.metadata["profiles"][str(asked.profile.number)]["labels"].get(asked.objective)
         if labels:
             stored = 100 * np.array(labels["histogram"])
-            figure.add_bar(x=x, y=stored, name=f"profile {asked.profile.number} as stored", marker_color="#d3bd8a", hovertemplate=hover)
+            figure.add_bar(x=x, y=stored, name=f"profile {asked.profile.number} as stored", marker_color=SAND, hovertemplate=hover)
         figure.update_xaxes(title_text="best risk multiplier", type="category")
         figure.update_yaxes(title_text="share of states, %", range=[0, 105])
         mean = float(done.labels.mean()) if len(done.labels) else float("nan")
         text = f"{len(done.labels):,} states; mean {mean:.2f}, which is {mean * asked.profile.base_risk_pct:.2f} % of equity a trade"
-        title = {"text": OBJECTIVES[asked.objective].capitalize(), "subtitle": {"text": text}}
-        return figure.update_layout(template=STYLE, title=title, height=430)
+        return finish(figure, OBJECTIVES[asked.objective].capitalize(), text, height=430)
 
     def by_profile(self) -> go.Figure:
         """Which multiplier each profile's replay chose when the heads were trained, under both objectives."""
@@ -132,8 +130,7 @@ class RiskRoom:
         figure.update_yaxes(title_text="equity, start 100", type="log", nticks=6, row=1, col=1)
         figure.update_yaxes(title_text="drawdown, %", row=2, col=1)
         text = "after the dotted line: the trades of select; dashed: the halt"
-        title = {"text": "The replayed account", "subtitle": {"text": text}}
-        return figure.update_layout(template=STYLE, title=title, height=560, hovermode="x")
+        return finish(figure, "The replayed account", text, height=560, hovermode="x")
 
     def growth(self, asked: Asked, policy: str) -> np.ndarray:
         """Log growth of each trade, train then select, of a policy: "1", "constant", "drawdown" or "head"."""

@@ -1,8 +1,8 @@
 // Draws a plotly figure and draws it again when the kernel sends another. plotly.js comes from the kernel, once a page: no network.
-// Colours of the report's light style are exchanged while JupyterLab's theme is dark.
+// Colours of a figure are exchanged for those of JupyterLab's theme, light or dark, and again when the theme changes.
 
-function isDark() {
-  return document.body.dataset.jpThemeLight === "false";
+function theme() {
+  return document.body.dataset.jpThemeLight === "false" ? "dark" : "light";
 }
 
 function plotly(model) {
@@ -34,22 +34,22 @@ async function render({ model, el }) {
     const mine = ++asked;
     let text = model.get("figure");
     if (!text) return;
-    if (isDark()) for (const [light, dark] of Object.entries(model.get("dark"))) text = text.replaceAll(light, dark);
+    for (const [colour, own] of Object.entries(model.get("colours")[theme()])) text = text.replaceAll(colour, own);
     const figure = JSON.parse(text);
     if (el.clientWidth > 0) figure.layout.width = el.clientWidth;
     await Plotly.react(box, figure.data, figure.layout, { displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
     if (mine === asked) box.dataset.drawn = model.get("serial");
   };
   model.on("change:figure", draw);
-  const theme = new MutationObserver(draw);
-  theme.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
+  const themes = new MutationObserver(draw);
+  themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   const size = new ResizeObserver(() => {
     if (el.clientWidth > 0 && box.layout && Math.abs(box.layout.width - el.clientWidth) > 2) Plotly.relayout(box, { width: el.clientWidth });
   });
   size.observe(el);
   await draw();
   return () => {
-    theme.disconnect();
+    themes.disconnect();
     size.disconnect();
     Plotly.purge(box);
   };

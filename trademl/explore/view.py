@@ -10,19 +10,9 @@ import plotly
 import plotly.graph_objects as go
 import traitlets
 
+from trademl.report.figures import PAGE_COLOURS
+
 PLOTLY_JS = Path(plotly.__file__).parent / "package_data" / "plotly.min.js"
-# Colours of the reports' light style -> what stands for them while JupyterLab is dark.
-DARK = {
-    "#1d2733": "#dfe5ec",  # ink
-    "#6b7785": "#9aa6b4",  # quiet
-    "#e4e8ec": "#333c47",  # rule
-    "#c6cdd4": "#56616e",  # axis
-    "#ffffff": "#111111",  # paper: JupyterLab's own
-    "#dfe4e9": "#3d4854",  # bars of a comparison
-    "#2b5c8a": "#6ea6dc",  # blue
-    "#2a7f78": "#4db6ac",  # teal
-    "#bf5340": "#e57f6c",  # red
-}
 
 
 def figure_json(figure: go.Figure) -> str:
@@ -40,7 +30,7 @@ class FigureView(anywidget.AnyWidget):
     _esm = resources.files("trademl.explore").joinpath("view.js").read_text("utf-8")
     figure = traitlets.Unicode("").tag(sync=True)
     serial = traitlets.Int(0).tag(sync=True)  # of the figure, for those who wait for the next one
-    dark = traitlets.Dict(DARK).tag(sync=True)
+    colours = traitlets.Dict(PAGE_COLOURS).tag(sync=True)  # theme -> colour of a figure -> the theme's
 
     def __init__(self, **options):
         super().__init__(**options)

@@ -17,7 +17,8 @@ import xgboost as xgb
 from ..device import CPU, Resolved, fit_on
 from ..errors import BadDataError
 from ..files import npz_bytes
-from .fits import Batch, Target, fit_forest, fit_lightgbm, fit_xgboost, lgb_device, lightgbm_text, xgb_device
+from .fits import Batch, Target, bins_of, fit_forest, fit_lightgbm, fit_xgboost, forest_table, grow_forest
+from .fits import lgb_device, lightgbm_text, xgb_device
 from .readers import from_lightgbm, from_xgboost
 from .treetable import TreeTable, predict
 from ..settings import Ensemble as EnsembleParams
@@ -65,6 +66,20 @@ def _check_size(batch, params, target, until):
         raise BadDataError(f"{target.what}: {len(batch.y):,} rows to learn from{later} are too few{advice}")
 
 
+def _forest(batch, bins, params, n_classes, where: Resolved, **common) -> tuple[TreeTable, Resolved]:
+    """The forest, and where it was grown."""
+    if params.rf_engine != "hist":
+        return fit_forest(batch, params, n_classes, **common), where
+
+    def grown(device):
+        return grow_forest(bins, batch, params, n_classes, device=device, **common)
+
+    booster, where = fit_on(where, grown, xgb_device, xgb.core.XGBoostError)
+    if where.resolved != "cpu":
+        booster.set_param({"device": "cpu"})
+    return forest_table(booster, batch, params, n_classes), where
+
+
 def fit_ensemble(
     batch: Batch,
     params: EnsembleParams,
@@ -81,10 +96,11 @@ def fit_ensemble(
     where = dict.fromkeys(MODELS, CPU) | dict(devices or {})
     common, n_classes = {"seed": seed, "threads": threads}, len(target.classes)
     of_xgb, of_lgb = (until.xgb, until.lgb) if isinstance(until, Rounds) else (until, until)
-    table = fit_forest(batch, params, **common)
+    bins = bins_of(batch, params, threads)
+    table, on_rf = _forest(batch, bins, params, n_classes, where["rf"], **common)
 
     def by_xgboost(device):
-        return fit_xgboost(batch, params, n_classes, until=of_xgb, device=device, **common)
+        return fit_xgboost(bins, params, n_classes, until=of_xgb, device=device, **common)
 
     def by_lightgbm(device):
         return fit_lightgbm(batch, params, n_classes, until=of_lgb, device=device, **common)
@@ -93,12 +109,12 @@ def fit_ensemble(
     by_lgb, on_lgb = fit_on(where["lgb"], by_lightgbm, lgb_device, lgb.basic.LightGBMError)
     if on_xgb.resolved != "cpu":
         by_xgb.set_param({"device": "cpu"})  # it answers where the exported graph does
-    return assembled(table, by_xgb, by_lgb, n_classes, where | {"xgb": on_xgb, "lgb": on_lgb})
+    return assembled(table, by_xgb, by_lgb, n_classes, where | {"rf": on_rf, "xgb": on_xgb, "lgb": on_lgb})
 
 # %% ../../nbs/26a_learn_ensemble.ipynb #1fadc0ce
 def native_probabilities(fitted: FittedEnsemble, z: np.ndarray) -> np.ndarray:
     """float64 (n, 3, n_classes) from the libraries themselves, for the proof of parity (the forest: from its arrays,
-    which `fit_forest` held against scikit-learn)."""
+    whose trees were held against the library's when they were read)."""
     by_xgb = fitted.by_xgb.inplace_predict(z)
     by_lgb = fitted.by_lgb.predict(z.astype(np.float64), num_threads=1)
     return np.stack([predict(fitted.tables[0], z), by_xgb, by_lgb], axis=1)

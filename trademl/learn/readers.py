@@ -55,11 +55,26 @@ def _xgb_base(text: str, outputs: int, link: Link) -> np.ndarray:
     score = np.broadcast_to(score, outputs).copy()
     return np.log(score / (1 - score)) if link is Link.SIGMOID else score
 
+# %% ../../nbs/25a_learn_readers.ipynb #02edabf8
+def _xgb_leaves(tree: dict, condition: np.ndarray) -> np.ndarray:
+    """What each node's leaf adds: (nodes,), or (nodes, k) of a tree with vector leaves (`multi_output_tree`)."""
+    width = int(tree["tree_param"].get("size_leaf_vector", 1))
+    if width <= 1:
+        return condition.astype(np.float64)
+    if "leaf_weights" not in tree:
+        raise UsageError(
+            "XGBoost trees with vector leaves can be tabled from version 3.2 on; train with multi_strategy='one_output_per_tree'"
+        )
+    leaf, value = np.asarray(tree["left_children"]) < 0, np.zeros((len(condition), width))
+    row = np.asarray(tree["right_children"])[leaf]  # a leaf keeps the number of its vector where others keep a child
+    value[leaf] = np.asarray(tree["leaf_weights"], np.float32).reshape(-1, width)[row]
+    return value
+
 # %% ../../nbs/25a_learn_readers.ipynb #c714d735
 def from_xgboost(booster) -> TreeTable:
-    """The table of an `xgboost.Booster` (all its rounds): binary, multi-class, regression, quantiles, several trees per round.
+    """The table of an `xgboost.Booster` (all its rounds): binary, multi-class, regression, quantiles, several trees a round, vector leaves.
 
-    Refused with UsageError: other objectives, dart, vector leaves (`multi_output_tree`), categorical splits.
+    Refused with UsageError: other objectives, dart, categorical splits.
     """
     learner = json.loads(booster.save_raw("json"))["learner"]
     objective, kind = learner["objective"]["name"], learner["gradient_booster"]["name"]
@@ -72,19 +87,18 @@ def from_xgboost(booster) -> TreeTable:
     outputs = max(int(parameters["num_class"]), int(parameters.get("num_target", 1)), 1)
     trees = []
     for number, tree in enumerate(model["trees"]):
-        if int(tree["tree_param"].get("size_leaf_vector", 1)) > 1:
-            raise UsageError("XGBoost trees with vector leaves cannot be tabled; train with multi_strategy='one_output_per_tree'")
         if tree["categories_nodes"] or any(tree["split_type"]):
             raise UsageError(f"XGBoost tree {number} has categorical splits; encode the feature as numbers")
         condition = np.asarray(tree["split_conditions"], np.float32)
         trees.append({
             "feature": np.asarray(tree["split_indices"]), "threshold": below32(condition), "left": np.asarray(tree["left_children"]),
             "right": np.asarray(tree["right_children"]), "missing_left": np.asarray(tree["default_left"], bool),
-            "value": condition.astype(np.float64), "cover": np.asarray(tree["sum_hessian"], np.float64),
+            "value": _xgb_leaves(tree, condition), "cover": np.asarray(tree["sum_hessian"], np.float64),
         })  # fmt: skip
     if not trees:
         raise UsageError("XGBoost booster has no trees; train at least one round")
-    stacked = _stack(trees, np.asarray(model["tree_info"]))
+    vector = trees[0]["value"].ndim == 2
+    stacked = _stack(trees, np.full(len(trees), -1) if vector else np.asarray(model["tree_info"]))
     base = _xgb_base(parameters["base_score"], outputs, link)
     return assemble(stacked, base=base, link=link, n_features=int(parameters["num_feature"]))
 

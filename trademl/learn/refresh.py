@@ -42,7 +42,7 @@ def renew_forest(table: TreeTable, batch: Batch, params: EnsembleParams, share: 
     """The forest with its oldest trees replaced by as many that were grown on these rows."""
     count = max(1, round(share * table.n_trees))
     generation_seed = int(table.content_hash()[:8], 16)
-    grown = fit_forest(batch, replace(params, rf_trees=count), seed=(seed + generation_seed) % 2**31, threads=threads)
+    grown = fit_forest(batch, replace(params, rf_trees=count), table.n_outputs, seed=(seed + generation_seed) % 2**31, threads=threads)
     return replace_oldest(table, grown, count)
 
 # %% ../../nbs/27_learn_refresh.ipynb #a9e04fdf

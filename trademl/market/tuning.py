@@ -192,7 +192,7 @@ def score_model(
 # %% ../../nbs/39_market_tuning.ipynb #2356078a
 def _forest(task, params, look, share, common):
     def grown(part):
-        return fit_forest(task.fit, replace(params, rf_trees=max(4, round(params.rf_trees * part))), **common)
+        return fit_forest(task.fit, replace(params, rf_trees=max(4, round(params.rf_trees * part))), task.n_classes, **common)
 
     if look is not None:
         look(1, log_loss(predict(grown(FOREST_FIRST_LOOK), task.stop.z), task.stop.y, task.stop.weight))

@@ -1,6 +1,7 @@
 """Figures of the reports: plotly, from plain arrays and mappings, in one quiet style.
 
-Titles name the subject and claim nothing; the subtitle says how many rows stand behind the picture.
+Titles name the subject and claim nothing; the subtitle says how many rows stand behind the picture. Paper is transparent and ink of a
+middle tone, readable on light and on dark, so a figure follows JupyterLab's theme; the page puts sharper ink in its place (`PAGE_COLOURS`).
 Times may be datetimes, ISO text, datetime64 or epoch seconds (UTC). Long series are thinned to `MAX_POINTS` points a trace.
 """
 
@@ -15,17 +16,23 @@ from plotly.subplots import make_subplots
 
 from trademl.evidence.figures import thin
 
-INK, QUIET, RULE, PAPER = "#1d2733", "#6b7785", "#e4e8ec", "#ffffff"
-BLUE, TEAL, RED, SAND, GREY = "#2b5c8a", "#2a7f78", "#bf5340", "#c9a24b", "#a9b3bd"
-BAND = "rgba(43, 92, 138, 0.13)"
+INK, QUIET, PAPER = "#6c7884", "#727e8a", "rgba(0, 0, 0, 0)"
+RULE, AXIS, FAINT = "rgba(127, 139, 150, 0.22)", "rgba(127, 139, 150, 0.55)", "rgba(127, 139, 150, 0.35)"
+BLUE, TEAL, RED, SAND, GREY = "#3d7ab0", "#2f8f87", "#c75b46", "#b8923c", "#93a0ab"
+BAND, FALL = "rgba(61, 122, 176, 0.16)", "rgba(199, 91, 70, 0.2)"
+PAGE_COLOURS = {  # theme of the page -> colour of a figure -> the page's colour
+    "light": {INK: "#1d2733", QUIET: "#5f6b78", BLUE: "#2b5c8a", TEAL: "#2a7f78", RED: "#bf5340"},
+    "dark": {INK: "#e3e8ed", QUIET: "#a3afba", BLUE: "#6ea8dc", TEAL: "#4fb5ab", RED: "#e27e69", SAND: "#d7b566"},
+}
 CLASS_COLOURS = {"SELL": RED, "BUY": TEAL, "HOLD": GREY}
 FONT = "system-ui, -apple-system, 'Segoe UI', Roboto, 'Helvetica Neue', Arial, sans-serif"
+TITLE_PX, LEGEND_PX = 62, 30  # heights of a title with its subtitle, and of a legend's line
 _AXIS = {
     "automargin": True,
     "gridcolor": RULE,
-    "linecolor": "#c6cdd4",
+    "linecolor": AXIS,
     "ticks": "outside",
-    "tickcolor": "#c6cdd4",
+    "tickcolor": AXIS,
     "ticklen": 4,
     "zeroline": False,
     "title": {"font": {"size": 12, "color": QUIET}, "standoff": 10},
@@ -35,14 +42,17 @@ _AXIS = {
 
 
 def template() -> go.layout.Template:
-    """The one style: white paper, few colours, no frame, numbers with thousands separators."""
+    """The one style: no paper, few colours, no frame, numbers with thousands separators; title on top, legend below it."""
     return go.layout.Template(
         layout={
             "font": {"family": FONT, "size": 13, "color": INK},
             "title": {
                 "x": 0,
                 "xref": "container",
-                "pad": {"l": 8},
+                "y": 1,
+                "yref": "container",
+                "yanchor": "top",
+                "pad": {"l": 8, "t": 12},
                 "font": {"size": 17},
                 "subtitle": {"font": {"size": 12.5, "color": QUIET}},
             },
@@ -52,18 +62,30 @@ def template() -> go.layout.Template:
             "xaxis": _AXIS | {"showgrid": False, "showline": True},
             "yaxis": _AXIS | {"showline": False},
             "legend": {"orientation": "h", "x": 0, "xanchor": "left", "y": 1.02, "yanchor": "bottom", "font": {"size": 12}},
-            "margin": {"l": 56, "r": 20, "t": 92, "b": 44},
+            "margin": {"l": 56, "r": 20, "t": TITLE_PX + LEGEND_PX, "b": 44},
             "height": 400,
             "separators": ".,",
-            "hoverlabel": {"bgcolor": PAPER, "bordercolor": RULE, "font": {"family": FONT, "size": 12, "color": INK}},
+            "hoverlabel": {"bgcolor": "#2c3640", "bordercolor": "#2c3640", "font": {"family": FONT, "size": 12, "color": "#ffffff"}},
             "bargap": 0.35,
             "bargroupgap": 0.08,
         }
     )
 
 
-def _finish(fig: go.Figure, title: str, subtitle: str, **layout: Any) -> go.Figure:
-    return fig.update_layout(template=template(), title={"text": title, "subtitle": {"text": subtitle}}, **layout)
+def finish(fig: go.Figure, title: str, subtitle: str, **layout: Any) -> go.Figure:
+    """The figure in the one style; its margin holds the title, and the legend below it where there is one."""
+    margin = {"t": TITLE_PX + (LEGEND_PX if _has_legend(fig) else 8)} | layout.pop("margin", {})
+    return fig.update_layout(template=template(), title={"text": title, "subtitle": {"text": subtitle}}, margin=margin, **layout)
+
+
+def _has_legend(fig: go.Figure) -> bool:
+    named = [trace for trace in fig.data if trace.showlegend is not False and trace.type not in ("heatmap", "table")]
+    return len(named) > 1 or any(trace.showlegend for trace in named)
+
+
+def whole_axis(most: float) -> dict[str, Any]:
+    """Ticks of an axis that counts from 0 to `most`: at whole numbers only."""
+    return {"tickformat": ",d", "tick0": 0} | ({"dtick": 1} if most <= 8 else {})
 
 
 def _count(n: int, noun: str) -> str:
@@ -100,7 +122,7 @@ def label_distribution(
     fig = go.Figure()
     for data, label, colours, pattern in (
         (shares, "these bars", [CLASS_COLOURS.get(name, BLUE) for name in names], ""),
-        (driftless, "driftless path", ["#dfe4e9"] * len(names), "/"),
+        (driftless, "driftless path", [FAINT] * len(names), "/"),
     ):
         values = [100 * float(data[name]) for name in names]
         marker = {"color": colours, "pattern": {"shape": pattern, "fgcolor": GREY, "size": 5, "solidity": 0.25}}
@@ -115,7 +137,7 @@ def label_distribution(
     fig.update_traces(selector={"name": "these bars"}, showlegend=False)
     swatch = {"symbol": "square", "size": 12, "color": INK}
     fig.add_scatter(x=[None], y=[None], mode="markers", marker=swatch, name="these bars", legendrank=1)
-    return _finish(fig, "Labels by class", f"{n:,} labelled bars{worth}")
+    return finish(fig, "Labels by class", f"{n:,} labelled bars{worth}")
 
 
 def candles(
@@ -134,7 +156,8 @@ def candles(
     fig.update_xaxes(rangeslider_visible=False)
     fig.update_xaxes(title_text="bar open, UTC", row=rows, col=1)
     fig.update_yaxes(title_text="price", row=1, col=1)
-    return _finish(fig, title, subtitle, height=int(400 * (1 + 0.75 * sum(panels))))
+    margin = {"t": TITLE_PX + LEGEND_PX}  # who draws on it names what is drawn
+    return finish(fig, title, subtitle, height=int(400 * (1 + 0.75 * sum(panels))), margin=margin)
 
 
 def _moments(bars: Any) -> np.ndarray:
@@ -223,7 +246,7 @@ def windows_timeline(
     fig.update_yaxes(categoryorder="array", categoryarray=names[::-1], showgrid=False, ticks="", **ticks)
     count = f"{sum(n.values()):,} rows; " if n else ""
     dates = f"{ordered[0][0].astype('datetime64[D]')} to {ordered[-1][1].astype('datetime64[D]')}"
-    return _finish(
+    return finish(
         fig, "Windows in time order", f"{count}{_count(len(moments), 'refit')}; {dates}", height=150 + 42 * len(names), barmode="overlay"
     )
 
@@ -255,7 +278,7 @@ def worth_and_drawdown(
     _add_fall(fig, moments, fall, "%{y:.1f} R")
     _axis_titles(fig, "R earned", "drawdown, R")
     text = f"{_trades(trades)}the same risk on each; deepest drawdown {abs(fall.min(initial=0.0)):.1f} R"
-    return _finish(fig, "What the trades earned", text, height=520, hovermode="x")
+    return finish(fig, "What the trades earned", text, height=520, hovermode="x")
 
 
 def equity_and_drawdown(
@@ -273,10 +296,10 @@ def equity_and_drawdown(
     _add_curve(fig, moments, equity, "equity", "%{y:,.2f}")
     _add_fall(fig, moments, fall, "%{y:.2f} %")
     _axis_titles(fig, f"equity, {currency}", "drawdown, %")
-    if equity.min(initial=1.0) > 0 and equity.max(initial=1.0) > 10 * equity.min(initial=1.0):
+    if equity.size and 0 < 10 * equity.min() < equity.max():
         fig.update_yaxes(type="log", row=1, col=1)
     text = f"{_trades(trades)}marked to market; deepest drawdown {abs(fall.min(initial=0.0)):.1f} %"
-    return _finish(fig, "Equity and drawdown", text, height=520, hovermode="x")
+    return finish(fig, "Equity and drawdown", text, height=520, hovermode="x")
 
 
 def _two_panels() -> go.Figure:
@@ -312,7 +335,7 @@ def _add_curve(fig: go.Figure, moments: np.ndarray, values: np.ndarray, name: st
 
 def _add_fall(fig: go.Figure, moments: np.ndarray, fall: np.ndarray, shown: str) -> None:
     keep, hover = thin(fall), f"%{{x|%Y-%m-%d %H:%M}}<br>{shown}<extra>drawdown</extra>"
-    style = {"mode": "lines", "line": {"color": RED, "width": 1.2}, "fill": "tozeroy", "fillcolor": "rgba(191, 83, 64, 0.18)"}
+    style = {"mode": "lines", "line": {"color": RED, "width": 1.2}, "fill": "tozeroy", "fillcolor": FALL}
     fig.add_scatter(x=moments[keep], y=fall[keep], name="drawdown", showlegend=False, hovertemplate=hover, **style, row=2, col=1)
 
 
@@ -357,7 +380,7 @@ def calibration(
     fig.update_xaxes(title_text="probability given", range=[0, top], showgrid=True)
     fig.update_yaxes(title_text="share that came true", range=[0, top])
     total = n if n is not None else int(max(np.sum(b["count"]) for b in bins.values()))
-    return _finish(fig, "Calibration by class", f"{total:,} rows; the larger a dot, the more rows", height=460)
+    return finish(fig, "Calibration by class", f"{total:,} rows; the larger a dot, the more rows", height=460)
 
 
 def confusion(
@@ -368,7 +391,7 @@ def confusion(
     counts = np.asarray(matrix, dtype=np.float64)
     share = 100 * counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     text = [[f"{count:,.0f}<br>{part:.1f} %" for count, part in zip(row, parts)] for row, parts in zip(counts, share)]
-    scale = [[0, "#f7f9fa"], [1, BLUE]]
+    scale = [[0, "rgba(61, 122, 176, 0.05)"], [1, "rgba(61, 122, 176, 0.6)"]]
     fig = go.Figure(
         go.Heatmap(
             z=share,
@@ -376,6 +399,7 @@ def confusion(
             y=list(classes),
             text=text,
             texttemplate="%{text}",
+            textfont={"color": INK},
             colorscale=scale,
             zmin=0,
             zmax=100,
@@ -387,29 +411,7 @@ def confusion(
     )
     fig.update_xaxes(title_text="predicted", showline=False, ticks="")
     fig.update_yaxes(title_text="true", autorange="reversed", showgrid=False, ticks="")
-    return _finish(fig, "Predicted against true class", f"{counts.sum():,.0f} rows", height=420)
-
-
-def feature_coverage(
-    rows: Sequence[Mapping[str, Any]],  # each {"name", "finite" 0..1, "low", "median", "high"}; low and high: 1st and 99th percentile
-    n: int,  # bars looked at
-) -> go.Figure:
-    """Each feature's finite share and range."""
-    short = [float(row["finite"]) < 0.999 for row in rows]
-    cells = [
-        [str(row["name"]) for row in rows],
-        [f"{100 * float(row['finite']):.2f}" for row in rows],
-        *([f"{float(row[key]):.3g}" for row in rows] for key in ("low", "median", "high")),
-    ]
-    fill = [["#fbeeeb" if lacks else PAPER for lacks in short]] * 5
-    header = {"values": ["feature", "finite, %", "1 %", "median", "99 %"], "fill_color": PAPER, "align": ["left", "right"], "height": 28}
-    body = {"values": cells, "fill_color": fill, "align": ["left", "right"], "height": 24, "font": {"size": 12, "color": INK}}
-    lines = {"line": {"color": RULE, "width": 1}}
-    fig = go.Figure(
-        go.Table(header=header | lines | {"font": {"size": 12, "color": QUIET}}, cells=body | lines, columnwidth=[2.3, 1.1, 1, 1, 1])
-    )
-    text = f"{len(rows)} features on {n:,} bars; {sum(short)} below 99.9 % finite"
-    return _finish(fig, "Feature coverage", text, height=130 + 24 * min(len(rows), 20), margin={"l": 8, "r": 8, "t": 84, "b": 8})
+    return finish(fig, "Predicted against true class", f"{counts.sum():,.0f} rows", height=420)
 
 
 def cost_curve(
@@ -433,7 +435,7 @@ def cost_curve(
     fig.add_hline(y=0, line={"color": INK, "width": 1})
     fig.update_xaxes(title_text=f"spread, multiples of {spread:,.2f}", tickvals=x, ticktext=[f"×{value:g}" for value in x])
     fig.update_yaxes(title_text="expectancy, R a trade")
-    return _finish(fig, "Cost curve", f"{trades:,} trades at each cost")
+    return finish(fig, "Cost curve", f"{trades:,} trades at each cost")
 
 
 def risk_histogram(
@@ -443,7 +445,7 @@ def risk_histogram(
     """Which risk multiplier each profile's replay chose, under both objectives."""
     profiles, x = list(counts), [f"{value:.2f}" for value in np.asarray(candidates, dtype=np.float64)]
     fig = make_subplots(rows=len(profiles), cols=1, shared_xaxes=True, vertical_spacing=0.035)
-    colours = dict(zip(dict.fromkeys(name for by in counts.values() for name in by), (BLUE, "#d3bd8a", TEAL)))
+    colours = dict(zip(dict.fromkeys(name for by in counts.values() for name in by), (BLUE, SAND, TEAL)))
     total = 0
     for row, profile in enumerate(profiles, 1):
         for name, values in counts[profile].items():
@@ -465,7 +467,7 @@ def risk_histogram(
         fig.update_yaxes(title_text=f"profile {profile}", range=[0, 105], tickvals=[0, 50, 100], row=row, col=1)
     fig.update_xaxes(type="category", showline=True)
     fig.update_xaxes(title_text="risk multiplier chosen (bars: % of states)", row=len(profiles), col=1)
-    return _finish(
+    return finish(
         fig, "Best risk multiplier by profile", f"{total:,} replayed states a profile", height=150 + 100 * len(profiles), bargap=0.2
     )
 
@@ -493,7 +495,7 @@ def importance(
         "thickness": 1.4,
         "color": GREY,
     }
-    marker = {"size": 8, "color": np.where(above, BLUE, "#cfd6dc")}
+    marker = {"size": 8, "color": np.where(above, BLUE, FAINT)}
     fig = go.Figure(
         go.Scatter(
             x=mean[order],
@@ -509,7 +511,7 @@ def importance(
     fig.update_xaxes(title_text=unit, rangemode="tozero")
     fig.update_yaxes(ticks="", dtick=1)
     text = f"{n:,} rows; {int(above.sum())} of {len(names)} features above shuffled columns" if noise is not None else f"{n:,} rows"
-    return _finish(fig, "Feature importance", text, height=130 + 18 * len(names))
+    return finish(fig, "Feature importance", text, height=130 + 18 * len(names))
 
 
 def study_course(
@@ -534,12 +536,12 @@ def study_course(
             fig.add_trace(go.Scatter(x=x, y=np.minimum.accumulate(y), name="best so far", hoverinfo="skip", **line), **where)
         if configured is not None:
             fig.add_hline(y=configured, line={"color": RED, "dash": "dot", "width": 1}, **where)
-        fig.update_xaxes(title_text="trial", **where)
+        fig.update_xaxes(title_text="trial", **whole_axis(max(numbers, default=0)), **where)
     n = sum(len(numbers) for numbers, _, _ in courses.values())
     fig.update_yaxes(title_text=noun, col=1, row=1)
     subtitle = f"{_count(n, 'trial')}, {given_up:,} of them given up early; dotted: the settings' own values"
     below = {"y": -0.16, "yanchor": "top"}
-    return _finish(fig, "The course of the search", subtitle, hovermode="closest", legend=below, margin={"b": 80})
+    return finish(fig, "The course of the search", subtitle, hovermode="closest", legend=below, margin={"b": 80})
 
 
 def study_importance(
@@ -554,4 +556,4 @@ def study_importance(
         bar = go.Bar(x=[panel[name] for name in names], y=names, orientation="h", marker_color=BLUE, showlegend=False)
         fig.add_trace(bar.update(hovertemplate="%{y}: %{x:.2f}<extra></extra>"), row=1, col=column)
         fig.update_xaxes(title_text="share", range=[0, 1], row=1, col=column)
-    return _finish(fig, "What the outcome hung on", f"{_count(n, 'trial')}; PED-ANOVA", hovermode="closest")
+    return finish(fig, "What the outcome hung on", f"{_count(n, 'trial')}; PED-ANOVA", hovermode="closest")

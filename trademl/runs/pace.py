@@ -2,7 +2,7 @@
 
 import json
 from bisect import bisect_right
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -23,12 +23,11 @@ class Course:
     seconds: float | None = None  # length of the run that this was read from
 
     @classmethod
-    def of_shares(cls, shares: Mapping[str, float], bends: Mapping[str, Sequence[tuple[float, float]]] | None = None) -> "Course":
-        """Stages one after another. `bends`: stage -> (share of its work, share of the stage's time) where these are not the same."""
+    def of_shares(cls, shares: Mapping[str, float]) -> "Course":
+        """Stages one after another, each with its share of the time."""
         stages, at, whole = {}, 0.0, sum(shares.values())
         for name, share in shares.items():
-            inner = [(0.0, 0.0), *(bends or {}).get(name, ()), (1.0, 1.0)]
-            stages[name] = tuple((work, (at + time * share) / whole) for work, time in inner)
+            stages[name] = ((0.0, at / whole), (1.0, (at + share) / whole))
             at += share
         return cls(stages)
 

@@ -27,7 +27,7 @@ from trademl.pipeline.market.proof import prove
 from trademl.pipeline.market.replay import Conditions, replay_bars, replay_final, reread_evidence
 from trademl.pipeline.market.revision import store_revision, store_risk, summary_of
 from trademl.pipeline.market.risk import train_risk
-from trademl.pipeline.market.walk import WalkForward, judge_walk, walk
+from trademl.pipeline.market.walk import WalkForward, explain_walk, judge_walk, walk
 
 __all__ = [
     "Case",
@@ -44,6 +44,7 @@ __all__ = [
     "cost_spec",
     "explain_recipe",
     "explain_shipped",
+    "explain_walk",
     "find_start",
     "inputs_of",
     "inspect_decisions",

@@ -18,7 +18,7 @@ from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.champion import beside_champion
 from trademl.pipeline.market.looks import decisions_of, look_request, take_look, under_look
 from trademl.pipeline.market.replay import Conditions, evidence_on
-from trademl.pipeline.market.risk import RiskHeads, head_of, sized
+from trademl.pipeline.market.risk import RiskHeads, head_of, said_of_head, sized
 from trademl.validate.calibration import reliability
 from trademl.validate.metrics import accuracy, class_prior, confusion, log_loss, log_loss_difference, prior_log_loss
 from trademl.validate.splits import Span
@@ -59,7 +59,8 @@ def judge_final(case: Case, judged: Judged, look: Look, alarms: LeakAlarms, head
     conditions = Conditions(case.profile, rows.costs, case.account)
     days = Span(look.start_s, look.end_s)
     evidence = evidence_on(rows.bars, entries, rows.spec, conditions, settings, days, terms=terms, on_account=on_account)
-    return Finding(under_look(settings, look, evidence), look, entries, champion)
+    is_unpublished = on_account is not entries and case.profile not in heads.model.published
+    return Finding(said_of_head(under_look(settings, look, evidence), is_unpublished=is_unpublished), look, entries, champion)
 
 
 def score_signal(case: Case, judged: Judged) -> dict:

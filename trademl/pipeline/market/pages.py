@@ -1,6 +1,8 @@
 """The pictures and tables of a revision, from what the revision itself holds."""
 
 import json
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from trademl import report
+from trademl.evidence.anatomy import EXITS, trade_list
 from trademl.evidence.figures import Figure
 from trademl.evidence.nulls import Band
 from trademl.evidence.page import Evidence
@@ -36,6 +39,18 @@ ACCOUNT_ROWS = {
     "profit_factor": "profit factor, in money",
     "max_drawdown_equity_pct": "deepest drawdown of equity, %",
 }
+FIRST_FIGURES = {  # on the first screen
+    "expectancy_net_r": ("expectancy", "{} R"),
+    "trades": ("trades", "{}"),
+    "win_rate": ("win rate", "{} %"),
+    "max_drawdown_r": ("deepest drawdown", "{} R"),
+    "longest_under_water": ("longest under water", "{} days"),
+    "cost_share": ("cost, of what trades gained", "{} %"),
+}
+OBJECTIVE_WORDS = {"constrained_growth": "growth, drawdown limited", "wr_pf_sqrt_dd": "the original's score"}
+AGREED = 0.75  # share of states that make one multiplier a profile's answer
+UNTESTED = "These groups describe; nothing in them was tested. Of 24 hours one stands out by chance."
+NO_TRADE = "No trade was made in the window: there is nothing to draw."
 FEW_DAYS = 90  # an annualised ratio of fewer daily returns is a number about luck
 
 
@@ -44,12 +59,25 @@ def _shown(value) -> str:
         return f"{value:,}"
     if value.value is None:
         return "none"
-    interval = "" if value.low is None else f" [{_short(value.low)}, {_short(value.high)}]"
-    return f"{_short(value.value)}{interval}"
+    percent = " %" if value.unit.startswith("share") else ""
+    interval = "" if value.low is None else f" [{_of(value, value.low)}, {_of(value, value.high)}{percent}]"
+    return f"{_of(value, value.value)}{percent}{interval}"
+
+
+def _of(figure: Figure, number: float) -> str:
+    """A number of a figure's kind: shares in percent, R a trade as the verdict says it."""
+    if figure.unit == "R a trade":
+        return f"{number:+.3f}"
+    return _short(100 * number if figure.unit.startswith("share") else number)
+
+
+def _span(figure: Figure, low: float, high: float) -> str:
+    """A range of a figure's kind."""
+    return f"{_of(figure, low)} to {_of(figure, high)}{' %' if figure.unit == 'share' else ''}"
 
 
 def _short(number: float) -> str:
-    return f"{number:,.0f}" if abs(number) >= 1_000 else f"{number:.3g}"
+    return f"{number:,.0f}" if abs(number) >= 100 else f"{number:.3g}"
 
 
 @dataclass(frozen=True)
@@ -96,7 +124,7 @@ class Pages:
             exit_price=labels.long.exit_price[at],
             target=price + spec.tp_atr * labels.atr[at],
             stop=price - spec.sl_atr * labels.atr[at],
-            reason=ExitReason(labels.long.reason[at]).name,
+            reason=EXITS[ExitReason(labels.long.reason[at])],
         )
         return report.label_on_path(stretch, trade)
 
@@ -107,23 +135,92 @@ class Pages:
         gaps = [(windows.span(w).start_s - windows.embargo_s, windows.span(w).start_s) for w in list(Window)[1:]]
         return report.windows_timeline(spans, refits=list(self.stored.refits), gaps=gaps)
 
+    def cards(self) -> report.Cards:
+        """Six figures of the judged trades, each with its interval and the same figure of random entries."""
+        return report.Cards([self._card(name) for name in FIRST_FIGURES])
+
+    def _card(self, name: str) -> report.Card:
+        title, form = FIRST_FIGURES[name]
+        figure, luck = getattr(self.evidence.strategy, name), self.evidence.random_entries
+        if name == "trades":
+            rivals = f"{luck.trades:,}, as many" if luck.runs else "none"
+            return report.Card(title, f"{figure:,}", [*self._pace(), f"random entries {rivals}"])
+        if figure.value is None:
+            return report.Card(title, "none", [figure.reason])
+        span = f"{100 * figure.level:g} % interval {_span(figure, figure.low, figure.high)}" if figure.low is not None else "no interval"
+        band = getattr(luck, name)
+        rivals = "none" if band.low is None else _span(figure, band.low, band.high)
+        return report.Card(title, form.format(_of(figure, figure.value)), [span, f"random entries {rivals}"])
+
+    def _pace(self) -> list[str]:
+        """Trades a week of the judged days, and how much of the time one was open."""
+        start, end = (np.datetime64(self.evidence.window[edge][:19]) for edge in ("start_utc", "end_utc"))
+        figures, weeks = self.evidence.strategy, (end - start) / np.timedelta64(7, "D")
+        return [f"{figures.trades / weeks:.3g} a week, exposure {100 * figures.exposure.value:.0f} %"] if figures.trades else []
+
     def equity(self):
         """R earned in the final window and its drawdown, with the band of random entries (5 to 95 %)."""
+        if not self.evidence.strategy.trades:
+            return NO_TRADE
         curve = self.evidence.curve
         band = report.NullBand(curve["null_low"], curve["null_high"], curve["null_median"]) if curve["null_low"] else None
         return report.worth_and_drawdown(
             curve["time_utc"], curve["worth_r"], curve["drawdown_r"], band=band, trades=self.evidence.strategy.trades
         )
 
+    def r_by_period(self):
+        """R by week and month of the judged days."""
+        return report.r_by_period(self.evidence.anatomy) if self.evidence.strategy.trades else NO_TRADE
+
+    def r_histogram(self):
+        """How many trades ended with how much R."""
+        if not self.evidence.strategy.trades:
+            return NO_TRADE
+        return report.r_histogram(self.evidence.anatomy, self.evidence.strategy.expectancy_net_r.value)
+
+    def groups_table(self) -> pd.DataFrame:
+        """Long against short, and what ended the trades."""
+        anatomy, rows = self.evidence.anatomy, {}
+        for part in (*anatomy.by_side, *anatomy.by_exit):
+            error = "" if part.error_r is None else f" ± {part.error_r:.3f}"
+            rows[part.name if part in anatomy.by_side else f"ended by: {part.name}"] = {
+                "trades": f"{part.trades:,}",
+                "win rate": "none" if part.win_rate is None else f"{_short(100 * part.win_rate)} %",
+                "R a trade": "none" if part.expectancy_net_r is None else f"{part.expectancy_net_r:+.3f}{error}",
+                "R earned in all": f"{part.total_r:+,.1f}",
+            }
+        return pd.DataFrame(rows).T
+
+    def r_by_clock(self):
+        """Mean R by hour and weekday of entry."""
+        return report.r_by_clock(self.evidence.anatomy) if self.evidence.strategy.trades else NO_TRADE
+
+    def r_by_holding(self):
+        """Mean R by bars held."""
+        return report.r_by_holding(self.evidence.anatomy) if self.evidence.strategy.trades else NO_TRADE
+
+    def streaks(self):
+        """Trades won and lost in a row."""
+        return report.streak_counts(self.evidence.anatomy) if self.evidence.strategy.trades else NO_TRADE
+
+    def trade_list(self):
+        """Every judged trade, with its file."""
+        days = f"{self.evidence.window['start_utc'][:10]}_{self.evidence.window['end_utc'][:10]}"
+        return report.Listing(trade_list(self.evidence.trades), f"trades_{days}.csv") if self.evidence.strategy.trades else NO_TRADE
+
     def account_equity(self):
         """Equity and drawdown of the profile's account."""
         account = self.evidence.profile_account
+        if not account.figures.trades:
+            return "The account made no trade: its equity never moved."
         curve = account.curve
         trades = account.figures.trades
         return report.equity_and_drawdown(curve["time_utc"], curve["equity"], drawdown_pct=curve["drawdown_pct"], trades=trades)
 
     def cost_curve(self):
         """Expectancy at several spreads."""
+        if not self.evidence.strategy.trades:
+            return NO_TRADE
         points = self.evidence.cost_curve
         worth = [point.expectancy_net_r for point in points]
         return report.cost_curve(
@@ -178,7 +275,7 @@ class Pages:
             row = {column: _shown(getattr(figures, name)) for column, figures in columns.items()}
             band = getattr(luck, name, None)
             known = isinstance(band, Band) and band.low is not None
-            row["random entries, 5 to 95 %"] = f"{_short(band.low)} to {_short(band.high)}" if known else ""
+            row["random entries, 5 to 95 %"] = _span(getattr(self.evidence.strategy, name), band.low, band.high) if known else ""
             rows[self._meaning(name)] = row
         rows[TRADE_ROWS["trades"]]["random entries, 5 to 95 %"] = f"{luck.trades:,}" if luck.runs else ""
         order = ["these decisions", "random entries, 5 to 95 %", *list(columns)[1:]]
@@ -186,10 +283,13 @@ class Pages:
 
     def backtest(self) -> dict:
         """The page of `trademl backtest`: the trades under another account or cost."""
+        account = f"## What the account made of it\n\n{self.evidence.profile_account.sentence}"
         parts = [
-            (f"# Backtest\n\n> {self.evidence.sentence}", [self.trades_table()]),
-            ("## What the trades earned", [self.equity()]),
-            (f"## What the account made of it\n\n{self.evidence.profile_account.sentence}", [self.account_table(), self.account_equity()]),
+            ("", [self.cards(), self.trades_table(), self.equity()]),
+            ("## The trades, by week and month", [self.r_by_period()]),
+            (f"## How they ended, and when\n\n{UNTESTED}", [self.groups_table(), self.r_histogram(), self.r_by_clock()]),
+            ("## Holding time and streaks", [self.r_by_holding(), self.streaks(), self.trade_list()]),
+            (account, [self.account_table(), self.account_equity()]),
             ("## What the spread does", [self.cost_curve()]),
             (f"## What the figures rest on\n\nSpread: {self.evidence.costs.spread:g} price units.", [self.assumptions_table()]),
         ]
@@ -230,6 +330,7 @@ class Pages:
         if not columns:
             return " ".join(self.stored.leaks.sentences)
         table = pd.DataFrame(columns).assign(alarm=lambda t: np.where(t["v"] > t["limit"], "alarm", ""))
+        table["rows"] = table["rows"].map("{:,}".format)
         return table.set_index("column")[["target", "v", "limit", "rows", "alarm"]].rename(columns={"v": "V", "rows": "bars"}).round(3)
 
     def dependence(self) -> pd.DataFrame | str:
@@ -265,7 +366,8 @@ class Pages:
         }
         if not counts:
             return "Too few trades to replay: no profile has labels, and every multiplier is 1.0."
-        return report.risk_histogram(counts, self._risk["candidates"])
+        counts = {number: {OBJECTIVE_WORDS.get(name, name): of for name, of in by.items()} for number, by in counts.items()}
+        return agreement(counts, self._risk["candidates"]) or report.risk_histogram(counts, self._risk["candidates"])
 
     def risk_table(self) -> pd.DataFrame:
         """Verdict of each head, with the label entropy and the share of labels at the grid's edges."""
@@ -282,6 +384,21 @@ class Pages:
             }
         return pd.DataFrame(rows).T
 
-    def features(self):
+    def features(self) -> pd.DataFrame:
         """Coverage and spread of every feature."""
-        return report.feature_coverage(self.metrics["features"], self.metrics["complete_rows"])
+        columns = {"finite": "finite, %", "low": "1 % lie below", "median": "median", "high": "1 % lie above"}
+        table = pd.DataFrame(self.metrics["features"]).set_index("name")[list(columns)].rename(columns=columns)
+        table["finite, %"] *= 100
+        return table.map("{:.4g}".format).rename_axis(None)
+
+
+def agreement(counts: Mapping[str, Mapping[str, np.ndarray]], candidates: Sequence[float]) -> str:
+    """One sentence where the replay of every profile gives the same answer under each objective; empty where they differ."""
+    told = []
+    for name in next(iter(counts.values())):
+        shares = np.array([of[name] / max(of[name].sum(), 1) for of in counts.values()])
+        best = shares.argmax(axis=1)
+        if (best != best[0]).any() or shares.max(axis=1).min() < AGREED:
+            return ""
+        told.append(f"×{candidates[best[0]]:.2f} for {math.floor(100 * shares.max(axis=1).min())} % of the states or more under {name}")
+    return f"All {len(counts)} profiles agree which multiplier was best: {'; '.join(told)}."

@@ -53,6 +53,6 @@ def recipe_of(settings: Settings) -> Recipe:
         bootstrap_draws=settings.backtest.bootstrap_draws,
         seed=settings.run.seed,
         threads=settings.run.threads,
-        devices=resolve_models(settings.run.device),
+        devices=resolve_models(settings.run.device, settings.ensemble.rf_engine),
         warm=settings.warmstart,
     )

@@ -5,7 +5,7 @@ from dataclasses import asdict, dataclass, replace
 import numpy as np
 import pandas as pd
 
-from trademl.bot.policy import Policy, risk_head_of
+from trademl.bot.policy import Policy, holds_head, is_published, risk_head_of
 from trademl.bot.records import check_features, decision_rule_of, exit_rule_of
 from trademl.clock import epoch_seconds, iso_z
 from trademl.errors import LeakageError, UsageError
@@ -23,7 +23,7 @@ from trademl.market.specs import AccountSpec, CostSpec, LabelSpec
 from trademl.pipeline.market.inputs import Inputs, make_features
 from trademl.pipeline.market.looks import decisions_of, entries_of, stands_for, stored_request, take_look, under_look
 from trademl.pipeline.market.parameters import account_spec
-from trademl.pipeline.market.risk import sized
+from trademl.pipeline.market.risk import said_of_head, sized
 from trademl.pipeline.market.seen import why_seen
 from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
@@ -107,7 +107,9 @@ def _judged(
 ) -> Evidence:
     """The evidence of entries within a span, and of an account that trades them under its profile's head."""
     on_account = with_head(stored, bars, entries, conditions, settings)
-    return evidence_on(bars, entries, stored.label_spec, conditions, settings, span, terms=terms, on_account=on_account)
+    evidence = evidence_on(bars, entries, stored.label_spec, conditions, settings, span, terms=terms, on_account=on_account)
+    is_unpublished = on_account is not entries and not is_published(stored.revision, conditions.profile)
+    return said_of_head(evidence, is_unpublished=is_unpublished)
 
 
 def replay_final(stored: Stored, settings: Settings, conditions: Conditions, run_id: str) -> tuple[Evidence, Look]:
@@ -149,8 +151,10 @@ def has_edge(stored: Stored, oos: OutOfSample, conditions: Conditions) -> bool:
 
 
 def with_head(stored: Stored, bars: pd.DataFrame, decisions: Decisions, conditions: Conditions, settings: Settings) -> Decisions:
-    """Decisions sized by the profile's published head, if there is one; the account begins with the first of them."""
-    head = risk_head_of(stored.revision, conditions.profile, is_enabled=settings.risk_model.enabled)
+    """Decisions sized by the profile's head, where it is published or insisted on; the account begins with the first of them."""
+    profile, asked = conditions.profile, settings.risk_model
+    insists = asked.uses_unpublished(profile) and holds_head(stored.revision, profile)
+    head = risk_head_of(stored.revision, profile, is_enabled=asked.enabled, use_unpublished=insists)
     if head is None:
         return decisions
     trades = run_backtest(bars, decisions, stored.label_spec, conditions.costs, EVIDENCE_ACCOUNT).trades

@@ -9,7 +9,9 @@ import numpy as np
 import pandas as pd
 
 from trademl.bot.policy import Head
+from trademl.bot.predictor import Reason
 from trademl.clock import epoch_seconds
+from trademl.evidence.page import Evidence
 from trademl.learn.fits import lightgbm_text
 from trademl.learn.readers import from_lightgbm
 from trademl.market.backtest import Decisions
@@ -124,7 +126,19 @@ def sized(decisions: Decisions, trades: pd.DataFrame, head: Head | None, profile
 
 
 def head_of(heads: RiskHeads | None, profile: int, settings: Settings) -> Head | None:
-    """The trained head of a profile; None where the multiplier is 1.0 (none trained, unpublished, or switched off)."""
-    if heads is None or not settings.risk_model.enabled or profile not in heads.model.published:
+    """The trained head of a profile; None where the multiplier is 1.0 (none trained, switched off, or unpublished and not insisted on)."""
+    if heads is None or not settings.risk_model.enabled or profile not in heads.model.boosters:
         return None
-    return lambda state: float(heads.model.multiplier(profile, state)[0])
+    head = heads.model.heads[profile]
+    if not (head.verdict.published or settings.risk_model.uses_unpublished(profile)):
+        return None
+    return lambda state: float(head.raw_multiplier(state)[0])
+
+
+def said_of_head(evidence: Evidence, *, is_unpublished: bool) -> Evidence:
+    """The evidence, its account's sentence saying that an unpublished head sized it."""
+    if not is_unpublished:
+        return evidence
+    account = evidence.profile_account
+    said = str(Reason.UNPUBLISHED_HEAD)
+    return replace(evidence, profile_account=replace(account, sentence=f"{account.sentence} {said[0].upper()}{said[1:]}."))

@@ -10,11 +10,14 @@ import numpy as np
 
 from trademl.clock import DAY_S
 from trademl.display import facts_html
+from trademl.evidence.looks import Look
+from trademl.evidence.shap_summary import ShapSummary
 from trademl.market.walkforward import Judged, unwatched
 from trademl.pipeline.market.adoption import with_tuned
 from trademl.pipeline.market.alarms import LeakAlarms, inspect_decisions, inspect_inputs
 from trademl.pipeline.market.case import Case, judge_recipe, open_case
 from trademl.pipeline.market.evidence import Finding, judge_final, look_at_final, score_window
+from trademl.pipeline.market.explain import explain_recipe
 from trademl.pipeline.market.inputs import Inputs, make_rows
 from trademl.pipeline.market.looks import recipe_id
 from trademl.pipeline.market.parent import find_start
@@ -77,3 +80,9 @@ def judge_walk(walked: WalkForward, run_id: str) -> Finding:
     case, judged = walked.case, walked._judged
     look = look_at_final(case, judged, run_id)
     return judge_final(case, judged, look, inspect_decisions(case, judged, look, walked.alarms))
+
+
+def explain_walk(walked: WalkForward, run_id: str) -> tuple[Look, ShapSummary]:
+    """What drove the recipe's answers, after its trades were judged: the answers for final belong to its look."""
+    look = judge_walk(walked, run_id).look
+    return look, explain_recipe(walked.case, walked._judged, look).summary

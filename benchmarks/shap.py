@@ -1,13 +1,16 @@
 """SHAP values of the three models: ours beside shap.TreeExplainer (forest), XGBoost's pred_contribs and LightGBM's pred_contrib.
 
-    python benchmarks/treeshap.py [--size shipped usual] [--bars FILE --news FILE] [--share 1.0]
+    python benchmarks/shap.py [--size shipped usual] [--bars FILE --news FILE] [--share 1.0]
 
 Without files: the real file beside the clone (../shared/data) when it is there, else the embedded market. "shipped" is the settings'
 ensemble, its rounds found on the last tenth of the rows; "usual" is a forest of 300 trees of depth 12, XGBoost with 300 rounds of depth
 6 and LightGBM with 300 of 63 leaves. Times are milliseconds of CPU for a row, on one thread, medians of alternating runs; the libraries
 get fewer rows because they are slow. --share 0.2 trains a fifth of the trees and multiplies both sides by five: quicker, same ratio.
-(Not called shap.py: a script of that name would hide the library.)
 """
+
+import sys
+
+sys.path.append(sys.path.pop(0))  # the libraries first: this script's name is one of theirs
 
 import argparse
 import os
