@@ -124,7 +124,7 @@ def run_pull(symbol: str | None, models_dir: str | None, channel: str, *, dry_ru
 def run_log(symbol: str | None, models_dir: str | None, channel: str, last: int) -> dict:
     """`trademl hub log`: a channel's approvals, newest first."""
     place = open_place(symbol, models_dir)
-    entries = place.hub.log(channel)[:last]
+    entries = place.hub.log(channel, last)[:last]
     rows = [{"key": one.key, "problem": one.problem} | (asdict(one.pointer) if one.pointer else {"seq": None}) for one in entries]
     return _said(place, {"channel": channel, "entries": rows}, f"{len(rows)} entries of channel {channel}, {place.hub.line}")
 
