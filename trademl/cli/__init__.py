@@ -41,6 +41,7 @@ app.add_typer(models.app, name="models", help="List, prove and activate stored r
 app.add_typer(keys.app, name="keys", help="The pair that signs revisions, and whose signatures count.")
 app.add_typer(hub.app, name="hub", help="Publish, approve, pull and put back what bots load.")
 app.add_typer(workbench.config, name="config", help="The settings and where each came from.")
+app.command()(ship.release)
 app.command()(ship.onboard)
 app.command()(workbench.doctor)
 app.command(context_settings={"allow_extra_args": True})(workbench.lab)
