@@ -219,46 +219,50 @@ def path_of(run: Run) -> tuple[float, float, float]:
     return float(drawdown_r(run.worth_r).max(initial=0.0)), under_water_days(run.time_s, run.worth_r), cost_share(net_r, gross_r)
 
 # %% ../../nbs/60_evidence_figures.ipynb #76058030
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class DayShapes:
     """What each day with bars did to the R earned, (d,) each; heights above and below the day's start, times in days."""
 
     net: np.ndarray  # at its end
     low: np.ndarray  # deepest, <= 0
-    high: np.ndarray  # highest, >= 0
     fall: np.ndarray  # deepest drawdown within the day
     under: np.ndarray  # longest time under water within the day
-    lead: np.ndarray  # from its start to its high
-    tail: np.ndarray  # from its high to its end
+    tail: np.ndarray  # from its highest bar to its end
+    rest: np.ndarray  # from its last bar to its end
+    climb: np.ndarray  # (d, bars + 1): highest so far, from 0 at its start
+    at: np.ndarray  # (d, bars + 1): when
 
 
 def day_shapes(time_s: np.ndarray, worth_r: np.ndarray) -> DayShapes:
     """The shapes of the days of R earned (n,), in time order."""
-    day, first = np.unique(time_s // DAY_S, return_index=True)
-    shapes, before = [], 0.0
-    for second, start, stop in zip(day * DAY_S, first, [*first[1:], time_s.size], strict=True):
-        path = np.concatenate([[0.0], worth_r[start:stop] - before])
-        at = np.concatenate([[0.0], (time_s[start:stop] - second) / DAY_S])
-        highs, before = np.flatnonzero(path >= path.max() - 1e-9), float(worth_r[stop - 1])
-        edges = at[highs[0]], 1.0 - at[highs[-1]]
-        shapes.append((path[-1], path.min(), path.max(), drawdown_r(path).max(), under_water_days(at * DAY_S, path), *edges))
-    return DayShapes(*np.array(shapes).reshape(-1, 7).T)
+    day, first, bars = np.unique(time_s // DAY_S, return_index=True, return_counts=True)
+    shapes, climbs, ats, before = [], [], [], 0.0
+    for second, start, count in zip(day * DAY_S, first, bars, strict=True):
+        path = np.concatenate([[0.0], worth_r[start : start + count] - before])
+        at = np.concatenate([[0.0], (time_s[start : start + count] - second) / DAY_S])
+        highest, before = np.flatnonzero(path >= path.max() - 1e-9)[-1], float(worth_r[start + count - 1])
+        fall, under = drawdown_r(path).max(), under_water_days(at * DAY_S, path)
+        shapes.append((path[-1], path.min(), fall, under, 1.0 - at[highest], 1.0 - at[-1]))
+        padding = (0, int(bars.max() - count))
+        climbs.append(np.pad(np.maximum.accumulate(path), padding, mode="edge"))
+        ats.append(np.pad(at, padding, mode="edge"))
+    return DayShapes(*np.array(shapes).reshape(-1, 6).T, np.array(climbs), np.array(ats))
 
 # %% ../../nbs/60_evidence_figures.ipynb #ecc8b296
 def redrawn_paths(shapes: DayShapes, chosen: np.ndarray, day_length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """(deepest drawdown in R, longest time under water in days) of each redraw, for days chosen in order (draws, d).
-
-    The drawdown is that of all bars; the time is too long by less than a day where a high is regained within one.
-    """
+    """(deepest drawdown in R, longest time under water in days) of each redraw, for days chosen in order (draws, d)."""
     worth, peak, since, deepest, longest = np.zeros((5, len(chosen)))
     for day in chosen.T:
-        regained = worth + shapes.high[day] >= peak - 1e-9
+        reached = shapes.climb[day] >= (peak - worth - 1e-9)[:, None]
+        regained, lead = reached.any(axis=1), shapes.at[day, reached.argmax(axis=1)]
         deepest = np.maximum(deepest, np.maximum(shapes.fall[day], peak - worth - shapes.low[day]))
-        longest = np.maximum(longest, np.maximum(shapes.under[day], since + np.where(regained, shapes.lead[day], day_length)))
+        longest = np.maximum(
+            longest, np.maximum(shapes.under[day], np.where(regained & (since + lead > shapes.rest[day]), since + lead, 0))
+        )
         since = np.where(regained, shapes.tail[day], since + day_length)
-        peak = np.maximum(peak, worth + shapes.high[day])
+        peak = np.maximum(peak, worth + shapes.climb[day, -1])
         worth = worth + shapes.net[day]
-    return deepest, np.maximum(longest, np.where(since > 1, since, 0.0))
+    return deepest, np.maximum(longest, since - shapes.rest[chosen[:, -1]])
 
 # %% ../../nbs/60_evidence_figures.ipynb #ad5be024
 def _path_intervals(run: Run, seed: int, draws: int) -> list[np.ndarray]:
