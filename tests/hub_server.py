@@ -10,7 +10,6 @@ import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -24,7 +23,7 @@ TRAINER = {"AWS_ACCESS_KEY_ID": "TRAINERKEYTRAINERKEY", "AWS_SECRET_ACCESS_KEY":
 BOT = {"AWS_ACCESS_KEY_ID": "BOTKEYBOTKEYBOTKEYBO", "AWS_SECRET_ACCESS_KEY": "bot-secret-1a2b3c4d5e6f"}
 SECRETS = (TRAINER["AWS_SECRET_ACCESS_KEY"], BOT["AWS_SECRET_ACCESS_KEY"])
 READY_S, LIFE_S = 30, 1_800  # to start, and at most to live
-PORTS = ("master.port", "master.port.grpc", "volume.port", "volume.port.grpc", "filer.port", "filer.port.grpc", "s3.port", "s3.port.grpc")
+PORTS = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3", "admin") for kind in ("", ".grpc")]
 
 
 @dataclass(frozen=True)
@@ -55,31 +54,22 @@ def running():
         if os.environ.get("CI"):
             pytest.fail(line)
         pytest.skip(line)
-    folder, before = Path(tempfile.mkdtemp(prefix="trademl-hub-")), set(_sockets())
-    server = None
+    folder, ports = Path(tempfile.mkdtemp(prefix="trademl-hub-")), _free_ports(len(PORTS))
     try:
-        server = _start(program, folder)
-        yield server
-    finally:
-        if server is not None:
+        server = _start(program, folder, ports)
+        try:
+            _wait(server)
+            yield server
+        finally:
             _stop(server)
+    finally:
         shutil.rmtree(folder, ignore_errors=True)
-        for left in set(_sockets()) - before:
-            if any(left.name.endswith(f"-{port}.sock") for port in _ports_of(server)):
+        for left in Path("/tmp").glob("seaweedfs-*.sock"):  # there, whatever TMPDIR says
+            if any(left.name.endswith(f"-{port}.sock") for port in ports):
                 left.unlink(missing_ok=True)
 
 
-def _ports_of(server) -> list[int]:
-    return (
-        [] if server is None else [int(word.split("=")[1]) for word in server.process.args if "port" in word and word.split("=")[1] != "0"]
-    )
-
-
-def _sockets() -> list[Path]:
-    return list(Path("/tmp").glob("seaweedfs-*.sock"))
-
-
-def _start(program: str, folder: Path) -> Server:
+def _start(program: str, folder: Path, numbers: list[int]) -> Server:
     people = [("trainer", TRAINER, ["Admin", "Read", "List", "Tagging", "Write"]), ("bot", BOT, [f"Read:{BUCKET}", f"List:{BUCKET}"])]
     identities = [
         {
@@ -91,18 +81,15 @@ def _start(program: str, folder: Path) -> Server:
     ]
     (folder / "s3.json").write_text(json.dumps({"identities": identities}))
     (folder / "data").mkdir()
-    ports = dict(zip(PORTS, _free_ports(len(PORTS) + 1)))
+    ports = dict(zip(PORTS, numbers))
     words = [f"-{name}={port}" for name, port in ports.items()]
     words += [f"-dir={folder / 'data'}", f"-s3.config={folder / 's3.json'}", "-ip=127.0.0.1", "-ip.bind=127.0.0.1"]
     words += ["-s3.port.iceberg=0", "-s3.port.lance=0", "-webdav=false", "-admin.ui=false", "-master.telemetry=false"]
+    timeout = shutil.which("timeout")  # should this process be killed, the server still ends by itself
+    bound = [timeout, "--foreground", "-s", "KILL", str(LIFE_S)] if timeout else []
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen([program, "mini", *words], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
-    server = Server(ports["s3.port"], process, folder)
-    watchdog = threading.Timer(LIFE_S, process.kill)
-    watchdog.daemon = True
-    watchdog.start()
-    _wait(server)
-    return server
+        process = subprocess.Popen([*bound, program, "mini", *words], stdout=log, stderr=subprocess.STDOUT, start_new_session=True)
+    return Server(ports["s3.port"], process, folder)
 
 
 def _wait(server: Server) -> None:
@@ -116,7 +103,6 @@ def _wait(server: Server) -> None:
             return
         except Exception as refusal:
             if time.monotonic() > end or server.process.poll() is not None:
-                _stop(server)
                 pytest.fail(f"the S3 server is not ready after {READY_S} s ({refusal}): {(server.folder / 'log').read_text()[-2000:]}")
             time.sleep(0.1)
 

@@ -178,6 +178,51 @@ class TestPush:
         fetch(room)
 
 
+class Meddling(FolderObjects):
+    """A folder in which somebody does something once, just before an object of this name is written or listed."""
+
+    before, deed = "", staticmethod(lambda: None)
+
+    def _meddle(self, key):
+        if self.before in key and self.deed:
+            deed, type(self).deed = self.deed, None
+            deed()
+
+    def put(self, key, data, tag=None):
+        self._meddle(key)
+        super().put(key, data, tag)
+
+    def list(self, prefix):
+        self._meddle(prefix)
+        return super().list(prefix)
+
+
+@pytest.mark.fault
+class TestCollectingMeanwhile:
+    """A collection beside a push: what the push needs is there afterwards."""
+
+    def test_a_file_that_goes_before_the_manifest_is_seen_is_sent_again(self, room, monkeypatch):
+        room.hub.push(room.revision(1), now=NOW)
+        key = room.key(blob_key(room.revision(2).files()["signal.onnx"]["sha256"]))  # the push of 2 finds it there
+        monkeypatch.setattr(Meddling, "before", "manifest.json")
+        monkeypatch.setattr(Meddling, "deed", staticmethod(lambda: room.objects.delete(key)))
+        replace(room.hub, objects=Meddling(room.objects.root)).push(room.revision(2), now=NOW)
+        assert room.hub.verify()[1] == []
+
+    def test_a_push_that_comes_after_the_revisions_were_listed_keeps_its_files(self, room, monkeypatch):
+        old = room.revision(1)
+        room.hub.push(old, now=NOW)
+        for name in ("manifest.json", "manifest.sig"):
+            room.objects.delete(room.key(f"revisions/{old.name}/{name}"))
+        room.objects.delete(room.key("channels/candidate.json"))  # now nobody names its files
+        monkeypatch.setattr(Meddling, "before", "blobs/")
+        monkeypatch.setattr(Meddling, "deed", staticmethod(lambda: room.hub.push(old, now=NOW)))
+        later = datetime.now(UTC) + timedelta(hours=1)
+        done = replace(room.hub, objects=Meddling(room.objects.root)).collect(now=later, grace=timedelta(minutes=1), keep=1)
+        assert done.blobs == 0
+        assert room.hub.verify() == ([old.name], [])
+
+
 class TestPromote:
     """Who may say what bots trade."""
 
@@ -547,6 +592,20 @@ class TestPull:
         with pytest.raises(RevisionError, match="signal\\.onnx is"):
             fetch(room)
         assert room.bot.active(NOW).name == one.name
+
+    def test_an_active_revision_that_was_damaged_here_is_told(self, tmp_path):
+        room = rooms(tmp_path, is_standing=True)
+        path = room.bot.active(NOW).folder / "position.onnx"
+        path.chmod(0o644)
+        path.write_bytes(b"damaged")
+        with pytest.raises(RevisionError, match=r"position\.onnx is not what the manifest says"):
+            fetch(room)
+
+    def test_a_local_pointer_that_is_torn_is_written_anew(self, tmp_path):
+        room = rooms(tmp_path, is_standing=True)
+        (room.bot.models_dir / "model_compat.json").write_bytes(b'{"revision":')
+        assert fetch(room).previous is None
+        assert room.bot.active(NOW).name == room.revision(2).name
 
     def test_a_hub_that_is_a_folder_elsewhere(self, room):
         with pytest.raises(HubError, match="is not a folder"):

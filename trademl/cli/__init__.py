@@ -41,6 +41,7 @@ app.add_typer(models.app, name="models", help="List, prove and activate stored r
 app.add_typer(keys.app, name="keys", help="The pair that signs revisions, and whose signatures count.")
 app.add_typer(hub.app, name="hub", help="Publish, approve, pull and put back what bots load.")
 app.add_typer(workbench.config, name="config", help="The settings and where each came from.")
+app.command()(ship.release)
 app.command()(ship.onboard)
 app.command()(workbench.doctor)
 app.command(context_settings={"allow_extra_args": True})(workbench.lab)
@@ -50,7 +51,7 @@ def main() -> None:
     """Run a command; a refusal is one plain sentence on standard error, and its exit code."""
     common.print_anywhere()
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="trademl")
     except TradeMLError as refusal:
         _fail(refusal, str(refusal), refusal.exit_code)
     except BrokenPipeError:
@@ -77,6 +78,6 @@ def _misread(error: Exception) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         common.leave(Exit.USAGE)
-    help_of = f"; `{context.command_path} --help` shows what it takes" if context else ""
-    said = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    said = " ".join(error.format_message().replace("Value error, ", "").replace("Input should be", "must be").split()).rstrip(".")
+    help_of = f"{'' if said.endswith('?') else ';'} `{context.command_path} --help` shows what it takes" if context else ""
     common.fail(said + help_of, error.exit_code)

@@ -73,7 +73,7 @@ def run_push(revision: str | None, symbol: str | None, models_dir: str | None, *
     """`trademl hub push`: the newest stored revision, or the one named."""
     place = open_place(symbol, models_dir, revision)
     found = place.store.locate(revision)
-    _check_verdict(place, found)
+    check_verdict(place.settings, found)
     done = place.hub.push(found, now=utc_now(), heal=heal, dry_run=dry_run)
     sentence = (
         f"{'pushed' if done.is_done else 'would push'} {done.revision} to {place.hub.objects.where}: "
@@ -124,7 +124,7 @@ def run_pull(symbol: str | None, models_dir: str | None, channel: str, *, dry_ru
 def run_log(symbol: str | None, models_dir: str | None, channel: str, last: int) -> dict:
     """`trademl hub log`: a channel's approvals, newest first."""
     place = open_place(symbol, models_dir)
-    entries = place.hub.log(channel)[:last]
+    entries = place.hub.log(channel, last)[:last]
     rows = [{"key": one.key, "problem": one.problem} | (asdict(one.pointer) if one.pointer else {"seq": None}) for one in entries]
     return _said(place, {"channel": channel, "entries": rows}, f"{len(rows)} entries of channel {channel}, {place.hub.line}")
 
@@ -253,14 +253,14 @@ def _judged_again(place: Place, name: str) -> list[str]:
         found = place.store.locate(name)
     except RevisionError:
         return [f"its verdict was not judged again: {name} is not in {place.store.models_dir} (`trademl hub pull --channel candidate`)"]
-    _check_verdict(place, found)
+    check_verdict(place.settings, found)
     return []
 
 
-def _check_verdict(place: Place, revision: Revision) -> None:
-    """RevisionError when a revision's verdict does not follow from the trades that it keeps."""
+def check_verdict(settings: Settings, revision: Revision) -> str:
+    """Judge the trades again that a revision keeps, in words. RevisionError when its verdict does not follow from them."""
+    from trademl.pipeline.market import recompute
     from trademl.pipeline.market.looks import looks_file
-    from trademl.pipeline.market.recompute import check_verdict
     from trademl.pipeline.stored import Stored
 
-    check_verdict(Stored(revision), looks_file(place.settings))
+    return recompute.check_verdict(Stored(revision), looks_file(settings))

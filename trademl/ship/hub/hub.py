@@ -163,12 +163,12 @@ class Hub:
             )
         return found[0]
 
-    def log(self, channel: str = Channel.APPROVED) -> list[LogEntry]:
-        """A channel's history, newest first: what stands now, then the copies. What is not believed is shown with the reason."""
+    def log(self, channel: str = Channel.APPROVED, newest: int = MAX_LOG) -> list[LogEntry]:
+        """A channel's history, newest first: what stands now, then so many copies. What is not believed is shown with the reason."""
         standing = self.standing(channel)
         entries = [] if standing is None else [LogEntry(self.path(channel_key(channel)), standing.pointer)]
         prefix, expected = self.path(log_prefix(channel)), None if standing is None else standing.pointer
-        for key in sorted((entry.key for entry in self.objects.list(prefix)), reverse=True)[:MAX_LOG]:
+        for key in sorted((entry.key for entry in self.objects.list(prefix)), reverse=True)[:newest]:
             try:
                 data = self.objects.get(key, MAX_BYTES).data
                 pointer = read_pointer(data, self._trust(channel), channel, self.line, f"{self.objects.where}: {key}")
@@ -190,7 +190,7 @@ class Hub:
         """Revisions that a pointer or one of the newest log entries names. HubError for an entry that cannot be believed."""
         named = set()
         for channel in Channel:
-            for entry in self.log(channel)[: keep + 1]:
+            for entry in self.log(channel, keep):
                 if entry.pointer is None:
                     raise HubError(f"{entry.key}: {entry.problem}; nothing is removed before that is settled")
                 named.add(entry.pointer.revision)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import datetime
 
 from trademl.clock import iso_z
-from trademl.errors import HubError
+from trademl.errors import HubError, RevisionError
 from trademl.ship.hub.hub import Hub, Standing
 from trademl.ship.hub.pointer import Channel, Pointer, check_memory, check_time
 from trademl.ship.store import Store
@@ -55,8 +55,7 @@ def _pull(hub: Hub, store: Store, now: datetime, channel: str, refuse_expired: b
     remarks = _check_standing(hub, store, standing, now, refuse_expired)
     pointer, fetched = standing.pointer, 0
     published = hub.published(pointer.revision, pointer.manifest_sha256)
-    active = store.pointer()
-    previous = None if active is None else active["revision"]
+    previous = _active(store)
     is_here = (store.folder / pointer.revision).exists()
     if not is_here:
         fetched = sum(entry["bytes"] for entry in published.manifest["files"])
@@ -68,9 +67,18 @@ def _pull(hub: Hub, store: Store, now: datetime, channel: str, refuse_expired: b
             store.remember(channel, _memory(standing))
         if activates and previous != pointer.revision:
             store.activate(pointer.revision, _reason(pointer), now=now)
-        elif not activates:
-            store.open(pointer.revision)
+        else:
+            store.open(pointer.revision)  # what lies here already, or is not activated, is whole all the same
     return Pull(channel, pointer.revision, pointer.seq, previous, fetched, activates and not dry_run, tuple(remarks))
+
+
+def _active(store: Store) -> str | None:
+    """The revision that the local pointer names; None also for a pointer that cannot be read: a pull writes it anew."""
+    try:
+        record = store.pointer()
+    except RevisionError:
+        return None
+    return None if record is None else record["revision"]
 
 
 def _check_standing(hub: Hub, store: Store, standing: Standing, now: datetime, refuse_expired: bool) -> list[str]:
