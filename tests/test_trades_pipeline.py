@@ -8,8 +8,10 @@ from dataclasses import replace
 import numpy as np
 import onnxruntime
 import pytest
+import typer
 import xgboost as xgb
 
+from trademl.cli import models as cli
 from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
 from trademl.errors import BadDataError, Exit, ParityError, UsageError
@@ -17,6 +19,7 @@ from trademl.pipeline import trades as pipeline
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
 from trademl.pipeline.trades.stored import answers_of, rule_of
 from trademl.ship.export import check_parity, tree_graph
+from trademl.ship.store import Store
 from trademl.trades.registry import TradeModel, manifest
 
 pytestmark = pytest.mark.trades
@@ -164,6 +167,38 @@ def test_the_same_log_again_repeats_the_standing_verdict(run):
     assert again.look.number == run.finding.look.number == 1
     assert again.look.standing is not None
     assert again.verdict.standing.startswith("standing verdict of")
+
+
+# --- the commands ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_store_is_listed_shown_and_verified_like_any_other(run, capsys):
+    folder = str(run.store)
+    cli.list_revisions(models_dir=folder)
+    cli.show(models_dir=folder)
+    with pytest.raises(typer.Exit) as left:
+        cli.verify(models_dir=folder)
+    said = capsys.readouterr().out
+    assert left.value.exit_code == 0
+    assert "1 revision, trades-all-records" in said
+    assert "260 from 2025-01-01" in said
+    assert "every check passed" in said
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_the_command_trains_reports_and_copies(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    write_records(make_records(800, 1.0, seed=5), tmp_path / "log.jsonl")
+    summary = run_train({}, pipeline.TradeFlags("log.jsonl", parallel=True), "out", quiet=True)
+    assert (summary["exit"], summary["looks"]) == (Exit.DONE, 1)
+    assert summary["advice"]["threshold"].startswith("given: ")
+    assert json.loads((tmp_path / "out" / "training_metadata.json").read_text())["status"] == "approved"
+    assert "carries no signature" in summary["note"]
+    assert Store(tmp_path / "models" / "trades").active().name == summary["revision"]
+    page = (tmp_path / summary["report"]).read_text()
+    assert "SMOTE" in page
+    assert "Advice" in page
 
 
 # --- when to train --------------------------------------------------------------------------------------------------------

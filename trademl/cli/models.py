@@ -167,6 +167,8 @@ def _verdict_check(stored):
     from trademl.settings import load_settings
     from trademl.ship.revision import Check
 
+    if not stored.line.startswith("market-"):
+        return Check("verdict", True, "as the manifest says it: a trade revision does not keep the trades that it was judged on")
     try:
         return Check("verdict", True, check_verdict(stored, looks_file(load_settings())))
     except RevisionError as refusal:
@@ -233,12 +235,18 @@ def _facts(store, stored) -> dict:
         "signature": _signature_of(stored.revision),
         "trained together": stored.run_id,
         "models": ", ".join(f"{model.name} ({'+'.join(model.members) or model.format})" for model in stored.models),
-        "features": len(stored.feature_names),
-        "label spec": stored.label_spec_hash[:16],
-        "bars": f"{stored.data.rows:,} from {stored.data.first} to {stored.data.last}",
+        **_learned_from(stored),
         "code": stored.code,
         "folder": stored.revision.folder,
     }
+
+
+def _learned_from(stored) -> dict:
+    """What it was trained on."""
+    told = f"{stored.data.rows:,} from {stored.data.first} to {stored.data.last}"
+    if not stored.line.startswith("market-"):
+        return {"records": told}
+    return {"features": len(stored.feature_names), "label spec": stored.label_spec_hash[:16], "bars": told}
 
 
 def _gate_note(stored) -> str:
@@ -257,7 +265,7 @@ def _signature_of(revision) -> str:
 
 
 def _start_of(stored) -> str:
-    return stored.start.why
+    return stored.start.why if stored.line.startswith("market-") else "trained from nothing, as every trade revision"
 
 
 def _verdict_of(stored) -> str:

@@ -393,7 +393,7 @@ class Stored:
     @property
     def leaks(self) -> StoredLeaks:
         """What its run found of leaks; a revision from before says nothing."""
-        record = self._market.get("leaks", {})
+        record = self._manifest.get("market", {}).get("leaks", {})  # nothing is looked for in trade records
         return StoredLeaks(
             tuple(record.get("alarms", ())),
             record.get("accepted"),
