@@ -54,3 +54,11 @@ def s3_server():
 
     with hub_server.running() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def small_trades(tmp_path_factory):
+    """One whole small training on 260 trade records, too few for advice. All tests share it: copy its store before you write to it."""
+    from small_trades import train
+
+    return train(tmp_path_factory.mktemp("small_trades"))

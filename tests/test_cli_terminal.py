@@ -11,7 +11,7 @@ import typer.main
 from typer.testing import CliRunner
 
 from trademl import __version__
-from trademl.cli import app
+from trademl.cli import app, main
 from trademl.errors import BadDataError, Exit, UnknownRevisionError
 from trademl.ship.store import Store
 
@@ -61,6 +61,24 @@ def test_a_shell_completes_commands_and_options(typed, word, offered):
     command = [sys.executable, "-c", "import sys; sys.argv[0] = 'trademl'; from trademl.cli import main; main()"]
     done = subprocess.run(command, env=os.environ | asked, capture_output=True, text=True, check=False)
     assert done.stdout.split() == [offered], done.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["modles"], "trademl: No such command 'modles'. Did you mean 'models'? `trademl --help` shows what it takes\n"),
+        (
+            ["retrain", "--profile", "9"],
+            "trademl: Invalid value for '--profile': must be less than or equal to 5; `trademl retrain --help` ",
+        ),
+    ],
+)
+def test_a_slip_of_the_hand_is_one_sentence(words, sentence, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["trademl", *words])
+    with pytest.raises(SystemExit) as left:
+        main()
+    assert left.value.code == Exit.USAGE
+    assert capsys.readouterr().err.startswith(sentence)
 
 
 NAMED = [  # every way to name a revision

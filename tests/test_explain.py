@@ -220,5 +220,13 @@ class TestDecision:
         assert bought.reasons[0].feature == "volume_surge" and 0 < bought.reasons[0].error_r < 0.1 * bought.reasons[0].contribution_r
         assert "have seen this bar" in bought.words() and "volume_surge = " in bought.words()
 
+    def test_a_bar_without_a_feature_has_no_decision(self, small_run):
+        stored, rows = Stored(small_run.stored.revision), small_run.stored.judged_rows
+        x = rows.x.copy()
+        x[5, 3] = np.nan
+        stored.__dict__["judged_rows"] = replace(rows, x=x)
+        with pytest.raises(UsageError, match=f"nothing is decided at {iso_z(rows.time_s[5])}: {stored.feature_names[3]} has no value"):
+            explain_decision(stored, "5")
+
     def test_the_same_is_said_twice(self, small_run, bought):
         assert explain_decision(small_run.stored, bought.time_utc) == bought

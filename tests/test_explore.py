@@ -324,7 +324,7 @@ def test_an_explorer_runs_and_has_its_widgets(name, repo, small_run, tmp_path, m
     for cell in json.loads((repo / "nbs" / "explore" / f"{name}.ipynb").read_text("utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)
-    panel = names["explorer"] if name == "labels" else names["explorer"].panel
+    panel = names["explorer"].panel
     assert set(panel.controls) >= CONTROLS[name]
     assert all(json.loads(view.figure)["data"] or view.figure.count("annotations") for view in panel.figures.values())
 
@@ -355,6 +355,20 @@ def test_a_training_that_fails_says_its_last_line(tmp_path, monkeypatch):
     shown._watch()
     assert "no &lt;memory&gt; left" in shown.told.value
     assert not shown.button.disabled
+
+
+def test_bars_that_are_refused_offer_the_embedded_market(tmp_path):
+    (tmp_path / "bars.csv").write_text("time,open\n1,2\n")
+    shown = labels.explore(load_settings({"market.bars": str(tmp_path / "bars.csv"), "synthetic.bars": 400}))
+    assert shown.panel is None
+    assert "bars.csv" in shown.children[0].value
+    shown.button.click()
+    assert "embedded market" in shown.panel.children[0].value
+
+
+def test_a_store_that_cannot_be_opened_is_a_sentence(tmp_path):
+    shown = risk.explore("no hex", settings=load_settings({"paths.models": str(tmp_path / "models")}))
+    assert shown.panel is None
 
 
 # ---------------------------------------------------------------- panel and view
@@ -389,6 +403,13 @@ def test_the_start_page_of_an_empty_project_says_what_to_do(tmp_path, monkeypatc
         assert words in shown
 
 
+def test_the_start_page_links_every_job_and_explorer(repo):
+    text = (repo / "nbs" / "explore" / "00_start.ipynb").read_text("utf-8")
+    for folder, prefix in (("explore", ""), ("jobs", "../jobs/")):
+        names = {path.name for path in (repo / "nbs" / folder).glob("*.ipynb")} - {"00_start.ipynb"}
+        assert [name for name in sorted(names) if f"]({prefix}{name})" not in text] == []
+
+
 def test_the_start_page_lists_revisions_runs_and_looks(small_run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     models = small_run.stored.store.models_dir
@@ -399,7 +420,7 @@ def test_the_start_page_lists_revisions_runs_and_looks(small_run, tmp_path, monk
     shown = start.start_page(
         load_settings({"paths.models": str(models), "paths.reports": "reports", "market.symbol": "SYNTH"})
     )._repr_html_()
-    assert "1 judgement of 1 recipes" in shown
+    assert "1 judgement of 1 recipe," in shown
     assert "a &lt;sentence&gt;" in shown
     assert "../../reports/20260101-000000-retrain-abc/report.html" in shown
 

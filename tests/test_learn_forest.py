@@ -1,5 +1,6 @@
 """The forest's two engines: what the leaves hold, equal bytes, shared bins, a younger forest, and what SHAP makes of it."""
 
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -10,7 +11,7 @@ from trademl.device import Resolved
 from trademl.errors import ParityError, UsageError
 from trademl.evidence.treeshap import tree_base, tree_shap
 from trademl.learn import fits
-from trademl.learn.ensemble import Rounds, fit_ensemble, native_files
+from trademl.learn.ensemble import Rounds, fit_ensemble, native_files, side_by_side
 from trademl.learn.fits import Batch, Target, bins_of, fit_forest, fit_xgboost, forest_table, grow_forest
 from trademl.learn.leaves import class_shares
 from trademl.learn.readers import from_xgboost
@@ -125,3 +126,22 @@ def test_trees_that_are_not_the_librarys_are_refused(monkeypatch):
 def test_rows_that_do_not_fit_are_refused(forest, y, weight):
     with pytest.raises(UsageError, match="classes from 0 to 2"):
         class_shares(forest, Z[:2], y, weight, n_classes=3, min_weight=1)
+
+
+def test_side_by_side_keeps_the_order_and_ends_at_the_first_error():
+    started = []
+
+    def work(item):
+        started.append(item)
+        if item == 2:
+            raise ValueError("two")
+        time.sleep(0.02)
+        return -item
+
+    made = side_by_side(work, range(50), threads=2)
+    assert [next(made), next(made)] == [0, -1]
+    with pytest.raises(ValueError, match="two"):
+        next(made)
+    assert len(started) < 20
+    assert list(side_by_side(abs, [-3, -1], threads=0)) == [3, 1]
+    assert list(side_by_side(abs, [], threads=0)) == []

@@ -11,6 +11,7 @@ from small_run import SMALL, retrain
 from trademl.cli import app
 from trademl.errors import BadDataError, LeakageError, RevisionError, UsageError
 from trademl.files import npz_bytes
+from trademl.learn.ensemble import native_files
 from trademl.market.features import FEATURE_NAMES
 from trademl.market.out_of_sample import LEAD_BARS
 from trademl.pipeline import market as pipeline
@@ -244,6 +245,16 @@ class TestRevision:
         assert proven.run_id == small_run.proven.run_id
         assert proven.graphs == small_run.proven.graphs
         assert npz_bytes(proven.golden) == npz_bytes(small_run.proven.golden)
+
+    @pytest.mark.slow
+    def test_folds_that_are_fitted_side_by_side_are_judged_the_same(self, small_run):
+        case = replace(small_run.case, recipe=replace(small_run.case.recipe, threads=2))
+        judged, alone = pipeline.judge_recipe(case), small_run.judged
+        assert judged.probabilities.tobytes() == alone.probabilities.tobytes()
+        assert judged.position.exit_bar.tobytes() == alone.position.exit_bar.tobytes()
+        assert (judged.position.log_loss, judged.position.baseline_log_loss) == (alone.position.log_loss, alone.position.baseline_log_loss)
+        for mine, theirs in zip(judged.signal.models + judged.position.models, alone.signal.models + alone.position.models, strict=True):
+            assert native_files(mine, "x") == native_files(theirs, "x")
 
     def test_new_risk_heads_stand_beside_the_same_signal_and_position(self, small_run, tmp_path):
         shutil.copytree(small_run.choice.models_dir, tmp_path / "models")

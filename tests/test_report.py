@@ -127,7 +127,7 @@ def test_nothing_is_fetched(tmp_path):
     figure = report.confusion([[3, 1], [2, 4]], ["SELL", "BUY"])
     figure.add_layout_image(source="https://example.org/x.png")
     text = page(tmp_path, markdown("![x](https://example.org/a.png) and ![y](b.png)"), code(plot(figure)))
-    page_text = text.replace(re.search(r"<script>.*?plotly.js v.*?</script>", text, re.DOTALL)[0], "")
+    page_text = text.replace(re.search(r'<script type="text/plain" id="plotly">.*?plotly.js v.*?</script>', text, re.DOTALL)[0], "")
     assert not re.search(r"""(src|href)=["'](?!#|data:)""", page_text)
     assert "https://example.org/x.png" not in page_text
     assert "default-src 'none'" in page_text

@@ -47,7 +47,16 @@ def trade_revision():
     }
     common = {key: value for key, value in make.make_manifest().items() if key != "market"}
     line = {"pipeline": "trades", "line": "trades-all-records", "symbols": ["BTC", "ETH"], "timeframe": "records"}
-    return files, common | line | {"models": models, "trades": {}}
+    advice = {
+        "calibration": None,
+        "threshold": 0.55,
+        "size_scale": None,
+        "is_target_advised": False,
+        "is_stop_advised": True,
+        "withheld": {},
+    }
+    section = {"recipe": {}, "assets": ["BTC", "ETH"], "excursion_unit": "usd", "trades": 400, "advice": advice, "devices": {}}
+    return files, common | line | {"models": models, "trades": section}
 
 
 @pytest.mark.contract
@@ -66,6 +75,7 @@ def test_a_revision_of_four_trade_models_is_stored_proven_and_activated(store):
         ({"line": "trades-btc-records"}, "trades-all-records"),
         ({"trades": [1]}, "the section of its pipeline"),
         ({"symbols": ["BTC", "BTC"]}, "without repeats"),
+        ({"trades": {"recipe": {}}}, "trades.assets is missing"),
     ],
 )
 def test_a_trade_revision_that_contradicts_itself_is_refused(store, change, says):

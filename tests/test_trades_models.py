@@ -145,7 +145,7 @@ def test_a_clear_edge_is_found_where_it_was_planted(model):
     known = {
         TradeModel.SIGNAL_QUALITY: (said[:, 0], truth.win[made.is_traded]),
         TradeModel.POSITION_SIZING: (said[:, 0], truth.expected_r[made.is_traded]),
-        TradeModel.TP_OPTIMIZER: (said @ np.arange(4), (truth.win * (truth.levels @ np.arange(4)))[made.is_traded]),
+        TradeModel.TP_OPTIMIZER: (said @ np.arange(said.shape[1]), (truth.win * (truth.levels @ np.arange(4)))[made.is_traded]),
         TradeModel.SL_OPTIMIZER: (said[:, 0], truth.winner_adverse_q95[made.is_traded]),
     }
     assert np.corrcoef(*known[model])[0, 1] > 0.5

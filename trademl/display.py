@@ -15,13 +15,13 @@ def facts_html(title: str, facts: Mapping[str, object], note: str = "") -> str:
 
 
 def table_html(title: str, header: Sequence[str], rows: Sequence[Sequence[object]], note: str = "") -> str:
-    """A title, a table under a header, and a closing sentence as HTML. Everything is escaped; no colour is set."""
+    """A title, a table under a header (none where it is empty), and a closing sentence as HTML. Everything is escaped; no colour is set."""
     head = "".join(f'<th style="{_CELL};opacity:.75;font-weight:normal">{escape(str(name))}</th>' for name in header)
     lines = ["".join(f'<td style="{_CELL}">{escape(str(cell))}</td>' for cell in row) for row in rows]
-    return _boxed(title, [f"<tr>{head}</tr>", *(f"<tr>{line}</tr>" for line in lines)], note)
+    return _boxed(title, [*([f"<tr>{head}</tr>"] if header else []), *(f"<tr>{line}</tr>" for line in lines)], note)
 
 
 def _boxed(title: str, rows: Sequence[str], note: str) -> str:
     said = f'<div style="margin-top:.4em;max-width:60em">{escape(note)}</div>' if note else ""
-    table = f'<table style="border-collapse:collapse;background:transparent">{"".join(rows)}</table>'
+    table = f'<table style="border-collapse:collapse;background:transparent;color:inherit;font-size:inherit">{"".join(rows)}</table>'
     return f'<div style="color:inherit;font-size:.95em"><strong>{escape(title)}</strong>{table}{said}</div>'

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.e2e
 
 TRADEML = Path(sys.executable).with_name("trademl")
 PROMISED = {"run_id", "revision", "status", "exit", "gate", "seconds", "report", "metrics"}
-RUN_FILES = {"retrain.ipynb", "report.html", "metrics.json", "backtest_report.json", "events.jsonl", "run.json"}
+RUN_FILES = {"retrain.ipynb", "report.html", "metrics.json", "backtest_report.json", "shap_summary.json", "events.jsonl", "run.json"}
 STORE = "models/synthetic"
 
 

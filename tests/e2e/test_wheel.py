@@ -211,7 +211,7 @@ news_times, known_until, account_state, open_position = bars["time"][::90], last
 def test_the_readme_section_of_the_bot_runs_as_it_stands(repo, bare, elsewhere, tmp_path):
     """Keys, a retrain, an activation, a decision where only the bot's extra is; then a revision that was tampered with is refused."""
     section = (repo / "README.md").read_text("utf-8").split("## The bot\n")[1].split("\n## ")[0]
-    (train, spoil), (decide,) = (re.findall(rf"```{kind}\n(.*?)```", section, re.DOTALL) for kind in ("", "python"))
+    train, decide, spoil = re.findall(r"```\w*\n(.*?)```", section, re.DOTALL)
     own = {"HOME": str(tmp_path), "XDG_CONFIG_HOME": str(tmp_path / "config"), "PATH": f"{elsewhere / 'venv/bin'}:{os.environ['PATH']}"}
     environment = {name: text for name, text in os.environ.items() if not name.startswith("TRADEML_")} | small_run.environment() | own
 

@@ -3,21 +3,27 @@
     predictor = load_approved("models", keys=["ed25519:..."], profile=3, expect=Expect("BTCUSD"))
     decision = predictor.predict(bars_tail, news_times, account_state)
 
+    advisor = TradeAdvisor.load("models/trades", keys=["ed25519:..."])
+    advice = advisor.advise(record, earlier_records)
+
 The pipelines' replay decides by the same code. Everything here imports numpy, onnxruntime when a graph is run, cryptography when a
 signature is checked, and nothing else.
 """
 
 from trademl.bot.account import AccountState
+from trademl.bot.advisor import TradeAdvisor
 from trademl.bot.loader import Expect, load_approved
 from trademl.bot.log import DecisionLog, read_log
 from trademl.bot.predictor import Decision, Mode, OpenPosition, PositionAdvice, Predictor, Reason
 from trademl.bot.refusals import AccountError, LoadCheck, LoadError, TailError, TailFault
 from trademl.bot.tail import Calendar
 from trademl.market.context import Bars
+from trademl.trades.advice import Advice, Topic
 
 __all__ = [
     "AccountError",
     "AccountState",
+    "Advice",
     "Bars",
     "Calendar",
     "Decision",
@@ -32,6 +38,8 @@ __all__ = [
     "Reason",
     "TailError",
     "TailFault",
+    "Topic",
+    "TradeAdvisor",
     "load_approved",
     "read_log",
 ]

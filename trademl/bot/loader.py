@@ -57,13 +57,13 @@ def load_approved(
     mode, profile = choose(Mode, mode, "mode"), profile_of(profile).number
 
     def load() -> Loaded:
-        revision = _found(Store(models_dir, trust), mode)
-        _check_standing(revision, expect, now or utc_now())
+        revision = find_revision(Store(models_dir, trust), mode)
+        check_standing(revision, expect.max_age_days, now or utc_now())
         _check_contract(revision, expect)
         for one in revision.checks():
             if not one.ok:
                 raise LoadError(LoadCheck(one.name), one.detail)
-        with _asking(LoadCheck.HEAD):
+        with asking(LoadCheck.HEAD):
             head, said = _head(revision, profile, is_enabled=risk_enabled, use_unpublished=use_unpublished)
         standing = (*said, *([Reason.UNSIGNED] if keys is None else []), *([Reason.SHADOW] if mode is Mode.SHADOW else []))
         return _loaded(revision, profile, head, expect, mode, standing)
@@ -72,7 +72,7 @@ def load_approved(
 
 
 @contextmanager
-def _asking(check: LoadCheck) -> Iterator[None]:
+def asking(check: LoadCheck) -> Iterator[None]:
     """A refusal inside is the answer to this question."""
     try:
         yield
@@ -82,17 +82,17 @@ def _asking(check: LoadCheck) -> Iterator[None]:
         raise LoadError(check, str(refusal)) from refusal
 
 
-def _found(store: Store, mode: Mode) -> Revision:
+def find_revision(store: Store, mode: Mode) -> Revision:
     """The revision that may decide: the active one and an approved one; in shadow the newest."""
-    with _asking(LoadCheck.POINTER):
+    with asking(LoadCheck.POINTER):
         if mode is Mode.SHADOW:
             return store.locate()
         record = store.pointer()
         if record is None:
             raise RevisionError(f"{store.models_dir}: no revision is active; `trademl models activate REV` makes one so")
-    with _asking(LoadCheck.MANIFEST):
+    with asking(LoadCheck.MANIFEST):
         revision = store.locate(record["revision"])
-    with _asking(LoadCheck.POINTER):
+    with asking(LoadCheck.POINTER):
         said = {key: value for key, value in record.items() if key != "activation"}
         if revision.manifest_sha256 != record["manifest_sha256"] or said != revision.compat:
             raise RevisionError(f"{store.models_dir}: the pointer does not say what revision {revision.name} says; activate it anew")
@@ -105,22 +105,22 @@ def _found(store: Store, mode: Mode) -> Revision:
     return revision
 
 
-def _check_standing(revision: Revision, expect: Expect, now: datetime) -> None:
+def check_standing(revision: Revision, max_age_days: float | None, now: datetime) -> None:
     """Who made it, for whom, and when."""
-    with _asking(LoadCheck.SIGNATURE):
+    with asking(LoadCheck.SIGNATURE):
         revision.check_signature()
-    with _asking(LoadCheck.RUNTIME):
+    with asking(LoadCheck.RUNTIME):
         revision.check_runtime()
     trained_at = datetime.fromisoformat(revision.trained_at)
     if now < trained_at - timedelta(minutes=5):
         raise LoadError(
             LoadCheck.CLOCK, f"revision {revision.name} was trained at {revision.trained_at}, here it is {iso_z(now)}: this clock is behind"
         )
-    with _asking(LoadCheck.AGE):
+    with asking(LoadCheck.AGE):
         revision.check_age(now)
-        if expect.max_age_days is not None and now > trained_at + timedelta(days=expect.max_age_days):
+        if max_age_days is not None and now > trained_at + timedelta(days=max_age_days):
             raise RevisionError(
-                f"revision {revision.name} was trained at {revision.trained_at}, more than {expect.max_age_days:g} days ago; retrain"
+                f"revision {revision.name} was trained at {revision.trained_at}, more than {max_age_days:g} days ago; retrain"
             )
 
 
@@ -137,7 +137,7 @@ def _check_contract(revision: Revision, expect: Expect) -> None:
     section, classes = manifest["market"], model_of(manifest, "signal")["classes"]
     if classes != list(CLASSES):
         raise LoadError(LoadCheck.CLASSES, f"revision {revision.name} answers {classes}, this code reads {list(CLASSES)}; retrain")
-    with _asking(LoadCheck.FEATURES):
+    with asking(LoadCheck.FEATURES):
         check_features(revision, section["round_step"] if expect.round_step is None else expect.round_step)
     if section["label_spec"]["hash"] != expect.label_spec.hash:
         fields = {
@@ -174,7 +174,7 @@ def _head(revision: Revision, profile: int, *, is_enabled: bool, use_unpublished
 
 
 def _loaded(revision: Revision, profile: int, head: Head | None, expect: Expect, mode: Mode, standing: tuple[Reason, ...]) -> Loaded:
-    with _asking(LoadCheck.LABEL_SPEC):
+    with asking(LoadCheck.LABEL_SPEC):
         policy = Policy.of(revision, profile)
     section, data = revision.manifest["market"], revision.manifest["data"]
     first, last = (datetime.fromisoformat(data[key]).timestamp() for key in ("first", "last"))

@@ -51,7 +51,7 @@ def main() -> None:
     """Run a command; a refusal is one plain sentence on standard error, and its exit code."""
     common.print_anywhere()
     try:
-        code = app(standalone_mode=False)
+        code = app(standalone_mode=False, prog_name="trademl")
     except TradeMLError as refusal:
         _fail(refusal, str(refusal), refusal.exit_code)
     except BrokenPipeError:
@@ -78,6 +78,6 @@ def _misread(error: Exception) -> None:
     if type(error).__name__ == "NoArgsIsHelpError":
         error.show()
         common.leave(Exit.USAGE)
-    help_of = f"; `{context.command_path} --help` shows what it takes" if context else ""
-    said = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    said = " ".join(error.format_message().replace("Value error, ", "").replace("Input should be", "must be").split()).rstrip(".")
+    help_of = f"{'' if said.endswith('?') else ';'} `{context.command_path} --help` shows what it takes" if context else ""
     common.fail(said + help_of, error.exit_code)

@@ -35,6 +35,77 @@ def doctor(path: Records, excursion_unit: ExcursionUnit = "auto", json: Json = F
 
 
 @app.command()
+def train(
+    data: Annotated[str, typer.Option(help="a JSON lines file (plain or gzip), or the folder that the bot writes to")],
+    output: Annotated[str | None, typer.Option(help="a folder for a plain, unsigned copy of the models and reports")] = None,
+    min_samples: Annotated[int, typer.Option(help="trades with an outcome, at least")] = 90,
+    recency_decay: Annotated[float, typer.Option(help="the oldest trade counts exp(-decay) of the newest")] = 0.0,
+    balance_assets: Annotated[bool, typer.Option("--balance-assets", help="rare assets count as much as common ones")] = False,
+    real_only: Annotated[bool, typer.Option("--real-only", help="leave out what a generator wrote")] = False,
+    parallel: Annotated[bool, typer.Option("--parallel", help="the four models at once, with the same result")] = False,
+    bench_score_weight: Annotated[bool, typer.Option("--bench-score-weight", help="weigh trades by labels.benchScore")] = False,
+    min_bench_score: Annotated[float | None, typer.Option(help="leave out trades below this labels.benchScore")] = None,
+    bench_score_quantile: Annotated[float | None, typer.Option(help="the same limit as a quantile, 0 to 1")] = None,
+    excursion_unit: ExcursionUnit = "auto",
+    models_dir: Annotated[str | None, typer.Option(help="the store to use; default: models/trades")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed of everything random")] = None,
+    device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
+    if_due: Annotated[bool, typer.Option("--if-due", help="train only when `trademl trades due` says so")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", help="say why each topic is advised or withheld")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="nothing on standard error on the way")] = False,
+    json: Json = False,
+) -> None:
+    """A bot's log in; four models, a verified revision and an improvement report out. Exit 3: stored, but not to be used."""
+    from trademl.commands.trades import run_train
+    from trademl.pipeline.trades import TradeFlags
+
+    flags = TradeFlags(
+        data=data,
+        min_samples=min_samples,
+        recency_decay=recency_decay,
+        balance_assets=balance_assets,
+        real_only=real_only,
+        parallel=parallel,
+        bench_score_weight=bench_score_weight,
+        min_bench_score=min_bench_score,
+        bench_score_quantile=bench_score_quantile,
+        excursion_unit=excursion_unit,
+        models_dir=models_dir,
+    )
+    summary = run_train({"run.seed": seed, "run.device": device}, flags, output, if_due=if_due, quiet=quiet)
+    if json:
+        common.emit(summary)
+    else:
+        print(summary["headline"])
+        for topic, why in summary["advice"].items():
+            print(f"  {topic:12} {why if verbose else why.split(':')[0]}")
+        for line in filter(None, (summary["note"], summary["report"] and f"report: {summary['report']}")):
+            print(line)
+    raise typer.Exit(summary["exit"])
+
+
+@app.command()
+def due(
+    path: Records,
+    min_samples: Annotated[int, typer.Option(help="closed trades of the last year, at least")] = 90,
+    models_dir: Annotated[str | None, typer.Option(help="the store that knows of earlier trainings; default: models/trades")] = None,
+    json: Json = False,
+) -> None:
+    """Say whether it is time to train again, and why. Exit 0 when it is, 3 when it is not."""
+    from trademl.commands.trades import run_due
+    from trademl.pipeline.trades import TradeFlags
+
+    found = run_due(TradeFlags(str(path), min_samples=min_samples, models_dir=models_dir))
+    if json:
+        common.emit(found)
+    else:
+        print(f"{'train now' if found['is_due'] else 'not now'}: {found['reason']}")
+        if found["is_tuning_suggested"]:
+            print("another 500 trades have been closed since the parameters were last looked at")
+    raise typer.Exit(found["exit"])
+
+
+@app.command()
 def features(
     asset: Annotated[list[str] | None, typer.Option(help="an asset of the training records; repeat it for each")] = None,
     typescript: Annotated[bool, typer.Option("--typescript", help="print the module for a bot in TypeScript")] = False,

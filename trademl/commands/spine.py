@@ -67,15 +67,21 @@ def printed(run: RunFolder, result: JobResult, folder: Path) -> dict:
 
 def _facts(run: RunFolder, result: JobResult, stored: Stored) -> dict:
     """The facts at the head of a revision's report."""
+    is_market = stored.line.startswith("market-")
+    what = "bars" if is_market else "records"
+    more = (
+        {"label spec": stored.label_spec_hash[:16], "features": f"{len(stored.feature_names)} ({stored.feature_hash[:16]})"}
+        if is_market
+        else {}
+    )
     return {
         "run": run.run_id,
         "revision": stored.name,
         LOOK: "; ".join((stored.look.words, *stored.look.remarks)),
         "data": stored.data.source,
-        "bars": stored.data.rows,
-        "bars sha256": stored.data.sha256[:16],
+        what: stored.data.rows,
+        f"{what} sha256": stored.data.sha256[:16],
         "seed": stored.seed,
-        "label spec": stored.label_spec_hash[:16],
-        "features": f"{len(stored.feature_names)} ({stored.feature_hash[:16]})",
+        **more,
         "seconds": result.seconds,
     }

@@ -1,12 +1,27 @@
 """What the trade-record commands do."""
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
 
+import numpy as np
+
+from trademl.clock import utc_now
+from trademl.commands.spine import finish_revision_run, given, open_run
 from trademl.data.records import MAX_BAD_SHARE, RecordsReport, read_records
+from trademl.device import check
 from trademl.errors import Exit
+from trademl.pipeline import trades as pipeline
+from trademl.pipeline.stored import Stored
+from trademl.runs import Course, run_job
+from trademl.settings import Settings, load_settings
+from trademl.trades.due import Due, LastTraining, decide_due
 from trademl.trades.labels import ExcursionUnit
 from trademl.trades.profile import MIN_SAMPLES, TradesProfile, profile_trades
+from trademl.trades.registry import TradeModel
+from trademl.trades.rows import closed_at
 
 
 @dataclass(frozen=True)
@@ -44,3 +59,91 @@ def examine(path: str | os.PathLike, unit: ExcursionUnit | str = ExcursionUnit.A
     """`trademl trades doctor`: read a file or folder and profile it. Raises BadDataError when it holds no record at all."""
     report = read_records(path)
     return Examination(report, profile_trades(report.records, unit))
+
+
+# ---------------------------------------------------------------- train
+
+TRAIN = Course.of_shares({"data": 0.08, "features": 0.02, "judge": 0.60, "evidence": 0.05, "ship": 0.10, "prove": 0.05, "store": 0.10})
+UNSIGNED = "carries no signature: nobody can tell whether it was changed since; a bot that can read a revision loads that instead"
+
+
+def last_training(settings: Settings, models_dir: str | None = None) -> LastTraining:
+    """What the trade store knows of earlier trainings."""
+    stored = pipeline.trade_store(settings, models_dir).revisions()  # newest first
+    if not stored:
+        return LastTraining()
+    refused = next((at for at, revision in enumerate(stored) if revision.gate_passed), len(stored))
+    at_s = int(datetime.fromisoformat(stored[0].trained_at).timestamp())
+    return LastTraining(at_s, refused, stored[0].manifest["trades"]["trades"])
+
+
+def is_due(inputs: pipeline.TradeInputs, settings: Settings) -> Due:
+    """Whether these trades are a reason to train now."""
+    pnl = inputs.columns["outcome_realizedPnl"]
+    closed = ~np.isnan(pnl)
+    last = last_training(settings, inputs.flags.models_dir)
+    return decide_due(closed_at(inputs.columns)[closed], pnl[closed] > 0, last, int(utc_now().timestamp()), inputs.flags.min_samples)
+
+
+def run_due(flags: pipeline.TradeFlags) -> dict:
+    """`trademl trades due`: the decision and its reason; exit 0 when it is time, 3 when it is not."""
+    found = is_due(pipeline.load_trades(flags), load_settings())
+    return vars(found) | {"status": "due" if found.is_due else "not_due", "exit": int(Exit.DONE if found.is_due else Exit.GATE_REFUSED)}
+
+
+def run_train(
+    overrides: Mapping[str, object],
+    flags: pipeline.TradeFlags,
+    output: str | None = None,
+    *,
+    if_due: bool = False,
+    quiet: bool = False,
+) -> dict:
+    """`trademl trades train`: the job, its report, its look, and a plain copy in `output`. Raises what the job raised.
+
+    With `if_due` it trains only when `trades due` says so. BadDataError before anything is written when the log must not be trained
+    on. Too few trades are no error: the short report is written.
+    """
+    settings = load_settings(overrides)
+    check(settings.run.device)
+    inputs = pipeline.load_trades(flags)
+    due = is_due(inputs, settings) if if_due else None
+    if due is not None and not due.is_due:
+        nothing = dict.fromkeys(("run_id", "revision", "report", "output", "note", "gate"))
+        return nothing | {"status": "not_due", "exit": int(Exit.DONE), "headline": f"nothing was trained: {due.reason}", "advice": {}}
+    if not inputs.is_enough:
+        return _too_few(settings, inputs, output)
+    inputs.rows()  # refuses a log that nothing can be learned from
+    store = pipeline.trade_store(settings, flags.models_dir)
+    store.check_line(pipeline.LINE)
+    parameters = flags.job_parameters() | {"overrides": given(overrides)}
+    with store.lock(), open_run(settings, "trades_retrain", parameters) as run:
+        result = run_job("trades_retrain", parameters, run=run, course=TRAIN, quiet=quiet)
+        stored = Stored(store.locate(result.summary["revision"]))
+        summary = finish_revision_run(run, result, stored, moves_pointer=True)
+    return summary | _copied(stored, output)
+
+
+def _copied(stored: Stored, output: str | None) -> dict:
+    """The plain copy, when one is asked for and all four models are there."""
+    if output is None:
+        return {"output": None, "note": None}
+    missing = [str(model) for model in TradeModel if not stored.holds(f"{model}.onnx")]
+    if missing:
+        return {"output": None, "note": f"nothing was copied to {output}: {', '.join(missing)} could not be trained"}
+    pipeline.copy_out(stored, output)
+    return {"output": output, "note": f"{output} holds revision {stored.name} as plain files; the folder {UNSIGNED}"}
+
+
+def _too_few(settings: Settings, inputs: pipeline.TradeInputs, output: str | None) -> dict:
+    """Nothing is trained; the short report says what is missing."""
+    needed = inputs.flags.min_samples
+    headline = f"{inputs.trades:,} trades with an outcome, {needed:,} are needed: nothing was trained"
+    with open_run(settings, "trades_retrain", inputs.flags.job_parameters()) as run:
+        pipeline.write_short(inputs, run.path)
+        folder = run.finish(message=headline, next_step="train again when the bot has closed more trades, or lower --min-samples")
+    if output is not None:
+        pipeline.write_short(inputs, output)
+    report = str(Path(folder) / "improvement_report.md")
+    record = {"run_id": run.run_id, "revision": None, "status": "done", "exit": int(Exit.DONE), "headline": headline, "models_trained": []}
+    return record | {"report": report, "output": output, "note": None, "gate": None, "advice": {}}

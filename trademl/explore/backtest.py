@@ -241,7 +241,9 @@ class BacktestRoom:
             if np.isfinite(played.as_good)
             else "too few bars to place the entries at random"
         )
-        figures = f"<b>{net.mean():+.3f} R a trade</b>, net, over {len(net):,} trades ({100 * (net > 0).mean():.0f} % won); {beside}"
+        span = self.span(asked.window)
+        days = f"{len(net):,} trades of {_day(span.start_s)} to {_day(span.end_s)}"
+        figures = f"<b>{net.mean():+.3f} R a trade</b>, net, over {days} ({100 * (net > 0).mean():.0f} % won); {beside}"
         if asked.window == SELECT:
             varied = f" Varied: {what_if}." if what_if else ""
             return Shown(f"<b>SELECT</b>: on these days the margin was chosen, so they prove nothing. {figures}.{varied}", kind="warn")
@@ -256,11 +258,9 @@ class BacktestPanel(Panel):
     def __init__(self, stored: Stored, settings: Settings):
         self.room = room = BacktestRoom(stored, settings)
         own = room.own
-        days = {name: room.span(name) for name in (JUDGED, SELECT)}
-        windows = [(f"{name}: {_day(span.start_s)} to {_day(span.end_s)}", name) for name, span in days.items()]
         scale = max(own.costs.spread, own.costs.point)
         controls = {
-            "window": picker("days", windows, JUDGED),
+            "window": picker("days", [("judged", JUDGED), ("select", SELECT)], JUDGED),
             "profile": picker("account of", [(f"profile {p.number}", p.number) for p in PROFILES], own.profile),
             "tie": picker("both in one bar", [("stop first", Tie.SL_FIRST), ("target first", Tie.TP_FIRST)], own.tie),
             "spread": slider("spread", own.costs.spread, 0, 4 * scale, scale / 20, form=".5g"),

@@ -10,7 +10,7 @@ import pandas as pd
 from trademl.data.bars import read_bars
 from trademl.data.news import high_impact_usd, read_news
 from trademl.data.synthetic import synthetic_market
-from trademl.pipeline.choice import MarketChoice, MarketFlags, choose_market
+from trademl.pipeline.choice import SYNTHETIC, MarketChoice, MarketFlags, choose_market, store_folder
 from trademl.settings import Settings
 
 
@@ -36,16 +36,14 @@ class Market:
 
 def open_market(settings: Settings, flags: MarketFlags = MarketFlags()) -> Market:  # noqa: B008 (frozen)
     """The market that a plain `trademl retrain` would train on. BadDataError as the readers raise it."""
-    if flags.news is None and not flags.no_news and not _holds(settings.market.news) and (flags.bars or _holds(settings.market.bars)):
-        flags = replace(flags, no_news=True)  # labels can be seen without a calendar
-    choice = choose_market(settings, flags)
+    if flags.symbol == SYNTHETIC:
+        choice = MarketChoice(SYNTHETIC, None, None, False, store_folder(settings, SYNTHETIC), settings.market.timeframe)
+    else:
+        is_without = flags.news is None and not Path(settings.market.news).exists() and Path(flags.bars or settings.market.bars).exists()
+        choice = choose_market(settings, replace(flags, no_news=True) if is_without else flags)  # labels can be seen without a calendar
     if choice.is_synthetic:
         made = synthetic_market(settings.synthetic.bars, settings.synthetic.edge, settings.synthetic.seed)
         return Market(choice, made.bars, high_impact_usd(made.events)[0])
     report = read_bars(choice.bars, tz=flags.tz, stamp=flags.stamp, symbol=flags.symbol).require_clean()
     news = None if choice.no_news else high_impact_usd(read_news(choice.news, tz=flags.news_tz).require_clean())[0]
     return Market(choice, report.bars, news)
-
-
-def _holds(path: str) -> bool:
-    return Path(path).exists()

@@ -1,5 +1,6 @@
 """Labels while their contract is moved: beside a market without drift, by hour and the like, their overlap, any one on its candles."""
 
+import html
 from dataclasses import asdict, replace
 from functools import lru_cache, partial
 
@@ -11,12 +12,14 @@ from plotly.subplots import make_subplots
 
 from trademl import report
 from trademl.clock import epoch_seconds
+from trademl.errors import TradeMLError
 from trademl.explore.data import Market, open_market
-from trademl.explore.panel import WIDE_NAME, WIDTH, Panel, Shown, picker, slider, stepper, whole
+from trademl.explore.panel import WIDE_NAME, WIDTH, Panel, Shown, picker, sentence_html, slider, stepper, whole
 from trademl.explore.project import project_settings
 from trademl.market.definitions import volume_surge_of
 from trademl.market.labeling import Labels, label_bars, near_news
 from trademl.market.specs import CLASSES, Entry, ExitReason, Label, LabelSpec, PricePath, Tie
+from trademl.pipeline.choice import SYNTHETIC, MarketFlags
 from trademl.report.figures import CLASS_COLOURS, GREY, INK, QUIET, finish
 from trademl.settings import Settings
 
@@ -138,8 +141,8 @@ class LabelRoom:
                 x=part["group"], y=100 * part["driftless"], hovertemplate="driftless %{y:.1f} %<extra></extra>", **even, **where
             )
             figure.update_yaxes(title_text=f"{name}, %", rangemode="tozero", nticks=4, **where)
-        figure.update_xaxes(type="category")
-        figure.update_xaxes(title_text=f"{GROUPS[by]} (black: driftless)", row=3, col=1)
+        figure.update_xaxes(type="category", tickangle=0, tickfont={"size": 10})
+        figure.update_xaxes(title_text=f"{GROUPS[by]} (dashes: driftless)", row=3, col=1)
         off = (np.abs(table["share"] - table["driftless"]) > table["half"]).sum()
         text = f"{off} of {len(table)} shares beyond chance; chance alone makes about {0.05 * len(table):.0f}"
         return finish(figure, f"By {by}", text, height=430)
@@ -218,11 +221,30 @@ class LabelRoom:
         )
 
 
-def explore(market: Market | None = None, settings: Settings | None = None) -> Panel:
-    """The explorer; without a market, that of the project's settings."""
-    settings = settings or project_settings()
-    market = market or open_market(settings)
-    return LabelPanel(LabelRoom(market), _own_spec(settings))
+def explore(settings: Settings | None = None) -> "LabelExplorer":
+    """The explorer of the market that the project's settings name, or of the embedded one where they name no file that is there."""
+    return LabelExplorer(settings or project_settings())
+
+
+class LabelExplorer(widgets.VBox):
+    """The panel of the project's market; where its files are refused, the reason and the embedded market as a way on."""
+
+    def __init__(self, settings: Settings):
+        super().__init__()
+        self._settings, self.panel = settings, None
+        try:
+            self.open_market()
+        except TradeMLError as refusal:
+            self.button = widgets.Button(
+                description="Open the embedded market", button_style="primary", layout=widgets.Layout(width="auto")
+            )
+            self.button.on_click(lambda _: self.open_market(MarketFlags(symbol=SYNTHETIC)))
+            self.children = [widgets.HTML(sentence_html(html.escape(str(refusal)), "refused")), self.button]
+
+    def open_market(self, flags: MarketFlags = MarketFlags()) -> None:  # noqa: B008 (frozen)
+        """Draw the market that these flags mean."""
+        self.panel = LabelPanel(LabelRoom(open_market(self._settings, flags)), _own_spec(self._settings))
+        self.children = [self.panel]
 
 
 def _own_spec(settings: Settings) -> LabelSpec:
@@ -242,7 +264,7 @@ class LabelPanel(Panel):
             "sl_atr": slider("stop, ATR", own.sl_atr, 0.2, 5.0, 0.05),
             "horizon_bars": whole("horizon, bars", own.horizon_bars, 1, 192),
             "tie": picker("both in one bar", [("stop first", Tie.SL_FIRST), ("target first", Tie.TP_FIRST)], own.tie),
-            "price_path": picker("barriers seen by", [("high and low", PricePath.OHLC), ("closes only", PricePath.CLOSE)], own.price_path),
+            "price_path": picker("seen by", [("high and low", PricePath.OHLC), ("closes only", PricePath.CLOSE)], own.price_path),
             "news": widgets.Checkbox(has_news, description="news rule", disabled=not has_news, indent=True, style=WIDE_NAME),
             "news_surge": slider("volume surge >", own.news_surge, 0.5, 10.0, 0.25),
             "by": picker("split by", [(name, name) for name in GROUPS], "hour"),
@@ -263,7 +285,9 @@ class LabelPanel(Panel):
 
     def _contract(self, values: dict) -> LabelSpec:
         names = ("tp_atr", "sl_atr", "horizon_bars", "tie", "price_path", "news_surge")
-        return replace(self._own, **{name: values[name] for name in names})
+        given = {name: values[name] for name in names}
+        # a browser hands back 1.5000000000000002
+        return replace(self._own, **{name: round(value, 6) if isinstance(value, float) else value for name, value in given.items()})
 
     def _shown(self, values: dict) -> Shown:
         room, spec, news = self.room, self._contract(values), values["news"]

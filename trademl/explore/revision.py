@@ -28,7 +28,10 @@ class RevisionExplorer(widgets.VBox):
         self.picker.observe(lambda _: self._open(), names="value")
         self.panel: widgets.Widget | None = None
         super().__init__()
-        self._list(revision)
+        try:
+            self._list(revision)
+        except TradeMLError as refusal:
+            self.children = [widgets.HTML(sentence_html(html.escape(str(refusal)), "refused"))]
 
     def _list(self, revision: str = "") -> None:
         """Fill the picker from the store that a command would open, and open the newest or the named one."""

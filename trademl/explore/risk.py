@@ -18,6 +18,7 @@ from trademl.bot.policy import risk_head_of
 from trademl.errors import BadDataError, UsageError
 from trademl.explore.panel import Panel, Shown, picker, slider
 from trademl.explore.revision import RevisionExplorer
+from trademl.pipeline.market.pages import OBJECTIVE_WORDS
 from trademl.pipeline.market.parameters import account_spec
 from trademl.pipeline.market.risk import METADATA_FILE, TRADES_FILE
 from trademl.pipeline.stored import Stored
@@ -30,10 +31,7 @@ from trademl.risk.trades import LotSpec, TradeSequence
 from trademl.risk.verdict import PolicyRun, drawdown_rule, simulate_policy
 from trademl.settings import Settings
 
-OBJECTIVES = {  # plain names
-    Objective.CONSTRAINED_GROWTH: "growth under a drawdown limit",
-    Objective.WR_PF_SQRT_DD: "win rate × profit factor / root of drawdown",
-}
+OBJECTIVES = {Objective(name): words for name, words in OBJECTIVE_WORDS.items()}
 
 
 @dataclass(frozen=True)
@@ -95,7 +93,7 @@ class RiskRoom:
         figure.update_yaxes(title_text="share of states, %", range=[0, 105])
         mean = float(done.labels.mean()) if len(done.labels) else float("nan")
         text = f"{len(done.labels):,} states; mean {mean:.2f}, which is {mean * asked.profile.base_risk_pct:.2f} % of equity a trade"
-        return finish(figure, OBJECTIVES[asked.objective].capitalize(), text, height=430)
+        return finish(figure, f"Best multiplier: {OBJECTIVES[asked.objective]}", text, height=430)
 
     def by_profile(self) -> go.Figure:
         """Which multiplier each profile's replay chose when the heads were trained, under both objectives."""
@@ -145,7 +143,7 @@ class RiskRoom:
         at = int(np.argmax(done.histogram))
         limits = f"at most {100 * asked.max_breach:.0f} % of continuations may reach the {asked.profile.max_total_drawdown_pct:g} % halt"
         if asked.objective is Objective.WR_PF_SQRT_DD:
-            limits = "the original's score, which no limit bounds: win rate hardly depends on size, drawdown does"
+            limits = "win rate × profit factor / √drawdown: the first two hardly depend on size, drawdown does"
         runs = [self.played(part, asked.profile, "constant", asked.multiplier) for part in self.parts if len(self.parts[part])]
         deepest, times = max(run.max_drawdown for run in runs), sum(run.breaches for run in runs)
         halts = f"halted {times} time{'' if times == 1 else 's'}" if times else "never halted"

@@ -22,7 +22,7 @@ from trademl.report.figures import GREY, QUIET, RED, TEAL, finish
 from trademl.report.shap_figures import shap_dependence, shap_drift, shap_pairs
 from trademl.settings import Settings
 
-WHOSE = {"the recipe, on bars it had not seen": Whose.RECIPE, "the shipped model, which has seen them": Whose.SHIPPED}
+WHOSE = {"the recipe": Whose.RECIPE, "the shipped model": Whose.SHIPPED}
 DRAWN = 12  # features of one decision
 DRIFTING = 6  # features in the drift
 
@@ -95,7 +95,8 @@ class ShapRoom:
             xaxis={"domain": [0, 1], "title": {"text": asked.feature}}, xaxis2={"visible": False}, yaxis2={"visible": False}
         )
         text = f"mean and 80 % of the rows in bins of equally many; contribution to {curves[0].unit}"
-        return figure.update_layout(title={"text": f"How {asked.feature} acts", "subtitle": {"text": text}}, annotations=[], height=430)
+        figure.layout.annotations = ()
+        return figure.update_layout(title={"text": f"How {asked.feature} acts", "subtitle": {"text": text}}, height=430)
 
     def drift(self, asked: Asked) -> go.Figure:
         """Importance from fold to fold."""

@@ -77,6 +77,10 @@ def _file(path: Path) -> str:
     return f"{_code(path)}, {about.st_size / 2**20:.1f} MiB, written {datetime.fromtimestamp(about.st_mtime, UTC):%Y-%m-%d %H:%M} UTC"
 
 
+def _count(n: int, noun: str) -> str:
+    return f"{n:,} {noun}{'' if n == 1 else 's'}"
+
+
 def _code(text: object) -> str:
     return f"<code>{html.escape(str(text))}</code>"
 
@@ -126,5 +130,6 @@ def look_rows(path: Path) -> list[Row]:
         return [Row("damaged", html.escape(str(refusal)))]
     looks = [line for line in lines if line["kind"] == Kind.LOOK]
     passed = sum(bool(line["passed"]) for line in lines if line["kind"] == Kind.VERDICT)
-    told = f"{len(looks)} judgement{'' if len(looks) == 1 else 's'} of {len({line['recipe'] for line in looks})} recipes, {passed} passed"
+    recipes = len({line["recipe"] for line in looks})
+    told = f"{_count(len(looks), 'judgement')} of {_count(recipes, 'recipe')}, {passed} passed"
     return [Row(_code(path), f"{told}. The k-th recipe on the same days is judged at a k-th of the level; explorers take no look")]

@@ -30,13 +30,15 @@ async function render({ model, el }) {
   el.append(box);
   const Plotly = await plotly(model);
   let asked = 0;
+  let width = 0; // of the figure on the screen; 0: none, or one that is out of date
   const draw = async () => {
     const mine = ++asked;
     let text = model.get("figure");
-    if (!text) return;
+    width = el.isConnected ? el.clientWidth : 0;
+    if (!text || !width) return; // hidden, or not in the page yet: text could not be measured
     for (const [colour, own] of Object.entries(model.get("colours")[theme()])) text = text.replaceAll(colour, own);
     const figure = JSON.parse(text);
-    if (el.clientWidth > 0) figure.layout.width = el.clientWidth;
+    figure.layout.width = width;
     await Plotly.react(box, figure.data, figure.layout, { displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
     if (mine === asked) box.dataset.drawn = model.get("serial");
   };
@@ -44,7 +46,7 @@ async function render({ model, el }) {
   const themes = new MutationObserver(draw);
   themes.observe(document.body, { attributes: true, attributeFilter: ["data-jp-theme-light"] });
   const size = new ResizeObserver(() => {
-    if (el.clientWidth > 0 && box.layout && Math.abs(box.layout.width - el.clientWidth) > 2) Plotly.relayout(box, { width: el.clientWidth });
+    if (Math.abs(el.clientWidth - width) > 2) draw();
   });
   size.observe(el);
   await draw();

@@ -8,7 +8,7 @@ __all__ = ['BASELINE', 'SignalJudged', 'judge_signal', 'judge_warm', 'choose_sta
            'ship']
 
 # %% ../../nbs/38a_market_walkforward.ipynb #84b7bb80
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +18,7 @@ import numpy as np
 from .backtest import Decisions
 from ..errors import BadDataError
 from .decision import DecisionRule, class_mean_r, decide
-from ..learn.ensemble import MODELS, Blend, FittedEnsemble, Rounds, choose_blend, fit_ensemble
+from ..learn.ensemble import MODELS, Blend, FittedEnsemble, Rounds, choose_blend, fit_ensemble, side_by_side
 from ..learn.fits import Batch, Target, fit_scaler
 from .open_trade import EXIT, POSITION_CLASSES
 from .position import HeldRows, choose_entries, first_exit, held_rows, position_matrix, r_with_exits
@@ -53,6 +53,13 @@ class SignalJudged:
     past: np.ndarray  # rows before select, purged: what the first fit knew
     rounds: Rounds
 
+# %% ../../nbs/38a_market_walkforward.ipynb #04ebf0ee
+def _refits(fit: Callable[..., FittedEnsemble], folds: Sequence, recipe: Recipe) -> Iterator[FittedEnsemble]:
+    """`fit(fold, recipe)` of each fold, in their order; one after the other where an accelerator is shared."""
+    if any(one.resolved != "cpu" for one in recipe.devices.values()):
+        return (fit(fold, recipe) for fold in folds)
+    return side_by_side(lambda fold: fit(fold, replace(recipe, threads=1)), folds, recipe.threads)
+
 # %% ../../nbs/38a_market_walkforward.ipynb #38aa0003
 def judge_signal(rows: MarketRows, windows: Windows, z: np.ndarray, recipe: Recipe, progress: Callable) -> SignalJudged:
     """Walk the signal forward over the train part, select and final. `progress(done, total)` after each fit."""
@@ -65,10 +72,10 @@ def judge_signal(rows: MarketRows, windows: Windows, z: np.ndarray, recipe: Reci
     raw = np.full((len(rows.time_s), len(MODELS), 3), np.nan)
     model = fit_signal(rows, z, past, recipe, stop_rows=windows.rows("select"))
     rounds, models = model.rounds, []
+    later = _refits(lambda fold, one: fit_signal(rows, z, fold.fit_rows, one, rounds=rounds), [*folds, *oof][1:], recipe)
     for done, fold in enumerate([*folds, *oof]):
         assert_no_leakage(fold.fit_rows, fold.test_rows, rows.time_s, rows.end_s, embargo_s=embargo)
-        if done > 0:
-            model = fit_signal(rows, z, fold.fit_rows, recipe, rounds=rounds)
+        model = next(later) if done > 0 else model
         raw[fold.test_rows] = model.model_probabilities(z[fold.test_rows])
         models.append(model)
         progress(done + 1, total)
@@ -159,7 +166,7 @@ def _fit_baseline(rows, decided, allowed, recipe):
     entry_bar, side = choose_entries(decided, allowed, share=recipe.position.entry_share, seed=recipe.seed)
     held = _held(rows, entry_bar, side, recipe)
     options = {"objective": "binary", "num_leaves": 8, "min_data_in_leaf": 100, "learning_rate": 0.1, "seed": recipe.seed}
-    options |= {"deterministic": True, "force_row_wise": True, "num_threads": recipe.threads, "verbosity": -1}
+    options |= {"deterministic": True, "force_row_wise": True, "num_threads": 1, "verbosity": -1}
     data = lgb.Dataset(held.state[:, BASELINE], label=held.target(recipe.position.exit_gap_r), weight=held.weight())
     return lgb.train(options, data, num_boost_round=60)
 
@@ -189,25 +196,25 @@ def judge_position(rows, windows, z, signal: SignalJudged, decided, recipe: Reci
     known = np.isfinite(signal.model_probabilities[:, 0, 0]) & (rows.end_s >= 0)
     selected = np.isin(np.arange(len(known)), windows.rows("select")) & known
     exits = np.full((len(known), 2), -1, np.int64)
-    blend, rounds, scored, models = None, None, [], []
-    for done, fold in enumerate(signal.folds):
-        allowed = known & (rows.end_s + windows.embargo_s <= fold.start_s)
-        model = fit_position(rows, z, decided, allowed, recipe, rounds=rounds, stop_allowed=None if rounds else selected)
-        models.append(model)
-        if blend is None:
-            rounds = model.rounds
-            blend = choose_blend(*_stacked(ask(rows, z, model, np.flatnonzero(selected), recipe), recipe)[:3])
-        for column, asked in enumerate(ask(rows, z, model, fold.test_rows, recipe)):
+    allowed = [known & (rows.end_s + windows.embargo_s <= fold.start_s) for fold in signal.folds]
+    first = fit_position(rows, z, decided, allowed[0], recipe, stop_allowed=selected)
+    blend = choose_blend(*_stacked(ask(rows, z, first, np.flatnonzero(selected), recipe), recipe)[:3])
+    later = _refits(lambda before, one: fit_position(rows, z, decided, before, one, rounds=first.rounds), allowed[1:], recipe)
+    scored, models = [], []
+    for fold, before in zip(signal.folds, allowed, strict=True):
+        models.append(next(later) if models else first)
+        both = ask(rows, z, models[-1], fold.test_rows, recipe)
+        for column, asked in enumerate(both):
             leave = blend.probabilities(asked.p)[:, EXIT]
             exits[asked.bars, column] = first_exit(asked.held, leave, len(asked.bars), recipe.exit_rule)
-        final = np.intersect1d(fold.test_rows, windows.rows("final"))
-        if len(final):
-            p, y, w, state = _stacked(ask(rows, z, model, final, recipe), recipe)
-            base = _fit_baseline(rows, decided, allowed, recipe).predict(state[:, BASELINE])
+        final = np.concatenate([np.isin(asked.bars[asked.held.entry], windows.rows("final")) for asked in both])
+        if final.any():
+            p, y, w, state = (part[final] for part in _stacked(both, recipe))
+            base = _fit_baseline(rows, decided, before, recipe).predict(state[:, BASELINE], num_threads=1)
             scored.append((blend.probabilities(p)[:, EXIT], base, y, w))
-        progress(done + 1, len(signal.folds))
+        progress(len(models), len(signal.folds))
     p, base, y, w = (np.concatenate(part) for part in zip(*scored, strict=True))
-    return PositionJudged(exits, rounds, blend, len(y), _binary_log_loss(p, y, w), _binary_log_loss(base, y, w), models)
+    return PositionJudged(exits, first.rounds, blend, len(y), _binary_log_loss(p, y, w), _binary_log_loss(base, y, w), models)
 
 # %% ../../nbs/38a_market_walkforward.ipynb #9371b207
 @dataclass(frozen=True)

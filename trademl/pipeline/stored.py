@@ -262,7 +262,7 @@ class Stored:
     @property
     def devices(self) -> Mapping:
         """Where each model was trained, by role and model."""
-        return self._manifest["market"]["devices"]
+        return self._manifest[self._manifest["pipeline"]]["devices"]
 
     @property
     def expires_at(self) -> str | None:

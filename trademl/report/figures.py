@@ -80,7 +80,7 @@ def finish(fig: go.Figure, title: str, subtitle: str, **layout: Any) -> go.Figur
 
 def _has_legend(fig: go.Figure) -> bool:
     named = [trace for trace in fig.data if trace.showlegend is not False and trace.type not in ("heatmap", "table")]
-    return len(named) > 1 or any(trace.showlegend for trace in named)
+    return bool(named) and (len(fig.data) > 1 or bool(named[0].showlegend))  # plotly's own rule
 
 
 def whole_axis(most: float) -> dict[str, Any]:

@@ -79,7 +79,7 @@ def render(
         contents="".join(f'<li><a href="#{anchor}">{html.escape(text)}</a></li>' for anchor, text in headings),
         body=between + last,
         colours=json.dumps(PAGE_COLOURS),
-        plotly=f"<script>{_plotly_js()}</script>" if page.figures else "",
+        plotly=f'<script type="text/plain" id="plotly">{_plotly_js()}</script>' if page.figures else "",
     )
 
 

@@ -1,13 +1,12 @@
 """Figures of a SHAP summary: dependence of the strongest features, importance from fold to fold, pairs. The ranking is `importance`."""
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from trademl.evidence.shap_summary import DependenceCurve, Drift, Interaction
-from trademl.report.figures import BLUE, CLASS_COLOURS, GREY, RED, SAND, TEAL, template
+from trademl.report.figures import BLUE, CLASS_COLOURS, GREY, RED, SAND, TEAL, finish
 
 COLOURS = [BLUE, RED, TEAL, SAND, GREY, "#7a5a9a", "#8a5a2b", "#4f8f4f"]
 
@@ -33,7 +32,7 @@ def shap_dependence(curves: Sequence[DependenceCurve], *, n: int) -> go.Figure:
     told = f"{n:,} rows; mean and 80 % of the rows in bins of equally many; contribution to {unit}"
     plot = 210 * max(rows, 1)
     below = {"legend": {"y": -36 / plot, "yanchor": "top"}, "margin": {"b": 84}}  # the panels' titles stand on top
-    return _finish(fig, "How the strongest features act", told, height=176 + plot, hovermode="closest", **below)
+    return finish(fig, "How the strongest features act", told, height=176 + plot, hovermode="closest", **below)
 
 
 def shap_drift(drift: Drift, features: Sequence[str], shown: Sequence[str], *, n: int) -> go.Figure:
@@ -50,7 +49,7 @@ def shap_drift(drift: Drift, features: Sequence[str], shown: Sequence[str], *, n
     fig.update_yaxes(tickformat=".0%", rangemode="tozero", title_text="share of all features")
     known = [value for value in drift.agreement if value is not None]
     agree = f"; ranks of neighbours agree by {min(known):.2f} to {max(known):.2f} (1: the same)" if known else ""
-    return _finish(fig, "Importance from fold to fold", f"{n:,} rows in {len(drift.folds)} folds{agree}", height=460, margin={"t": 130})
+    return finish(fig, "Importance from fold to fold", f"{n:,} rows in {len(drift.folds)} folds{agree}", height=440)
 
 
 def shap_pairs(pairs: Sequence[Interaction], *, n: int) -> go.Figure:
@@ -62,9 +61,4 @@ def shap_pairs(pairs: Sequence[Interaction], *, n: int) -> go.Figure:
     fig.update_xaxes(tickformat=".1%", title_text="share of all main effects and interactions", rangemode="tozero")
     fig.update_yaxes(ticks="", dtick=1)
     told = f"{n:,} rows; each model in its own unit, weighted as the ensemble weighs them"
-    return _finish(fig, "Features that act together", told, height=150 + 22 * len(ordered))
-
-
-def _finish(fig: go.Figure, title: str, subtitle: str, **layout: Any) -> go.Figure:
-    texts: Mapping = {"text": title, "subtitle": {"text": subtitle}}
-    return fig.update_layout(template=template(), title=texts, **layout)
+    return finish(fig, "Features that act together", told, height=150 + 22 * len(ordered))

@@ -21,6 +21,7 @@ from trademl.ship.manifest import TOLERANCE
 from trademl.ship.runtime import predict_onnx
 from trademl.validate.metrics import PROBABILITY_FLOOR  # below it the logarithm of the calibration is cut off, there and here
 
+RAW_INPUT = "input"  # of a graph that takes float32 features as they are
 INPUT = "features"  # the name of the input of every graph that is written here; a reader takes it from the manifest
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8  # old enough for every onnxruntime that the `bot` extra allows
 TIE = 1e-6  # native top two closer than this are a tie in float32: either label is right
@@ -99,6 +100,33 @@ def regressor_graph(
     return graph.serialize(table.n_features, {"value": table.n_outputs}, dict(metadata))
 
 
+def tree_graph(
+    table: TreeTable,  # any link but mean
+    *,
+    scaled_by: int | None = None,  # a column of the input that the answer is multiplied by
+    metadata: Mapping[str, str],
+) -> bytes:
+    """One ensemble on raw float32 features with missing values: input (N, n) float32 -> trees -> link -> output (N, k) float32.
+
+    A sigmoid's answer is the one probability of the positive class, not a pair.
+    """
+    last = {Link.SIGMOID: "Sigmoid", Link.SOFTMAX: "Softmax", Link.IDENTITY: "Identity"}.get(table.link)
+    if last is None or (scaled_by is not None and not 0 <= scaled_by < table.n_features):
+        raise UsageError(
+            f"link {table.link} with scaled_by = {scaled_by} of {table.n_features} features cannot be exported as one ensemble"
+        )
+    graph = _Graph()
+    graph.node("Identity", [RAW_INPUT], "z")
+    graph.trees("trees", table, "margin")
+    answer = "output" if scaled_by is None else "unscaled"
+    graph.node(last, ["margin"], answer, **({"axis": 1} if table.link is Link.SOFTMAX else {}))
+    if scaled_by is not None:
+        graph.constant("column", np.array([scaled_by], np.int64))
+        graph.node("Gather", [RAW_INPUT, "column"], "scale", axis=1)
+        graph.node("Mul", [answer, "scale"], "output")
+    return graph.serialize(table.n_features, {"output": table.n_outputs}, dict(metadata), raw=True)
+
+
 def check_parity(
     model: bytes,
     features: np.ndarray,  # (n, n_in) float64: all rows that there are, not a sample
@@ -113,7 +141,8 @@ def check_parity(
     answer can tell them apart. Such rows are counted as `ties`.
     """
     served = predict_onnx(model, features)
-    native = {"probabilities" if "probabilities" in served else "value": np.asarray(probabilities, np.float64)}
+    first = next(name for name in ("probabilities", "value", "output") if name in served)
+    native = {first: np.asarray(probabilities, np.float64)}
     if model_probabilities is not None:
         native["model_probabilities"] = np.asarray(model_probabilities, np.float64).reshape(len(features), -1)
     worst = 0.0
@@ -122,6 +151,7 @@ def check_parity(
         if served[name].shape != expected.shape:
             raise ParityError(f"graph output {name} has shape {served[name].shape}, the native models give {expected.shape}")
         difference = np.abs(served[name] - expected)
+        difference[np.isnan(served[name]) & np.isnan(expected)] = 0.0  # a missing answer that the native models miss too
         if difference.size:
             row, column = np.unravel_index(int(np.argmax(np.where(np.isnan(difference), np.inf, difference))), difference.shape)
             if not difference[row, column] <= tolerance:
@@ -207,9 +237,10 @@ class _Graph:
         self.node("Concat", [f"{name}_opposite", f"{name}_margin"], f"{name}_margins", axis=1)
         self.node("Sigmoid", [f"{name}_margins"], f"{name}_p")  # not 1 - p: a small probability keeps its digits
 
-    def serialize(self, n_in: int, outputs: Mapping[str, int | None], metadata: Mapping[str, str]) -> bytes:
+    def serialize(self, n_in: int, outputs: Mapping[str, int | None], metadata: Mapping[str, str], *, raw: bool = False) -> bytes:
         helper, proto = self.onnx.helper, self.onnx.TensorProto
-        inputs = [helper.make_tensor_value_info(INPUT, proto.DOUBLE, ["N", n_in])]
+        name, dtype = (RAW_INPUT, proto.FLOAT) if raw else (INPUT, proto.DOUBLE)
+        inputs = [helper.make_tensor_value_info(name, dtype, ["N", n_in])]
         answers = [
             helper.make_tensor_value_info(name, proto.INT64 if width is None else proto.FLOAT, ["N"] if width is None else ["N", width])
             for name, width in outputs.items()

@@ -145,7 +145,25 @@ MARKET = {
 }
 _SPAN = {"start_s": int, "end_s": int}
 _MARKET_SPLIT = {"embargo": int, "refits": [int], "windows": {"train": _SPAN, "tune": _SPAN, "select": _SPAN, "final": _SPAN}}
-SECTIONS = {"market": MARKET, "trades": {}}  # the section of the record pipeline comes with that pipeline
+TRADES = {
+    "recipe": ({str: object}, "what makes the recipe this one and no other: registry, filters, weights, label policy"),
+    "assets": ([str], "of the training records; what the asset features know"),
+    "excursion_unit": (re.compile("usd|pct"), "what the log's excursions were written in"),
+    "trades": (int, "trades that were learned from"),
+    "advice": (
+        {
+            "calibration": ([NUMBER], None),
+            "threshold": (*NUMBER, None),
+            "size_scale": (*NUMBER, None),
+            "is_target_advised": bool,
+            "is_stop_advised": bool,
+            "withheld": {str: str},
+        },
+        "what answers are turned into advice by; null or false: withheld, and why",
+    ),
+    "devices": ({str: object}, "where the models were trained"),
+}
+SECTIONS = {"market": MARKET, "trades": TRADES}
 
 
 def manifest_bytes(record: Mapping) -> bytes:

@@ -61,9 +61,11 @@ def predict_onnx(model, features: np.ndarray) -> dict[str, np.ndarray]:
         raise RevisionError(f"graph: takes {[(one.name, one.type) for one in inputs]}, expected one input of {' or '.join(_DTYPES)}")
     rows = np.ascontiguousarray(features, _DTYPES[inputs[0].type])
     names = [output.name for output in runner.get_outputs()]
-    whole = np.concatenate([rows, np.repeat(rows[-1:], -len(rows) % _LANES, axis=0)])
+    missing = -len(rows) % _LANES
+    whole = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
     parts = [runner.run(names, {inputs[0].name: whole[at : at + _CHUNK]}) for at in range(0, max(len(whole), 1), _CHUNK)]
-    return {name: np.concatenate(column)[: len(rows)] for name, column in zip(names, zip(*parts))}
+    columns = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts))
+    return {name: column[: len(rows)] for name, column in zip(names, columns)}
 
 
 def _problems(model: bytes) -> Iterator[str]:

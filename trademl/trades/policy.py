@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['RULE_THRESHOLD', 'RULE_TERMS', 'RISK_PER_R', 'SHUFFLES', 'rule_quality', 'Policy', 'model_sizes', 'Result',
-           'drawdown', 'result_of', 'Versus', 'Replay', 'random_share', 'replay_advice']
+           'drawdown', 'result_of', 'Versus', 'Replay', 'random_share', 'replay_advice', 'replay_sizes']
 
-# %% ../../nbs/56_trades_policy.ipynb #67ebe5ff
+# %% ../../nbs/56_trades_policy.ipynb #e509e3c7
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -19,12 +19,12 @@ from .registry import TradeModel
 from .rows import TradeRows
 from .scores import interval_of
 from .walkforward import OutOfFold
-from .worth import Findings
+from .worth import FEWEST_WEEKS, Findings
 from ..validate.bootstrap import Interval
 from ..validate.clusters import Clustered, clustered
 from ..validate.metrics import Ratio, sharpe, sortino, tail_risk
 
-# %% ../../nbs/56_trades_policy.ipynb #2046e14f
+# %% ../../nbs/56_trades_policy.ipynb #f32bf3d7
 RULE_THRESHOLD = 0.6
 RULE_TERMS = {  # feature -> what a 1 adds
     "signal_hasCascadeSignal": 0.10,
@@ -48,7 +48,7 @@ def rule_quality(rows: TradeRows) -> np.ndarray:
     score = 0.5 + 0.005 * (strength - 60) + 0.005 * (confidence - 55) + np.minimum(0.1, 0.02 * known["signal_source_count"])
     return score + sum(weight * known[name] for name, weight in RULE_TERMS.items())
 
-# %% ../../nbs/56_trades_policy.ipynb #88f65f15
+# %% ../../nbs/56_trades_policy.ipynb #87b25412
 class Policy(StrEnum):
     """Ways to trade the same decisions."""
 
@@ -71,7 +71,7 @@ def model_sizes(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], finding
         sizes = np.where(quality >= findings.threshold, sizes, 0.0)
     return sizes
 
-# %% ../../nbs/56_trades_policy.ipynb #25927842
+# %% ../../nbs/56_trades_policy.ipynb #55931ee9
 RISK_PER_R = 0.01  # of the capital
 
 
@@ -96,7 +96,7 @@ def drawdown(values: np.ndarray) -> float:
     curve = np.concatenate([[0.0], np.cumsum(values)])
     return float((np.maximum.accumulate(curve) - curve).max())
 
-# %% ../../nbs/56_trades_policy.ipynb #1689e400
+# %% ../../nbs/56_trades_policy.ipynb #8f5278c2
 def result_of(sizes: np.ndarray, net_r: np.ndarray, pnl: np.ndarray, time_s: np.ndarray, *, seed: int) -> Result:
     """The result of trades sized so. sizes, net_r, pnl (USD), time_s: (m,) in time order, all finite."""
     taken = sizes > 0
@@ -116,7 +116,7 @@ def result_of(sizes: np.ndarray, net_r: np.ndarray, pnl: np.ndarray, time_s: np.
         var_95_r=tail_risk(daily).var,
     )
 
-# %% ../../nbs/56_trades_policy.ipynb #607507c2
+# %% ../../nbs/56_trades_policy.ipynb #1f48e0a6
 SHUFFLES = 1_000
 
 
@@ -140,7 +140,7 @@ class Replay:
     sizes: np.ndarray  # (m,) of the model's policy
     net_r: np.ndarray
 
-# %% ../../nbs/56_trades_policy.ipynb #6a129f0b
+# %% ../../nbs/56_trades_policy.ipynb #d5ce0fe2
 def random_share(sizes: np.ndarray, net_r: np.ndarray, *, seed: int) -> tuple[float, np.ndarray]:
     """Share of random orders of the sizes that earn at least as much, and the mean size (m,) that they give each trade."""
     average = np.full(len(sizes), sizes.mean())
@@ -153,8 +153,12 @@ def random_share(sizes: np.ndarray, net_r: np.ndarray, *, seed: int) -> tuple[fl
 
 def replay_advice(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], findings: Findings, *, seed: int) -> Replay:
     """What is advised, replayed on the reported trades beside the other policies."""
-    quality = judged[TradeModel.SIGNAL_QUALITY]
-    sizes, at = model_sizes(rows, judged, findings), quality.at[findings.thirds.report]
+    at = judged[TradeModel.SIGNAL_QUALITY].at[findings.thirds.report]
+    return replay_sizes(rows, at, model_sizes(rows, judged, findings), seed=seed)
+
+
+def replay_sizes(rows: TradeRows, at: np.ndarray, sizes: np.ndarray, *, seed: int) -> Replay:
+    """The trades `at` (m,) at these sizes (m,), 0 = not taken, beside the other policies. Trades without an R do not count."""
     known = ~np.isnan(rows.labels.r_multiple[at])
     sizes, at = sizes[known], at[known]
     net_r, pnl, time_s = rows.labels.r_multiple[at], rows.column("outcome_realizedPnl")[at], rows.time_s[at]
@@ -171,4 +175,4 @@ def replay_advice(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], findi
 
 
 def _versus(other: Policy, difference: np.ndarray, time_s: np.ndarray, seed: int) -> Versus:
-    return Versus(other, interval_of(difference, time_s, seed=seed), clustered(difference, time_s))
+    return Versus(other, interval_of(difference, time_s, seed=seed), clustered(difference, time_s, fewest_weeks=FEWEST_WEEKS))

@@ -6,8 +6,8 @@
 __all__ = ['MAX_AGE_S', 'NO_BENCH_SCORE', 'RecordFilter', 'is_live_id', 'kept_records', 'closed_at', 'decided_at', 'TradeRows',
            'taken', 'trade_rows', 'WeightRule', 'bench_weight']
 
-# %% ../../nbs/54_trades_rows.ipynb #ca9142e1
-from collections.abc import Mapping
+# %% ../../nbs/54_trades_rows.ipynb #8f3fc784
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +17,7 @@ from .features import trade_matrix
 from .labels import ExcursionUnit, TradeLabels, column, label_trades
 from .registry import Feature, TradeModel, features_of, registry
 
-# %% ../../nbs/54_trades_rows.ipynb #4108991d
+# %% ../../nbs/54_trades_rows.ipynb #9bc9d291
 @dataclass(frozen=True)
 class RecordFilter:
     """Which records are used."""
@@ -42,7 +42,7 @@ class RecordFilter:
             raise UsageError("no trade has a labels.benchScore, so none can be chosen by it; leave the bench score flags out")
         return float(np.quantile(known, self.bench_score_quantile)) if self.min_bench_score is None else self.min_bench_score
 
-# %% ../../nbs/54_trades_rows.ipynb #96ffcc71
+# %% ../../nbs/54_trades_rows.ipynb #61af0e75
 def is_live_id(ids: np.ndarray) -> np.ndarray:
     """Mask of ids that a bot wrote, `<ms>-<9 base 36>`; a generator's are UUIDs. ids: (n,)"""
     parts = [str(name).split("-") for name in ids]
@@ -61,7 +61,7 @@ def kept_records(columns: Mapping[str, np.ndarray], rule: RecordFilter) -> np.nd
         keep &= ~is_trade | (scores >= limit)
     return keep
 
-# %% ../../nbs/54_trades_rows.ipynb #1c42f15c
+# %% ../../nbs/54_trades_rows.ipynb #da9c9bdb
 MAX_AGE_S = 48 * 3_600
 
 
@@ -76,7 +76,7 @@ def decided_at(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Decision times, epoch seconds int64 (n,)."""
     return np.asarray(columns["timestamp"], np.int64) // 1_000
 
-# %% ../../nbs/54_trades_rows.ipynb #ba730351
+# %% ../../nbs/54_trades_rows.ipynb #372f063e
 @dataclass(frozen=True, eq=False)
 class TradeRows:
     """The n trades of a log in the order of their decisions."""
@@ -107,7 +107,7 @@ class TradeRows:
         """A column of numbers, float64 (n,)."""
         return column(self.columns, name)
 
-# %% ../../nbs/54_trades_rows.ipynb #fdea915b
+# %% ../../nbs/54_trades_rows.ipynb #077e594e
 def taken(columns: Mapping[str, np.ndarray], rows: np.ndarray) -> dict[str, np.ndarray]:
     """The columns at these rows."""
     return {name: np.asarray(values)[rows] for name, values in columns.items()}
@@ -117,12 +117,13 @@ def trade_rows(
     columns: Mapping[str, np.ndarray],  # of records in time order
     unit: ExcursionUnit | None,  # of the excursions; None: unknown, and so are what needs them
     rule: RecordFilter = RecordFilter(),
+    assets: Sequence[str] | None = None,  # those that a model knows; None: all there are
 ) -> TradeRows:
     """The trades among these records, after the filter. BadDataError when none is left."""
     kept = taken(columns, kept_records(columns, rule))
     if not len(kept["timestamp"]):
         raise BadDataError("no record is left after the filter; loosen --real-only or the bench score flags")
-    assets = tuple(sorted({str(name) for name in kept["asset"]}))
+    assets = tuple(sorted({str(name) for name in (kept["asset"] if assets is None else assets)}))
     every = tuple(registry(assets).values())
     x = trade_matrix(every, kept)
     at = np.flatnonzero(label_trades(kept, unit).is_trade)
@@ -130,7 +131,7 @@ def trade_rows(
     names = tuple(feature.name for feature in every)
     return TradeRows(own, label_trades(own, unit), decided_at(own), closed_at(own), assets, x[at], names, len(kept["timestamp"]), unit)
 
-# %% ../../nbs/54_trades_rows.ipynb #dd931a1b
+# %% ../../nbs/54_trades_rows.ipynb #63a28abe
 NO_BENCH_SCORE = 0.5  # weight of a trade that was not scored
 
 
@@ -157,7 +158,7 @@ class WeightRule:
             weight = weight * bench_weight(rows.column("label_benchScore")[at])
         return weight / weight.max()
 
-# %% ../../nbs/54_trades_rows.ipynb #cd671a0e
+# %% ../../nbs/54_trades_rows.ipynb #78bcd942
 def bench_weight(scores: np.ndarray) -> np.ndarray:
     """Bench scores (n,) from 0.05 to 1; without a score, or where all are the same, a half."""
     known = scores[~np.isnan(scores)]

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['MIN_BLOCKS', 'NO_LOSS_PROFIT_FACTOR', 'Interval', 'Stat', 'profit_factor_of', 'Draws', 'draw_days', 'bootstrap_all',
-           'block_bootstrap', 'paired_bootstrap']
+           'block_bootstrap', 'bootstrap_means', 'paired_bootstrap']
 
 # %% ../../nbs/23_validate_bootstrap.ipynb #356f0bb8
 from collections.abc import Callable
@@ -200,6 +200,22 @@ def block_bootstrap(
     """Percentile interval of a figure over stationary blocks of days. n of 0 or 1, or too few days: None and a reason."""
     options = {"draws": draws, "level": level, "seed": seed, "weights": weights, "mean_run": mean_run}
     return bootstrap_all(values, time_s, [statistic], **options)[0]
+
+# %% ../../nbs/23_validate_bootstrap.ipynb #36cc10ff
+def bootstrap_means(columns, time_s, *, draws=2000, level=0.95, seed) -> dict[str, Interval]:
+    """As `block_bootstrap` of the mean, for several columns (name -> (n,) values) of the same times, on one set of draws."""
+    made = draw_days(time_s, draws=draws, seed=seed) if np.size(time_s) else None
+    found = {}
+    for name, column in columns.items():
+        values, times, weights = _checked(column, time_s, None)
+        parts = _parts(Stat.MEAN, values, weights)
+        enough = values.size > 1 and made.days.size >= MIN_BLOCKS
+        drawn = _combine(Stat.MEAN, made.sums(times, parts)) if enough else np.empty(0)
+        point = _combine(Stat.MEAN, parts.sum(axis=1)) if values.size else None
+        found[name] = _interval(
+            point, drawn, values.size, made or Draws(np.empty(0, np.int64), np.empty((draws, 0), np.int64), 1.0), draws, level
+        )
+    return found
 
 # %% ../../nbs/23_validate_bootstrap.ipynb #de8404f8
 def paired_bootstrap(

@@ -48,13 +48,16 @@ def _t_quantile(share: float, freedom: int) -> float:
     return float(student.ppf(share, freedom))
 
 # %% ../../nbs/23a_validate_clusters.ipynb #dcebc475
-def clustered(net_r: np.ndarray, entry_s: np.ndarray) -> Clustered | None:
-    """Mean of net_r (n,) with the error of its UTC days, or of its weeks where these vary more; None on fewer than two days."""
+def clustered(net_r: np.ndarray, entry_s: np.ndarray, *, fewest_weeks: int = 2) -> Clustered | None:
+    """Mean of net_r (n,) with the error of its UTC days, or of its weeks where these vary more; None on fewer than two days.
+
+    On fewer than `fewest_weeks` weeks a day is one observation: two weeks vary by chance alone.
+    """
     days = _sums(net_r, entry_s // DAY_S)
     if len(days) < 2:
         return None
     weeks = _sums(net_r, (entry_s + MONDAY_S) // WEEK_S)
-    by_week = len(weeks) >= 2 and (weeks**2).sum() > WEEKS_FROM * (days**2).sum()
+    by_week = len(weeks) >= fewest_weeks and (weeks**2).sum() > WEEKS_FROM * (days**2).sum()
     sums, unit = (weeks, "week") if by_week else (days, "day")
     error = math.sqrt((sums**2).sum() * len(sums) / (len(sums) - 1)) / net_r.size
     return Clustered(float(net_r.mean()), error, len(sums) - 1, unit)

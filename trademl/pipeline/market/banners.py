@@ -18,7 +18,8 @@ def head_of(stored: Stored) -> dict[str, Any]:
     days = (iso_z(second)[:10] for second in (stored.look.days.start_s, stored.look.days.end_s))
     subtitle = f"revision {stored.name}, {stored.line}, judged {' to '.join(days)}"
     loose = [Banner("loose gate", LOOSE, "warn")] if stored.gate.is_loose else []
-    banners = [*_of_market(stored), *_of_leaks(stored.leaks), *loose, _of_look(stored.look)]
+    leaks = _of_leaks(stored.leaks) if stored.line.startswith("market-") else []
+    banners = [*_of_market(stored), *leaks, *loose, _of_look(stored.look)]
     return {"headline": stored.gate.sentence, "subtitle": subtitle, "banners": banners}
 
 

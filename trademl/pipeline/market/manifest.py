@@ -2,13 +2,9 @@
 
 import hashlib
 import json
-import platform
-import subprocess
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
-from importlib import metadata
-from pathlib import Path
 
 import numpy as np
 
@@ -23,6 +19,7 @@ from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES
 from trademl.market.specs import CLASSES
 from trademl.market.walkforward import Judged, Shipped
 from trademl.market.warmstart import parameters_of
+from trademl.pipeline.code import code_record
 from trademl.pipeline.market.alarms import LeakAlarms
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.evidence import Finding
@@ -38,12 +35,10 @@ from trademl.risk.state import MULTIPLIER_CLAMP
 from trademl.risk.state import STATE_FEATURES as RISK_FEATURES
 from trademl.settings import Settings
 from trademl.ship.export import INPUT, OPSET
-from trademl.ship.manifest import MIN_RUNTIME, SCHEMA, TOLERANCE
+from trademl.ship.manifest import SCHEMA, TOLERANCE
 from trademl.validate.fingerprints import fingerprints
 from trademl.validate.lineage import FitKind, Lineage
 from trademl.validate.splits import Window
-
-LIBRARIES = ("numpy", "scikit-learn", "xgboost", "lightgbm", "onnx", "onnxruntime", "numba", "pandas")
 
 
 @dataclass(frozen=True)
@@ -75,7 +70,7 @@ def build_manifest(case: Case, trained: Trained, files: Mapping[str, bytes], met
         "timeframe": case.choice.timeframe,
         "trained_at": trained_at,
         "expires_at": expiry_of(trained_at, case.settings),
-        **_code(),
+        **code_record(),
         "models": [*_models(case, shipped, files), *risk_models(files)],
         "trained_together": trained.proven.run_id,
         "parent": judged.parent,
@@ -265,26 +260,3 @@ def _decision(case: Case, judged: Judged, shipped: Shipped) -> dict:
         "min_bars_held": recipe.position.min_bars_held,
         "exit_gain": asdict(frozen.exit_gain),
     }
-
-
-def _code() -> dict:
-    return {
-        **_commit(),
-        "trademl_version": __version__,
-        "min_runtime_version": MIN_RUNTIME,
-        "python": platform.python_version(),
-        "libraries": {name: metadata.version(name) for name in LIBRARIES},
-    }
-
-
-def _commit() -> dict:
-    """Commit and cleanliness of the clone that this package is imported from; nulls outside a clone."""
-    root = Path(__file__).parents[3]
-    if not (root / ".git").exists():
-        return {"git_commit": None, "dirty": None}
-    try:
-        commit = subprocess.run(["git", "-C", str(root), "rev-parse", "HEAD"], capture_output=True, text=True, check=True, timeout=20)
-        status = subprocess.run(["git", "-C", str(root), "status", "--porcelain"], capture_output=True, text=True, check=True, timeout=20)
-    except (OSError, subprocess.SubprocessError):
-        return {"git_commit": None, "dirty": None}
-    return {"git_commit": commit.stdout.strip(), "dirty": bool(status.stdout.strip())}

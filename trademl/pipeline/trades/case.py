@@ -1,0 +1,93 @@
+"""Four models judged walk-forward, then fitted on everything; one after the other, or at the same time with the same result."""
+
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+
+from trademl.device import resolve
+from trademl.errors import BadDataError
+from trademl.pipeline.trades.inputs import TradeInputs
+from trademl.settings import Settings
+from trademl.trades.models import Machine
+from trademl.trades.registry import TradeModel
+from trademl.trades.rows import TradeRows
+from trademl.trades.scores import CurvePoint, learning_curve
+from trademl.trades.walkforward import Fitted, OutOfFold, Recipe, judge_model, ship_model
+from trademl.trades.worth import Findings, find_claims
+
+
+@dataclass(frozen=True, eq=False)
+class TradeCase:
+    """What is trained on, and how."""
+
+    inputs: TradeInputs
+    rows: TradeRows
+    recipe: Recipe
+    settings: Settings
+
+    def machine(self) -> Machine:
+        """Where one fit runs; beside others it takes one thread."""
+        threads = 1 if self.inputs.flags.parallel else max(self.settings.run.threads, 1)
+        return Machine(threads, resolve("xgboost", self.settings.run.device).resolved)
+
+
+def open_case(inputs: TradeInputs, settings: Settings) -> TradeCase:
+    """The case of these inputs. BadDataError where nothing can be learned from them."""
+    return TradeCase(inputs, inputs.rows(), Recipe(weights=inputs.flags.weights, seed=settings.run.seed), settings)
+
+
+@dataclass(frozen=True, eq=False)
+class JudgedTrades:
+    """What the models said of trades that they had not seen."""
+
+    models: Mapping[TradeModel, OutOfFold]
+    curves: Mapping[TradeModel, tuple[CurvePoint, ...]]
+    failed: Mapping[TradeModel, str]  # model -> why it could not be judged
+
+    def findings(self, case: TradeCase, level: float) -> Findings:
+        """What of it is advised, at a family level."""
+        return find_claims(case.rows, self.models, level=level, seed=case.recipe.seed)
+
+
+def for_each_model(work: Callable[[TradeModel], object], *, parallel: bool) -> dict[TradeModel, object]:
+    """`work` of every model: its result, or the BadDataError that it raised."""
+
+    def safely(model: TradeModel):
+        try:
+            return work(model)
+        except BadDataError as refusal:
+            return refusal
+
+    if not parallel:
+        return {model: safely(model) for model in TradeModel}
+    with ThreadPoolExecutor(len(TradeModel)) as pool:
+        return dict(zip(TradeModel, pool.map(safely, TradeModel), strict=True))
+
+
+def judge_trades(case: TradeCase) -> JudgedTrades:
+    """All four models walk-forward. BadDataError when the two that every policy needs cannot be judged."""
+    machine = case.machine()
+
+    def work(model: TradeModel):
+        return judge_model(case.rows, model, case.recipe, machine), learning_curve(case.rows, model, case.recipe, seed=case.recipe.seed)
+
+    found = for_each_model(work, parallel=case.inputs.flags.parallel)
+    failed = {model: str(result) for model, result in found.items() if isinstance(result, BadDataError)}
+    for model in (TradeModel.SIGNAL_QUALITY, TradeModel.POSITION_SIZING):
+        if model in failed:
+            raise found[model]
+    good = {model: result for model, result in found.items() if model not in failed}
+    return JudgedTrades({m: result[0] for m, result in good.items()}, {m: result[1] for m, result in good.items()}, failed)
+
+
+def ship_trades(case: TradeCase, judged: JudgedTrades) -> dict[TradeModel, Fitted]:
+    """The models that could be judged, fitted on all trades."""
+    machine = case.machine()
+    wanted = for_each_model(
+        lambda model: ship_model(case.rows, model, case.recipe, machine) if model in judged.models else None,
+        parallel=case.inputs.flags.parallel,
+    )
+    refusal = next((result for result in wanted.values() if isinstance(result, BadDataError)), None)
+    if refusal is not None:
+        raise refusal
+    return {model: fit for model, fit in wanted.items() if fit is not None}

@@ -1,0 +1,75 @@
+"""A trade recipe's place in the project's chain of looks: its id, what it would trade, and the fingerprints of the records."""
+
+import numpy as np
+
+from trademl.clock import DAY_S
+from trademl.evidence.looks import DataKind, LookRequest
+from trademl.files import canonical_json, digest, jsonable
+from trademl.pipeline.trades.case import JudgedTrades, TradeCase
+from trademl.pipeline.trades.inputs import LINE
+from trademl.trades.advice import size_multipliers
+from trademl.trades.labels import REACHED
+from trademl.trades.models import QUANTILE, TASKS
+from trademl.trades.registry import TradeModel, features_table
+from trademl.trades.rows import TradeRows
+from trademl.trades.walkforward import thirds_of
+from trademl.trades.worth import quality_choice
+
+MARKS_A_DAY = 24
+MILLI = 1_000  # sizes stand in the chain in thousandths, where a market's entry says when it leaves
+
+
+def recipe_parts(case: TradeCase) -> dict:
+    """What makes the recipe this one and no other: registry, flags and label policy. Neither the records nor the seed."""
+    flags, trades = case.inputs.flags, len(case.rows)
+    labels = {"reached": REACHED, "quantile": QUANTILE, "clip": {str(model): task.clip for model, task in TASKS.items()}}
+    asked = {"filter": flags.filter, "weights": flags.weights, "parts": case.recipe.parts}
+    grown = {str(model): vars(case.recipe.grown(model, trades)) for model in TradeModel}
+    return jsonable({"registry": digest(features_table().encode()), "labels": labels, "params": grown} | asked)
+
+
+def marks_of(rows: TradeRows) -> dict[int, str]:
+    """Fingerprints of each UTC day's trades, 12 hex each, at most 24 a day."""
+    found: dict[int, list[str]] = {}
+    for asset, time in zip(rows.columns["asset"].tolist(), rows.columns["timestamp"].tolist(), strict=True):
+        marks = found.setdefault(time // 1_000 // DAY_S, [])
+        if len(marks) < MARKS_A_DAY:
+            marks.append(digest(f"{asset} {time}".encode())[:12])
+    return {day: " ".join(marks) for day, marks in found.items()}
+
+
+def policy_sizes(case: TradeCase, judged: JudgedTrades) -> tuple[np.ndarray, np.ndarray]:
+    """The reported trades (m,) and their size under the whole recipe, whether or not it is advised; 0 = left out.
+
+    No outcome of these trades is looked at.
+    """
+    quality, sizing = judged.models[TradeModel.SIGNAL_QUALITY], judged.models[TradeModel.POSITION_SIZING]
+    thirds = thirds_of(case.rows, quality.at)
+    at, (platt, threshold) = quality.at[thirds.report], quality_choice(case.rows, quality, thirds)
+    multipliers = dict(zip(sizing.at.tolist(), np.nan_to_num(size_multipliers(sizing.answer[:, 0], sizing.scale), nan=1.0), strict=True))
+    sizes = np.array([multipliers.get(int(row), 1.0) for row in at])
+    if platt is not None and threshold is not None:
+        sizes = np.where(platt.apply(quality.answer[thirds.report, 0]) >= threshold, sizes, 0.0)
+    return at, sizes
+
+
+def look_request(case: TradeCase, judged: JudgedTrades, run_id: str) -> LookRequest:
+    """What a training is about to judge: the trades of the last third, under sizes that are fixed before any of their outcomes is seen."""
+    rows = case.rows
+    at, sizes = policy_sizes(case, judged)
+    time_s = rows.time_s[at]
+    kept = (sizes > 0) & np.r_[True, np.diff(time_s) > 0]  # one entry a second
+    side = np.where(rows.columns["signal_direction"][at] == "short", -1, 1)
+    entries = np.column_stack([time_s, side, np.round(MILLI * sizes)])[kept].astype(np.int64)
+    return LookRequest(
+        line=LINE,
+        data=DataKind.MARKET,
+        recipe=digest(canonical_json(recipe_parts(case)))[:16],
+        run_id=run_id,
+        start_s=int(time_s[0]),
+        end_s=int(time_s[-1]) + 1,
+        first_s=int(rows.time_s[0]),
+        alpha=case.settings.gate.level,
+        prints=marks_of(rows),
+        entries=entries,
+    )

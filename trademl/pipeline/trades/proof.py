@@ -1,0 +1,71 @@
+"""The exported graphs, held against the native boosters on every trade and on rows with missing values."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+
+import numpy as np
+
+from trademl import __version__
+from trademl.files import canonical_json, digest
+from trademl.learn.readers import from_xgboost
+from trademl.learn.treetable import TreeTable
+from trademl.pipeline.market.golden import golden_rows
+from trademl.pipeline.trades.case import TradeCase
+from trademl.pipeline.trades.looks import recipe_parts
+from trademl.ship.export import check_parity, tree_graph
+from trademl.ship.manifest import training_run_id
+from trademl.trades.models import TASKS, answers
+from trademl.trades.registry import TradeModel
+from trademl.trades.walkforward import Fitted
+
+LEAST_ROWS = 256  # that a graph is compared on
+HIDDEN = 0.2  # share of the values that are taken away in the second half of these rows
+
+
+@dataclass(frozen=True, eq=False)
+class ProvenTrades:
+    """The graphs and how far they are from the boosters."""
+
+    run_id: str  # `training_run_id`, written into each graph
+    graphs: Mapping[TradeModel, bytes]
+    tables: Mapping[TradeModel, TreeTable]
+    parity: Mapping[TradeModel, dict]  # rows, max_abs
+    golden: Mapping[str, np.ndarray]
+
+
+def run_id_of(case: TradeCase) -> str:
+    """`training_run_id`: 16 hex over data, recipe, seed and code version. Nothing random, no clock."""
+    facts = {"records": case.inputs.report.source.sha256, "recipe": recipe_parts(case), "seed": case.recipe.seed, "version": __version__}
+    return training_run_id(facts | {"unit": str(case.rows.unit), "assets": list(case.rows.assets)})
+
+
+def parity_rows(x: np.ndarray, seed: int) -> np.ndarray:
+    """Rows to compare on, float32: each trade as it is and with a fifth of its values missing, at least 256."""
+    copies = np.resize(x, (max(len(x), LEAST_ROWS // 2), x.shape[1]))
+    hidden = np.where(np.random.default_rng(seed).random(copies.shape) < HIDDEN, np.nan, copies)
+    return np.concatenate([copies, hidden]).astype(np.float32)
+
+
+def prove_trades(case: TradeCase, shipped: Mapping[TradeModel, Fitted]) -> ProvenTrades:
+    """Export every model and compare it with its booster. Raises ParityError: then nothing is stored."""
+    run_id, graphs, tables, parity, golden = run_id_of(case), {}, {}, {}, {}
+    for model, fit in shipped.items():
+        names = [feature.name for feature in case.rows.features(model)]
+        scaled = TASKS[model].scaled_by
+        place = None if scaled is None else names.index(scaled)
+        tables[model] = from_xgboost(fit.booster)
+        metadata = {"role": str(model), "training_run_id": run_id, "features": json.dumps(names)}
+        graphs[model] = tree_graph(tables[model], scaled_by=place, metadata=metadata)
+        x = parity_rows(case.rows.inputs(model), case.recipe.seed)
+        native = answers(model, fit.booster, x, np.ones(len(x)) if place is None else x[:, place].astype(np.float64))
+        parity[model] = asdict(check_parity(graphs[model], x, native))
+        whole = np.flatnonzero(~np.isnan(native).any(1))
+        few = whole[golden_rows(len(whole))]
+        golden |= {f"{model}_x": x[few], f"{model}_output": native[few].astype(np.float32)}
+    return ProvenTrades(run_id, graphs, tables, parity, golden)
+
+
+def registry_hash(case: TradeCase, model: TradeModel) -> str:
+    """Hash of a model's features, their sources, codes and lags, in the order of its input."""
+    return digest(canonical_json({"features": [repr(feature) for feature in case.rows.features(model)]}))

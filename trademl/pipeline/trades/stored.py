@@ -1,0 +1,38 @@
+"""A stored trade revision: its store, its section, and what its graphs say."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from trademl.pipeline.choice import store_of
+from trademl.pipeline.trades.case import TradeCase
+from trademl.settings import Settings
+from trademl.ship.revision import Revision
+from trademl.ship.runtime import predict_onnx
+from trademl.ship.store import Store
+from trademl.trades.advice import AdviceRule
+from trademl.trades.registry import TradeModel
+from trademl.trades.rows import trade_rows
+
+
+def trade_store(settings: Settings, models_dir: str | None = None) -> Store:
+    """The store of the trade-record line, under the keys that the settings name."""
+    return store_of(settings, models_dir or str(Path(settings.paths.models) / "trades"))
+
+
+def section_of(revision: Revision) -> Mapping:
+    """What the manifest says of a trade revision alone."""
+    return revision.manifest["trades"]
+
+
+def rule_of(revision: Revision) -> AdviceRule:
+    """What it advises by."""
+    return AdviceRule.of(section_of(revision)["advice"])
+
+
+def answers_of(revision: Revision, case: TradeCase, at: np.ndarray) -> dict[TradeModel, np.ndarray]:
+    """What its graphs say of the trades `at` of a case, by model, (m, columns)."""
+    rows = trade_rows(case.inputs.columns, case.rows.unit, assets=section_of(revision)["assets"])
+    files = {model["name"]: model["file"] for model in revision.manifest["models"]}
+    return {TradeModel(name): predict_onnx(revision.read(file), rows.inputs(name)[at])["output"] for name, file in files.items()}
