@@ -90,6 +90,7 @@ NAMED = [  # every way to name a revision
     ["report", "--revision", "ffff"],
     ["backtest", "--revision", "not-hex"],
     ["explain", "--revision", "ffff"],
+    ["release", "ffff"],
 ]
 
 
