@@ -22,7 +22,7 @@ BUCKET = "hub"
 TRAINER = {"AWS_ACCESS_KEY_ID": "TRAINERKEYTRAINERKEY", "AWS_SECRET_ACCESS_KEY": "trainer-secret-9f8e7d6c5b4a"}
 BOT = {"AWS_ACCESS_KEY_ID": "BOTKEYBOTKEYBOTKEYBO", "AWS_SECRET_ACCESS_KEY": "bot-secret-1a2b3c4d5e6f"}
 SECRETS = (TRAINER["AWS_SECRET_ACCESS_KEY"], BOT["AWS_SECRET_ACCESS_KEY"])
-READY_S, LIFE_S = 30, 1_800  # to start, and at most to live
+READY_S, LIFE_S = 30, 7_200  # to start, and at most to live
 PORTS = [f"{part}.port{kind}" for part in ("master", "volume", "filer", "s3", "admin") for kind in ("", ".grpc")]
 
 
