@@ -44,7 +44,7 @@ def small_run(tmp_path_factory):
     """One whole small retrain by hand, as every name of the job notebook. All tests share it: copy its store before you write to it."""
     from small_run import first_bars, retrain
 
-    return retrain(tmp_path_factory.mktemp("small_run"), change={"inputs": first_bars})
+    return retrain(tmp_path_factory.mktemp("small_run"), change={"inputs": first_bars}, shap=True)
 
 
 @pytest.fixture(scope="session")

@@ -46,7 +46,7 @@ def retrain(
     change: Mapping[str, Callable] | None = None,  # name -> what becomes of it as soon as a cell has made it
     **parameters,  # further parameters of the notebook
 ) -> SimpleNamespace:
-    """Run the cells of the job `retrain` on the embedded market; returns every name that they made."""
+    """Run the cells of the job `retrain` on the embedded market, without explanations; returns every name that they made."""
     notebook, change = find_job("retrain"), dict(change or {})
     names: dict = {}
     with (
@@ -54,7 +54,7 @@ def retrain(
         pd.option_context("display.max_colwidth", None),  # the notebook sets it for its reader
     ):
         own = {"paths.models": str(models_dir)} | dict(settings)  # a project's chain of looks lies beside its stores
-        asked = {"run_dir": run_dir, "symbol": "SYNTH", "models_dir": str(models_dir), "overrides": own}
+        asked = {"run_dir": run_dir, "symbol": "SYNTH", "models_dir": str(models_dir), "overrides": own, "shap": False}
         given = check_parameters(notebook, asked | parameters)
         for number, cell in enumerate(json.loads(notebook.read_text("utf-8"))["cells"]):
             if cell["cell_type"] != "code":
