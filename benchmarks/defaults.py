@@ -4,7 +4,8 @@
 
 Without files: the real file beside the clone (../shared/data) when it is there, else the embedded market. Log loss is weighted by each
 label's uniqueness; "over prior" is log loss minus that of the class shares (below zero: the model knows something). The windows that
-a retrain chooses and judges on are not looked at. `--forests` compares the two engines of the forest only, over four seeds, on one thread, and on the final windows of five embedded
+a retrain chooses and judges on are not looked at. `--forests` compares the two engines of the forest only, over four seeds, on
+one thread, and on the final windows of five embedded
 markets without an edge.
 """
 
