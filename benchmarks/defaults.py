@@ -4,7 +4,9 @@
 
 Without files: the real file beside the clone (../shared/data) when it is there, else the embedded market. Log loss is weighted by each
 label's uniqueness; "over prior" is log loss minus that of the class shares (below zero: the model knows something). The windows that
-a retrain chooses and judges on are not looked at. `--forests` compares the two engines of the forest only, over four seeds, on one thread.
+a retrain chooses and judges on are not looked at. `--forests` compares the two engines of the forest only, over four seeds, on
+one thread, and on the final windows of five embedded
+markets without an edge.
 """
 
 import argparse
@@ -15,14 +17,18 @@ import numpy as np
 from warmstart import files_of, rows_of
 
 from trademl.cli.common import table
-from trademl.learn.fits import fit_lightgbm, fit_xgboost
+from trademl.learn.fits import Batch, fit_forest, fit_lightgbm, fit_scaler, fit_xgboost
 from trademl.learn.readers import from_lightgbm, from_xgboost
 from trademl.learn.treetable import predict
-from trademl.market.recipe import windows_of
+from trademl.market.recipe import signal_weights, windows_of
 from trademl.market.tuning import position_task, score_model, signal_task
+from trademl.pipeline import market as pipeline
+from trademl.pipeline.choice import SYNTHETIC, MarketFlags
 from trademl.pipeline.market.parameters import recipe_of
 from trademl.settings import load_settings
-from trademl.validate.metrics import log_loss, log_loss_difference
+from trademl.validate.metrics import class_prior, log_loss, log_loss_difference, prior_log_loss
+
+EDGELESS = 5  # embedded markets
 
 USUAL = {  # what people begin with; boosters run 300 rounds and stop for nothing
     "rf": {"rf_engine": "sklearn", "rf_trees": 300, "rf_max_depth": 12, "rf_min_samples_leaf": 1, "rf_max_samples": 1.0}
@@ -70,6 +76,24 @@ def forests(task, params):
     table(lines, ("engine", "over prior", "four seeds", "CPU s"))
 
 
+def without_edge(params):
+    """Both engines on the last fifth of embedded markets in which there is nothing to find."""
+    lines = []
+    for seed in range(1, EDGELESS + 1):
+        settings = load_settings({"synthetic.bars": 20_000, "synthetic.edge": 0, "synthetic.seed": seed})
+        inputs = pipeline.load_inputs(settings, pipeline.choose_market(settings, MarketFlags(symbol=SYNTHETIC)))
+        rows = pipeline.make_rows(inputs, pipeline.make_features(inputs, settings), settings)
+        windows = windows_of(rows, settings.windows)
+        final = windows.rows("final")
+        known = np.flatnonzero((rows.end_s >= 0) & (rows.end_s + windows.embargo_s <= windows.span("final").start_s))
+        z, label, weight = fit_scaler(rows.x[known]).transform(rows.x), rows.labels.label, rows.labels.weight
+        batch = Batch(z[known], label[known], signal_weights(rows, known, params))
+        prior = prior_log_loss(class_prior(batch.y, 3, batch.weight), label[final], weight[final])
+        grown = [fit_forest(batch, replace(params, rf_engine=engine), 3, seed=7, threads=1) for engine in ("hist", "sklearn")]
+        lines.append((seed, *(f"{log_loss(predict(forest, z[final]), label[final], weight[final]) - prior:+.4f}" for forest in grown)))
+    table(lines, ("market without an edge", "hist", "sklearn"))
+
+
 def main():
     """Print one table per model, and the mean of the three at both sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -88,6 +112,7 @@ def main():
     print(f"{source}, {given.role}: {sizes}; class prior {prior:.4f}")
     if given.forests:
         forests(task, shipped)
+        without_edge(shipped)
         return
     means = {}
     for model, changes in CHANGES.items():
