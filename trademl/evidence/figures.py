@@ -227,6 +227,7 @@ class DayShapes:
     low: np.ndarray  # deepest, <= 0
     fall: np.ndarray  # deepest drawdown within the day
     under: np.ndarray  # longest time under water within the day
+    length: np.ndarray  # the window's part of it: 1, but for a first or last day that was cut
     tail: np.ndarray  # from its highest bar to its end
     rest: np.ndarray  # from its last bar to its end
     climb: np.ndarray  # (d, bars + 1): highest so far, from 0 at its start
@@ -237,20 +238,25 @@ def day_shapes(time_s: np.ndarray, worth_r: np.ndarray) -> DayShapes:
     """The shapes of the days of R earned (n,), in time order."""
     day, first, bars = np.unique(time_s // DAY_S, return_index=True, return_counts=True)
     shapes, climbs, ats, before = [], [], [], 0.0
-    for second, start, count in zip(day * DAY_S, first, bars, strict=True):
+    begins = np.maximum(day * DAY_S, time_s[0])
+    lengths = np.minimum((day + 1) * DAY_S, time_s[-1]) / DAY_S - begins / DAY_S
+    for second, length, start, count in zip(begins, lengths, first, bars, strict=True):
         path = np.concatenate([[0.0], worth_r[start : start + count] - before])
         at = np.concatenate([[0.0], (time_s[start : start + count] - second) / DAY_S])
         highest, before = np.flatnonzero(path >= path.max() - 1e-9)[-1], float(worth_r[start + count - 1])
         fall, under = drawdown_r(path).max(), under_water_days(at * DAY_S, path)
-        shapes.append((path[-1], path.min(), fall, under, 1.0 - at[highest], 1.0 - at[-1]))
+        shapes.append((path[-1], path.min(), fall, under, length, length - at[highest], length - at[-1]))
         padding = (0, int(bars.max() - count))
         climbs.append(np.pad(np.maximum.accumulate(path), padding, mode="edge"))
         ats.append(np.pad(at, padding, mode="edge"))
-    return DayShapes(*np.array(shapes).reshape(-1, 6).T, np.array(climbs), np.array(ats))
+    return DayShapes(*np.array(shapes).reshape(-1, 7).T, np.array(climbs), np.array(ats))
 
 # %% ../../nbs/60_evidence_figures.ipynb #ecc8b296
-def redrawn_paths(shapes: DayShapes, chosen: np.ndarray, day_length: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
-    """(deepest drawdown in R, longest time under water in days) of each redraw, for days chosen in order (draws, d)."""
+def redrawn_paths(shapes: DayShapes, chosen: np.ndarray, closed: float = 0.0) -> tuple[np.ndarray, np.ndarray]:
+    """(deepest drawdown in R, longest time under water in days) of each redraw, for days chosen in order (draws, d).
+
+    `closed` is the time in days that passes without bars between two of them, on average: weekends count as time.
+    """
     worth, peak, since, deepest, longest = np.zeros((5, len(chosen)))
     for day in chosen.T:
         reached = shapes.climb[day] >= (peak - worth - 1e-9)[:, None]
@@ -259,7 +265,7 @@ def redrawn_paths(shapes: DayShapes, chosen: np.ndarray, day_length: float = 1.0
         longest = np.maximum(
             longest, np.maximum(shapes.under[day], np.where(regained & (since + lead > shapes.rest[day]), since + lead, 0))
         )
-        since = np.where(regained, shapes.tail[day], since + day_length)
+        since = np.where(regained, shapes.tail[day], since + shapes.length[day] + closed)
         peak = np.maximum(peak, worth + shapes.climb[day, -1])
         worth = worth + shapes.net[day]
     return deepest, np.maximum(longest, since - shapes.rest[chosen[:, -1]])
@@ -269,8 +275,8 @@ def _path_intervals(run: Run, seed: int, draws: int) -> list[np.ndarray]:
     """What `path_of` gives for each redraw of the days, (draws,) each."""
     days = np.unique(run.time_s // DAY_S) * DAY_S
     made = draw_days(days, draws=draws, seed=seed)
-    whole_days = (days[-1] - days[0]) / DAY_S + 1  # weekends without bars count as time
-    deepest, longest = redrawn_paths(day_shapes(run.time_s, run.worth_r), made.chosen, whole_days / days.size)
+    closed = ((days[-1] - days[0]) / DAY_S + 1) / days.size - 1
+    deepest, longest = redrawn_paths(day_shapes(run.time_s, run.worth_r), made.chosen, closed)
     net_r, gross_r = (run.trades[name].to_numpy(dtype=float) for name in ("net_r", "gross_r"))
     cost, gains = made.sums(run.entry_s, [gross_r - net_r, np.maximum(gross_r, 0.0)])
     with np.errstate(invalid="ignore", divide="ignore"):
