@@ -115,7 +115,7 @@ def test_verify_names_each_check_and_fails_on_a_flipped_byte(store):
     record, done = read(store, "verify", good.name)
     assert done.exit_code == record["exit"] == 0
     assert record["ok"] is True
-    assert len(record["checks"]) == 10
+    assert len(record["checks"]) == 11
     assert record["checks"][-1] == {"name": "verdict", "ok": True, "detail": "believed"}
     assert "every check passed" in call(store, "verify", good.name).stdout
     path = good.folder / "position.onnx"

@@ -24,6 +24,7 @@ from trademl.pipeline.market.alarms import answers
 from trademl.pipeline.market.parent import read_parent, terms_of
 from trademl.pipeline.stored import Stored
 from trademl.settings import load_settings
+from trademl.ship.contents import JUDGED_ROWS, SHAP_SUMMARY
 from trademl.ship.manifest import differences
 from trademl.ship.store import Store
 from trademl.validate.lineage import Fit, FitKind, Lineage
@@ -368,8 +369,8 @@ class TestDoctored:
 
     def start(self, family, models_dir, files, changes):
         revision = family.parent.stored.revision
-        kept = {name: revision.read(name) for name in revision.files()}
-        manifest = {key: value for key, value in revision.manifest.items() if key != "files"}
+        kept = {name: revision.read(name) for name in revision.files() if name not in (JUDGED_ROWS, SHAP_SUMMARY)}
+        manifest = {key: value for key, value in revision.manifest.items() if key not in ("files", "explained")}
         stored = Store(models_dir).write(kept | files, manifest | changes)
         pointer = canonical_json(stored.compat | {"activation": {}})  # `activate` would refuse some of these
         (models_dir / "model_compat.json").write_bytes(pointer)

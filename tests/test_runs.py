@@ -633,7 +633,7 @@ def test_a_job_runs_in_this_interpreter_and_gives_back_its_summary(tmp_path, not
     monkeypatch.setenv("IPYTHONDIR", str(tmp_path / "ipython"))
     with RunFolder.create("reports", "finishes") as run:
         given = {"seed": 11, "spread": 0.0, "symbol": "BTCUSD", "members": ["lgb"], "shap": True}
-        result = run_job(notebooks / "finishes.ipynb", given, run=run, shares={"features": 1, "fit": 2})
+        result = run_job(notebooks / "finishes.ipynb", given, run=run, course=Course.of_shares({"features": 1, "fit": 2}))
         assert result.notebook.is_file()
     assert result.summary["seen"] == [0.0, "BTCUSD", "auto", ["lgb"], True, "a=b"]
     assert result.summary["python"] == sys.executable

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 import small_run
+from browser_page import CLIPPED, DESK, PHONE, chromium, opened
 from filelock import FileLock
 
 from trademl.cli import main
@@ -507,24 +508,14 @@ def test_the_real_file(shared_data, tmp_path):
     assert script("models", "verify", cwd=tmp_path, small=False).code == 0
 
 
-def test_the_report_in_a_browser(origin):
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        pytest.skip("no Chromium on this machine: sudo apt-get install chromium")
-    sync_api = pytest.importorskip("playwright.sync_api")
+@pytest.mark.parametrize("size", [DESK, PHONE])
+def test_the_report_in_a_browser(origin, size):
     work, done = origin
-    said = []
-    with sync_api.sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"])
-        page = browser.new_page()
-        page.on("console", lambda message: said.append(message.text))
-        page.on("pageerror", lambda error: said.append(str(error)))
-        page.goto((work / done.json["report"]).resolve().as_uri())
-        boxes = page.evaluate("document.querySelectorAll('.js-plotly-plot').length")
-        drawn = "[...document.querySelectorAll('.js-plotly-plot')].filter(box => box.querySelector('.main-svg')).length"
-        page.wait_for_function(f"{drawn} >= 8 && {drawn} === document.querySelectorAll('.js-plotly-plot').length", timeout=30_000)
-        headline = page.inner_text("body")
-        browser.close()
-    assert said == []
-    assert boxes >= 8
-    assert done.json["revision"] in headline
+    report = (work / done.json["report"]).resolve()
+    with chromium() as browser:
+        page, said, asked = opened(browser, report, size)
+        assert page.locator(".plot").count() >= 8
+        assert said == []
+        assert asked == [report.as_uri()]
+        assert page.evaluate(CLIPPED) == []
+        assert done.json["revision"] in page.inner_text("body")

@@ -1,13 +1,12 @@
 """The report in a real browser: every figure drawn, nothing complained of, nothing fetched, nothing clipped, at a desk and on a phone."""
 
 import json
-import os
 import re
-import shutil
 
 import numpy as np
 import pandas as pd
 import pytest
+from browser_page import CLIPPED, DESK, DRAWN, PHONE, TABLET, chromium, opened, wait_until
 
 from trademl.data.synthetic import synthetic_market
 from trademl.evidence.page import Judging, make_evidence
@@ -21,37 +20,11 @@ from trademl.runs import RunFolder, run_job
 
 pytestmark = pytest.mark.e2e
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]  # a container gives Chromium neither a sandbox nor much /dev/shm
-DESK, TABLET, PHONE = (1440, 900), (900, 1000), (390, 844)
-DRAWN = "[...document.querySelectorAll('.js-plotly-plot')].filter(box => box.querySelector('.main-svg')).length"
-CLIPPED = """() => {
-  const fits = e => e.scrollWidth <= e.clientWidth + 1 || getComputedStyle(e).display === 'inline';
-  const told = (e, why) => `${e.tagName}.${e.className} ${why}: ${e.textContent.trim().slice(0, 50)}`, found = [];
-  for (const e of document.querySelectorAll('body *')) {
-    if (e.closest('svg, script, .watermark') || !e.offsetParent || e.classList.contains('watermark')) continue;
-    const box = e.getBoundingClientRect();
-    if (!fits(e)) found.push(told(e, `${e.scrollWidth} in ${e.clientWidth}`));
-    if (box.width && (box.right > innerWidth + 1 || box.left < -1)) found.push(told(e, `from ${box.left} to ${box.right}`));
-  }
-  for (const text of document.querySelectorAll('.main-svg text')) {
-    const box = text.getBoundingClientRect(), paper = text.closest('.plot').getBoundingClientRect();
-    if (box.width && (box.left < paper.left - 2 || box.right > paper.right + 2)) found.push(told(text, `beyond its figure`));
-  }
-  return found;
-}"""
-
 
 @pytest.fixture(scope="module")
 def browser():
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        message = "no Chromium on this machine: sudo apt-get install chromium"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        yield chromium
-        chromium.close()
+    with chromium() as program:
+        yield program
 
 
 @pytest.fixture(scope="module")
@@ -86,31 +59,6 @@ def backtest_html(tmp_path_factory, evidence):
 @pytest.fixture(params=["pictures", "backtest"])
 def report_html(request):
     return request.getfixturevalue(f"{request.param}_html")
-
-
-def wait_until(page, expression: str, seconds: int = 60) -> None:
-    """Ask again and again; playwright's own waiting evaluates strings, which the page forbids."""
-    for _ in range(20 * seconds):
-        if page.evaluate(expression):
-            return
-        page.wait_for_timeout(50)
-    raise AssertionError(f"never true: {expression}")
-
-
-def opened(browser, path, size, scheme="light"):
-    """A page with everything drawn and unfolded, what the console said, and what was asked for."""
-    page = browser.new_page(viewport={"width": size[0], "height": size[1]}, color_scheme=scheme)
-    said, asked = [], []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("request", lambda request: asked.append(request.url))
-    page.goto(path.as_uri())
-    page.evaluate("document.querySelectorAll('details:not(.code)').forEach(part => { part.open = true; })")
-    for number in range(figures := page.locator(".plot").count()):
-        page.locator(".plot").nth(number).scroll_into_view_if_needed()
-    wait_until(page, f"{DRAWN} === {figures}")
-    page.evaluate("scrollTo(0, 0)")
-    return page, said, asked
 
 
 @pytest.mark.parametrize("size", [DESK, TABLET, PHONE])

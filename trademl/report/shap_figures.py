@@ -58,7 +58,7 @@ def shap_pairs(pairs: Sequence[Interaction], *, n: int) -> go.Figure:
     names = [f"{pair.first} × {pair.second}" for pair in ordered]
     hover = "%{y}: %{x:.2%}<extra></extra>"
     fig = go.Figure(go.Bar(x=[pair.share for pair in ordered], y=names, orientation="h", marker_color=BLUE, hovertemplate=hover))
-    fig.update_xaxes(tickformat=".1%", title_text="share of all main effects and interactions", rangemode="tozero")
+    fig.update_xaxes(tickformat=".1%", title_text="share of all effects", rangemode="tozero")
     fig.update_yaxes(ticks="", dtick=1)
     told = f"{n:,} rows; each model in its own unit, weighted as the ensemble weighs them"
     return finish(fig, "Features that act together", told, height=150 + 22 * len(ordered))
