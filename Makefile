@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN = .venv/bin
 # Flags of `trademl lab`, such as make lab LAB=--allow-root
 LAB ?=
-# Two files of tests at a time: what they share is made once a file.
-PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile
+# Two files of tests at a time: what they share is made once a file. In order of names, so that the longest (e2e) come first.
+PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
 READY = .venv/.ready
 
 .PHONY: setup retrain test test-all lab bench

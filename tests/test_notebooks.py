@@ -70,7 +70,14 @@ def run_cell(source: str, where: str, names: dict) -> None:
         assert json.loads(value.to_json())["data"], f"{where} shows an empty figure"
 
 
-@pytest.mark.parametrize("path", LIBRARY + EXPLORE, ids=lambda path: path.stem)
+STUDIES = {"39_market_tuning"}  # whose lessons take half a minute
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=[pytest.mark.slow] * (path.stem in STUDIES)) for path in LIBRARY + EXPLORE],
+    ids=lambda path: path.stem,
+)
 def test_lessons_run_against_the_exported_package(path, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert run_lessons(path) > 0

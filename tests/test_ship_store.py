@@ -1127,6 +1127,7 @@ for n in itertools.count({start}):
 
 
 @pytest.mark.fault
+@pytest.mark.slow
 def test_random_kills_under_a_reader_never_show_a_broken_store(store):
     rng = np.random.default_rng(7)
     first = write(store)

@@ -508,7 +508,7 @@ def test_the_real_file(shared_data, tmp_path):
     assert script("models", "verify", cwd=tmp_path, small=False).code == 0
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE])
+@pytest.mark.parametrize("size", [pytest.param(DESK, marks=pytest.mark.slow), PHONE])
 def test_the_report_in_a_browser(origin, size):
     work, done = origin
     report = (work / done.json["report"]).resolve()

@@ -61,7 +61,7 @@ def report_html(request):
     return request.getfixturevalue(f"{request.param}_html")
 
 
-@pytest.mark.parametrize("size", [DESK, TABLET, PHONE])
+@pytest.mark.parametrize("size", [pytest.param(DESK, marks=pytest.mark.slow), pytest.param(TABLET, marks=pytest.mark.slow), PHONE])
 def test_every_figure_is_drawn_nothing_is_fetched_and_nothing_clipped(browser, report_html, size):
     page, said, asked = opened(browser, report_html, size)
     assert asked == [report_html.as_uri()]
@@ -85,6 +85,7 @@ def test_the_first_screen_says_what_may_be_claimed(browser, backtest_html, evide
     page.close()
 
 
+@pytest.mark.slow
 def test_a_phone_unfolds_the_contents_only_when_asked(browser, backtest_html):
     for size, is_open in ((DESK, True), (PHONE, False)):
         page = browser.new_page(viewport={"width": size[0], "height": size[1]})
@@ -124,6 +125,7 @@ def test_the_trades_are_downloaded_from_the_page_itself(browser, backtest_html, 
     page.close()
 
 
+@pytest.mark.slow
 def test_a_title_and_a_legend_never_meet_where_a_notebook_shows_them(browser, pictures_html, tmp_path):
     """JupyterLab draws a figure with its title inside: here the same figures at three widths, drawn by the same plotly."""
     plotly = re.search(r'<script type="text/plain" id="plotly">(.*?)</script>', pictures_html.read_text("utf-8"), re.DOTALL)[1]
