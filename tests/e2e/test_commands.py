@@ -274,13 +274,11 @@ class TestRefusals:
         ("name", "text"),
         [
             ("gar bage.csv", GARBAGE),
-            pytest.param("missing.csv", None, marks=pytest.mark.slow),
             pytest.param("empty.csv", "", marks=pytest.mark.slow),
         ],
     )
     def test_a_bars_file_that_is_none(self, work, name, text):
-        if text is not None:
-            (work / name).write_text(text)
+        (work / name).write_text(text)
         before = stored(work / STORE)
         done = trademl("retrain", "--bars", name, "--no-news", "--json", cwd=work)
         assert done.code == 4
