@@ -114,11 +114,12 @@ def release_bursts(seconds: np.ndarray, events: pd.DataFrame) -> np.ndarray:
 def price_path(log_volatility: np.ndarray, rng, drift: float = 0.0) -> dict[str, np.ndarray]:
     """Open, high, low, close (n,) whose barriers are met as often as on a continuous path. Open = previous close.
 
-    `drift` is the log return that each bar has on average.
+    `drift` is the log return that a bar has on average. It follows the volatility: a rise that is the same at all hours pays
+    more, in ATRs, where the hour is quiet, and a model could find the hour.
     """
     n = len(log_volatility)
     sigma = (BAR_SIGMA / math.sqrt(SUBSTEPS)) * np.exp(log_volatility)[:, None]
-    moves = rng.standard_normal((n, SUBSTEPS)) * sigma - 0.5 * sigma * sigma + drift / SUBSTEPS
+    moves = rng.standard_normal((n, SUBSTEPS)) * sigma - 0.5 * sigma * sigma + drift / SUBSTEPS * sigma / sigma.mean()
     ends = np.cumsum(moves.ravel()).reshape(n, SUBSTEPS)
     starts = np.concatenate([[0.0], ends.ravel()[:-1]]).reshape(n, SUBSTEPS)
 
