@@ -2,7 +2,6 @@
 
 import os
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -10,11 +9,11 @@ from pathlib import Path
 
 import nbformat
 import pytest
+from browser_page import chromium
 from nbclient import NotebookClient
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
-FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 WAIT = 120_000  # ms: a machine may be busy
 MOVE = """async () => {
   const box = document.querySelector('.trademl-figure'), before = box.dataset.drawn, began = performance.now();
@@ -48,19 +47,12 @@ def lab(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def page(lab):
-    program = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if program is None:
-        message = "no Chromium on this machine: sudo apt-get install chromium"
-        pytest.fail(message) if os.environ.get("CI") == "true" else pytest.skip(message)
-    sync_api = pytest.importorskip("playwright.sync_api")
-    with sync_api.sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=program, args=FLAGS)
-        tab = chromium.new_page(viewport={"width": 1440, "height": 1200})
+    with chromium() as browser:
+        tab = browser.new_page(viewport={"width": 1440, "height": 1200})
         tab.asked = []
         tab.on("request", lambda request: tab.asked.append(request.url))
         tab.goto(lab)
         yield tab
-        chromium.close()
 
 
 @pytest.mark.parametrize("name", ["00_start", "labels", "shap", "risk", "backtest"])
