@@ -1061,17 +1061,17 @@ STEPS = [
     *(pytest.param("write", "write", at, False, marks=pytest.mark.slow) for at in range(1, LAST - 1)),  # after each further file
     ("write", "write", LAST - 1, False),
     ("write", "write", LAST, False),
-    ("write", "sync", 0, True),
+    pytest.param("write", "sync", 0, True, marks=pytest.mark.slow),
     ("write", "sync", 0, False),  # native/
     ("write", "sync", 1, False),  # the whole folder
-    ("write", "rename", 0, True),
+    pytest.param("write", "rename", 0, True, marks=pytest.mark.slow),
     ("write", "rename", 0, False),
-    ("write", "chmod", 0, False),
-    ("write", "chmod", 1, False),
-    ("write", "sync", 2, True),  # revisions/
+    pytest.param("write", "chmod", 0, False, marks=pytest.mark.slow),
+    pytest.param("write", "chmod", 1, False, marks=pytest.mark.slow),
+    pytest.param("write", "sync", 2, True, marks=pytest.mark.slow),  # revisions/
     ("write", "sync", 2, False),
     ("activate", "write", 0, False),  # the pointer's temporary file stands
-    ("activate", "replace", 0, True),
+    pytest.param("activate", "replace", 0, True, marks=pytest.mark.slow),
     ("activate", "replace", 0, False),
     ("activate", "sync", 0, False),
 ]

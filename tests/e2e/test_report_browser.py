@@ -56,7 +56,7 @@ def backtest_html(tmp_path_factory, evidence):
     return write_report(path, page, status="refused", facts={"run": "20260101-120000-backtest-1a2b3c"}, **head)
 
 
-@pytest.fixture(params=["pictures", "backtest"])
+@pytest.fixture(params=[pytest.param("pictures", marks=pytest.mark.slow), "backtest"])
 def report_html(request):
     return request.getfixturevalue(f"{request.param}_html")
 
@@ -71,7 +71,7 @@ def test_every_figure_is_drawn_nothing_is_fetched_and_nothing_clipped(browser, r
     page.close()
 
 
-@pytest.mark.parametrize("size", [DESK, PHONE])
+@pytest.mark.parametrize("size", [pytest.param(DESK, marks=pytest.mark.slow), PHONE])
 def test_the_first_screen_says_what_may_be_claimed(browser, backtest_html, evidence, size):
     page, _, _ = opened(browser, backtest_html, size)
     assert page.locator("h1.headline").inner_text() == evidence.verdict.sentence
