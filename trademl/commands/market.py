@@ -274,14 +274,14 @@ def run_backtest(
 ) -> Backtested:
     """`trademl backtest`: the final window of a stored revision, or other bars, under any account, cost or profile."""
     settings = load_settings(overrides)
-    if asked.oos_only and (asked.in_sample or flags.bars or flags.news or flags.no_news or flags.reading):
+    is_final = not (asked.in_sample or flags.bars or flags.news or flags.no_news or flags.reading)
+    if asked.oos_only and not is_final:
         raise UsageError(
             "--oos-only replays the stored final window: it reads no files, so it takes neither --bars, nor --news, nor how "
             "they are read, nor --in-sample"
         )
     stored = pipeline.open_stored(settings, symbol=flags.symbol, models_dir=flags.models_dir, revision=revision)
     varied, conditions = asked.varied(), asked.conditions(settings, stored)
-    is_final = asked.oos_only or not (asked.in_sample or flags.bars or flags.news or flags.no_news or flags.reading)
     options = {"revision": stored.name, "oos_only": is_final, "in_sample": asked.in_sample, "rule": asked.rule}
     inputs = None if is_final else _inputs(settings, stored, flags)
     with open_run(settings, "backtest", given(flags.job_parameters() | varied | options)) as run:
