@@ -133,6 +133,25 @@ def test_too_few_trades_are_no_error(tmp_path, monkeypatch):
     assert not (tmp_path / "models").exists()
 
 
+def test_a_bench_limit_leaves_the_log_whole_and_counts_what_may_teach(run, tmp_path):
+    """Part 7, defect 17: the count was never taken again. And scores are known at the close: no judged trade is left out by them."""
+    scored, traded = [], 0
+    for line in run.lines:
+        traded += "labels" in line
+        scored.append(line | {"labels": line["labels"] | {"benchScore": traded % 2}} if "labels" in line else line)
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in scored))
+    flags = pipeline.TradeFlags(str(tmp_path / "log.jsonl"), min_bench_score=1)
+    inputs = pipeline.load_trades(flags)
+    rows = inputs.rows()
+    assert (inputs.records, inputs.trades, inputs.teaching) == (260, len(run.case.rows), -(-len(run.case.rows) // 2))
+    assert np.array_equal(rows.x, run.case.rows.x, equal_nan=True)
+    assert not inputs.is_enough
+    pipeline.write_short(inputs, tmp_path / "out")
+    assert f"learn from the {inputs.teaching}" in (tmp_path / "out" / "improvement_report.md").read_text()
+    with pytest.raises(UsageError, match=r"no trade has a labels\.benchScore"):
+        pipeline.load_trades(replace(run.case.inputs.flags, min_bench_score=1))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [

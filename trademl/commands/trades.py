@@ -138,7 +138,8 @@ def _copied(stored: Stored, output: str | None) -> dict:
 def _too_few(settings: Settings, inputs: pipeline.TradeInputs, output: str | None) -> dict:
     """Nothing is trained; the short report says what is missing."""
     needed = inputs.flags.min_samples
-    headline = f"{inputs.trades:,} trades with an outcome, {needed:,} are needed: nothing was trained"
+    limit = f", {inputs.teaching:,} of them within the bench score limit" if inputs.flags.bench.is_set else ""
+    headline = f"{inputs.trades:,} trades with an outcome{limit}, {needed:,} are needed: nothing was trained"
     with open_run(settings, "trades_retrain", inputs.flags.job_parameters()) as run:
         pipeline.write_short(inputs, run.path)
         folder = run.finish(message=headline, next_step="train again when the bot has closed more trades, or lower --min-samples")

@@ -111,10 +111,10 @@ def learning_curve(rows: TradeRows, model: TradeModel, recipe: Recipe, *, seed: 
     found = []
     for share in CURVE:
         at = fold.fit_rows[-max(1, round(share * len(fold.fit_rows))) :]
-        if not can_fit(rows, model, at):
+        if not can_fit(rows, model, recipe.taught_by(rows, at)):
             continue
         fit = fit_on(rows, model, at, recipe)
-        said = said_by(fit, rows, fold.test_rows), baseline(rows, model, fit.at, fold.test_rows)
+        said = said_by(fit, rows, fold.test_rows), baseline(rows, model, at, fold.test_rows)
         zeros = np.zeros(len(fold.test_rows))
         judged = OutOfFold(model, fold.test_rows, zeros.astype(np.int64), *said, zeros, (fit,))
         found.append(CurvePoint(len(fit.at), scored(rows, judged, seed=seed)[GAIN[model]]))

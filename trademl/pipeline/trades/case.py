@@ -33,7 +33,8 @@ class TradeCase:
 
 def open_case(inputs: TradeInputs, settings: Settings) -> TradeCase:
     """The case of these inputs. BadDataError where nothing can be learned from them."""
-    return TradeCase(inputs, inputs.rows(), Recipe(weights=inputs.flags.weights, seed=settings.run.seed), settings)
+    recipe = Recipe(weights=inputs.flags.weights, bench=inputs.flags.bench, seed=settings.run.seed)
+    return TradeCase(inputs, inputs.rows(), recipe, settings)
 
 
 @dataclass(frozen=True, eq=False)

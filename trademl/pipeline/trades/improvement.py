@@ -99,15 +99,17 @@ def improvement_report(parts: TradeParts) -> dict:
 
 def short_report(inputs: TradeInputs) -> dict:
     """The report of a log that is too short to train on."""
-    missing = inputs.flags.min_samples - inputs.trades
-    items = [f"{missing:,} more closed trades are needed before anything is trained"]
+    missing = inputs.flags.min_samples - inputs.teaching
+    limit = " within the bench score limit" if inputs.flags.bench.is_set else ""
+    items = [f"{missing:,} more closed trades{limit} are needed before anything is trained"]
     summary = data_summary(inputs)
     return {"schema": SCHEMA, "data_summary": summary, "suggested_signal_factors": signal_factors(inputs), "action_items": items}
 
 
 def data_summary(inputs: TradeInputs) -> dict:
-    """How much there is."""
-    return {"total_records": inputs.records, "trades_with_outcomes": inputs.trades, "min_samples_required": inputs.flags.min_samples}
+    """How much there is. Under a bench limit also how many trades may teach; the others are judged like them."""
+    found = {"total_records": inputs.records, "trades_with_outcomes": inputs.trades, "min_samples_required": inputs.flags.min_samples}
+    return found | ({"trades_learned_from": inputs.teaching} if inputs.flags.bench.is_set else {})
 
 
 def advice_record(claim) -> dict:

@@ -21,9 +21,9 @@ MILLI = 1_000  # sizes stand in the chain in thousandths, where a market's entry
 
 def recipe_parts(case: TradeCase) -> dict:
     """What makes the recipe this one and no other: registry, flags and label policy. Neither the records nor the seed."""
-    flags, trades = case.inputs.flags, len(case.rows)
+    flags, trades = case.inputs.flags, case.recipe.teaching(case.rows)
     labels = {"reached": REACHED, "quantile": QUANTILE, "clip": {str(model): task.clip for model, task in TASKS.items()}}
-    asked = {"filter": flags.filter, "weights": flags.weights, "parts": case.recipe.parts}
+    asked = {"is_real_only": flags.real_only, "bench": flags.bench, "weights": flags.weights, "parts": case.recipe.parts}
     grown = {str(model): vars(case.recipe.grown(model, trades)) for model in TradeModel}
     return jsonable({"registry": digest(features_table().encode()), "labels": labels, "params": grown} | asked)
 

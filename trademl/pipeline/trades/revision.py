@@ -63,8 +63,8 @@ def revision_files(parts: TradeParts, trained_at: str) -> dict[str, bytes]:
 def training_metadata(parts: TradeParts, report: Mapping, trained_at: str) -> dict:
     """The original's metadata, and whether this may be used."""
     flags, names = parts.case.inputs.flags, [feature.name for feature in parts.case.rows.features(TradeModel.SIGNAL_QUALITY)]
-    asked = flags.min_bench_score is not None or flags.bench_score_quantile is not None
-    bench = {"bench_score_used": asked or flags.bench_score_weight, "bench_score_weight_enabled": flags.bench_score_weight}
+    bench = {"bench_score_used": flags.bench.is_set or flags.bench_score_weight, "bench_score_weight_enabled": flags.bench_score_weight}
+    bench |= {"trades_learned_from": parts.case.inputs.teaching}
     bench |= {name: getattr(flags, name) for name in ("min_bench_score", "bench_score_quantile") if getattr(flags, name) is not None}
     return {
         "status": "approved" if parts.finding.verdict.passed else "candidate",
