@@ -16,10 +16,13 @@ from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
 from trademl.errors import BadDataError, Exit, ParityError, UsageError
 from trademl.pipeline import trades as pipeline
+from trademl.pipeline.trades import evidence
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
 from trademl.pipeline.trades.stored import answers_of, rule_of
+from trademl.settings import load_settings
 from trademl.ship.export import check_parity, tree_graph
 from trademl.ship.store import Store
+from trademl.trades.advice import Topic
 from trademl.trades.registry import TradeModel, manifest
 
 pytestmark = pytest.mark.trades
@@ -138,12 +141,12 @@ def test_a_bench_limit_leaves_the_log_whole_and_counts_what_may_teach(run, tmp_p
     scored, traded = [], 0
     for line in run.lines:
         traded += "labels" in line
-        scored.append(line | {"labels": line["labels"] | {"benchScore": traded % 2}} if "labels" in line else line)
+        scored.append(line | {"labels": line["labels"] | {"benchScore": traded % 3}} if "labels" in line else line)
     (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in scored))
-    flags = pipeline.TradeFlags(str(tmp_path / "log.jsonl"), min_bench_score=1)
+    flags = pipeline.TradeFlags(str(tmp_path / "log.jsonl"), min_bench_score=2)
     inputs = pipeline.load_trades(flags)
     rows = inputs.rows()
-    assert (inputs.records, inputs.trades, inputs.teaching) == (260, len(run.case.rows), -(-len(run.case.rows) // 2))
+    assert (inputs.records, inputs.trades, inputs.teaching) == (260, len(run.case.rows), len(range(2, 1 + len(run.case.rows), 3)))
     assert np.array_equal(rows.x, run.case.rows.x, equal_nan=True)
     assert not inputs.is_enough
     pipeline.write_short(inputs, tmp_path / "out")
@@ -186,6 +189,22 @@ def test_the_same_log_again_repeats_the_standing_verdict(run):
     assert again.look.number == run.finding.look.number == 1
     assert again.look.standing is not None
     assert again.verdict.standing.startswith("standing verdict of")
+
+
+def test_a_standing_look_advises_what_was_advised_then(run, tmp_path, monkeypatch):
+    """Testing again at every run would be as many looks at the same days as there are runs."""
+    settings = load_settings({"paths.models": str(tmp_path / "models"), "paths.reports": str(tmp_path / "reports")})
+    case, found = replace(run.case, settings=settings), run.finding.findings
+    given = {topic: replace(found.claims[topic], p_value=1e-4, needed=0.01, obstacle="") for topic in (Topic.SIZE, Topic.THRESHOLD)}
+    monkeypatch.setattr(evidence, "find_claims", lambda *_, **__: replace(found, claims={**found.claims, **given}))
+    first = pipeline.judge_policy(case, run.judged, "one")
+    assert first.look.standing is None
+    monkeypatch.setattr(evidence, "find_claims", lambda *_, **__: pytest.fail("tested again"))
+    again = pipeline.judge_policy(case, run.judged, "another")
+    assert again.look.standing is not None
+    assert again.findings.claims[Topic.SIZE] == given[Topic.SIZE]
+    assert "gives no value for it" in again.findings.claims[Topic.THRESHOLD].sentence  # 180 trades choose none
+    assert {t for t in Topic if again.findings.is_given(t)} == {Topic.SIZE}
 
 
 # --- the commands ---------------------------------------------------------------------------------------------------------

@@ -13,7 +13,6 @@ from trademl.trades.registry import TradeModel
 from trademl.trades.rows import TradeRows
 from trademl.trades.scores import CurvePoint, learning_curve
 from trademl.trades.walkforward import Fitted, OutOfFold, Recipe, judge_model, ship_model
-from trademl.trades.worth import Findings, find_claims
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,10 +43,6 @@ class JudgedTrades:
     models: Mapping[TradeModel, OutOfFold]
     curves: Mapping[TradeModel, tuple[CurvePoint, ...]]
     failed: Mapping[TradeModel, str]  # model -> why it could not be judged
-
-    def findings(self, case: TradeCase, level: float) -> Findings:
-        """What of it is advised, at a family level."""
-        return find_claims(case.rows, self.models, level=level, seed=case.recipe.seed)
 
 
 def for_each_model(work: Callable[[TradeModel], object], *, parallel: bool) -> dict[TradeModel, object]:

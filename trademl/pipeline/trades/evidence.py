@@ -9,6 +9,7 @@ from trademl.errors import BadDataError, RevisionError
 from trademl.evidence.champion import Comparison, compare, r_by_day
 from trademl.evidence.gate import FEWEST_TRADES, LOOSEST_LEVEL, Check, GateVerdict, Terms, percent
 from trademl.evidence.looks import Look, close_look, open_look
+from trademl.files import jsonable
 from trademl.pipeline.market.looks import carried_looks, ledger_file, looks_file, stands_for
 from trademl.pipeline.trades.case import JudgedTrades, TradeCase
 from trademl.pipeline.trades.looks import MILLI, look_request, recipe_parts
@@ -17,7 +18,7 @@ from trademl.ship.revision import Revision
 from trademl.trades.advice import Topic, calibrated, size_multipliers
 from trademl.trades.policy import Policy, Replay, replay_sizes
 from trademl.trades.registry import TradeModel
-from trademl.trades.worth import Findings
+from trademl.trades.worth import Claim, Findings, find_claims, none_of, standing_findings
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,20 +33,34 @@ class TradeFinding:
 
 
 def judge_policy(case: TradeCase, judged: JudgedTrades, run_id: str) -> TradeFinding:
-    """Take the look, test every claim at its level, replay the policy and judge it. LooksError: no figure may be shown."""
+    """Take the look, test every claim at its level, replay the policy and judge it. LooksError: no figure may be shown.
+
+    A run that repeats a standing verdict tests nothing: it advises what was advised then.
+    """
     settings, store = case.settings, trade_store(case.settings, case.inputs.flags.models_dir)
     request = look_request(case, judged, run_id)
     look = open_look(looks_file(settings), request, now=utc_now(), carried=carried_looks([store]), ledger=ledger_file(settings))
-    findings = judged.findings(case, look.level)
+    findings = findings_at(case, judged, look)
     replay = replay_look(case, look)
     champion = beside_champion(case, replay, look)
     verdict = gate_verdict(case, replay, findings, look, champion)
     if look.standing is None:
-        said = verdict.record_passed, verdict.record_sentence
-        close_look(looks_file(settings), look, passed=said[0], sentence=said[1], now=utc_now())
+        said = {"passed": verdict.record_passed, "sentence": verdict.record_sentence}
+        detail = {"claims": [claim.record() for claim in findings.claims.values()]}
+        close_look(looks_file(settings), look, **said, now=utc_now(), detail=jsonable(detail))
     else:
         verdict = stands_for(verdict, look.to_json()["standing"])
     return TradeFinding(look, findings, replay, verdict, champion)
+
+
+def findings_at(case: TradeCase, judged: JudgedTrades, look: Look) -> Findings:
+    """What is advised: tested at the look's level, or what the standing verdict advised when it was given."""
+    if look.standing is None:
+        return find_claims(case.rows, judged.models, level=look.level, seed=case.recipe.seed)
+    told = f"the {look.standing.words} does not say what was advised; nothing is until the next one"
+    claims = {topic: none_of(topic, told) for topic in Topic}
+    claims |= {claim.topic: claim for claim in map(Claim.of, look.standing.detail.get("claims", ()))}
+    return standing_findings(case.rows, judged.models, claims, look.standing.level)
 
 
 def replay_look(case: TradeCase, look: Look) -> Replay:
