@@ -7,7 +7,7 @@ import numpy as np
 from trademl.clock import DAY_S, utc_now
 from trademl.errors import BadDataError, RevisionError
 from trademl.evidence.champion import Comparison, compare, r_by_day
-from trademl.evidence.gate import FEWEST_TRADES, LOOSEST_LEVEL, Check, GateVerdict, Terms, percent
+from trademl.evidence.gate import Check, GateVerdict, Terms, edge_check, limits_check, objections_check, percent, trades_check, verdict_of
 from trademl.evidence.looks import Look, close_look, open_look
 from trademl.files import jsonable
 from trademl.pipeline.market.looks import carried_looks, ledger_file, looks_file, stands_for
@@ -78,57 +78,37 @@ def replay_look(case: TradeCase, look: Look) -> Replay:
 
 def gate_verdict(case: TradeCase, replay: Replay, findings: Findings, look: Look, champion: Comparison | None) -> GateVerdict:
     """May the policy be used? It must beat every trade, the rule of thumb and random sizing, and all of it must be advised."""
-    gate, level = case.settings.gate, look.level
     objections = () if champion is None or not champion.is_held else (champion.sentence,)
-    terms = Terms(gate.level, gate.min_trades, look.number, findings.threshold is not None, objections)
-    checks = {check.name: check for check in (*_own_checks(terms), *_policy_checks(replay, findings, terms, level), *_run_checks(terms))}
-    passed = {name: check.passed for name, check in checks.items()}
-    of_record = all(ok for name, ok in passed.items() if name not in ("limits", "objections"))
-    reasons = tuple(check.reason for check in checks.values() if not check.passed)
-    worth = replay.versus[0].worth
-    detectable = None if worth is None or not worth.error else worth.detectable(level)
-    sentences = [_sentence(ok, reasons, replay, level) for ok in (not reasons, of_record)]
-    unit = None if worth is None else worth.unit
-    return GateVerdict(not reasons, reasons, checks, sentences[0], level, terms, detectable, unit, of_record, sentences[1])
-
-
-def _own_checks(terms: Terms) -> list[Check]:
-    loose = [f"gate.level = {terms.level:g} is looser than {LOOSEST_LEVEL:g}"] if terms.level > LOOSEST_LEVEL else []
-    loose += [f"gate.min_trades = {terms.min_trades} is below {FEWEST_TRADES}"] if terms.min_trades < FEWEST_TRADES else []
-    edge = "" if terms.edge_found else "no threshold was found on the second third"
-    return [
-        Check("limits", terms.level, LOOSEST_LEVEL, not loose, "; ".join(loose)),
-        Check("edge_on_select", float(terms.edge_found), 1.0, terms.edge_found, edge),
+    terms = Terms(look.alpha, case.settings.gate.min_trades, look.number, findings.threshold is not None, objections)
+    checks = [
+        limits_check(terms),
+        edge_check(terms, "no threshold was found on the second third"),
+        *_policy_checks(replay, findings, terms),
+        objections_check(terms),
     ]
+    return verdict_of(checks, replay.versus[0].worth, terms, lambda verdict: _sentence(verdict, replay))
 
 
-def _policy_checks(replay: Replay, findings: Findings, terms: Terms, level: float) -> list[Check]:
-    taken = replay.results[Policy.MODEL].trades
-    least = terms.min_trades
-    found = [Check("trades", float(taken), float(least), taken >= least, f"{taken} trades were taken, {least} are needed")]
+def _policy_checks(replay: Replay, findings: Findings, terms: Terms) -> list[Check]:
+    level, found = terms.judged_at, [trades_check(replay.results[Policy.MODEL].trades, terms.min_trades)]
     for one in replay.versus[:2]:
         bound = None if one.worth is None or not one.worth.error else one.worth.bound(level)
         shown = "there is none" if bound is None else f"it is {bound:+.3f} R a trade"
         why = f"not better than {one.other.replace('_', ' ')}: a lower {percent(level)} bound above zero is asked, {shown}"
-        found.append(Check(f"above_{one.other}", bound, 0.0, bound is not None and bound > 0, why))
+        found.append(Check.of(f"above_{one.other}", bound, 0.0, bound is not None and bound > 0, why))
     chance = replay.random_p <= level
-    found.append(Check("random_p", replay.random_p, level, chance, f"{percent(replay.random_p)} of random sizings earned as much"))
+    found.append(Check.of("random_p", replay.random_p, level, chance, f"{percent(replay.random_p)} of random sizings earned as much"))
     for topic in (Topic.THRESHOLD, Topic.SIZE):
         claim = findings.claims[topic]
-        found.append(Check(f"advised_{topic}", claim.p_value, claim.needed, claim.is_given, f"{topic} is withheld ({claim.sentence})"))
+        found.append(Check.of(f"advised_{topic}", claim.p_value, claim.needed, claim.is_given, f"{topic} is withheld ({claim.sentence})"))
     return found
 
 
-def _run_checks(terms: Terms) -> list[Check]:
-    return [Check("objections", float(len(terms.objections)), 0.0, not terms.objections, "; ".join(terms.objections))]
-
-
-def _sentence(passed: bool, reasons: tuple[str, ...], replay: Replay, level: float) -> str:
+def _sentence(verdict: GateVerdict, replay: Replay) -> str:
     model, every = replay.results[Policy.MODEL], replay.results[Policy.EVERY_TRADE]
     figures = f"{model.total_r:+.1f} R on {model.trades:,} of {every.trades:,} trades, every trade taken {every.total_r:+.1f} R"
-    return (
-        f"Gate passed at {percent(level)}: {figures}." if passed else f"Gate refused at {percent(level)}: {'; '.join(reasons)}. {figures}."
-    )
+    level = percent(verdict.level)
+    return f"Gate passed at {level}: {figures}." if verdict.passed else f"Gate refused at {level}: {'; '.join(verdict.reasons)}. {figures}."
 
 
 # ---------------------------------------------------------------- the champion
