@@ -23,6 +23,7 @@ from trademl.settings import load_settings
 from trademl.ship.export import check_parity, tree_graph
 from trademl.ship.store import Store
 from trademl.trades.advice import Topic
+from trademl.trades.policy import replay_sizes
 from trademl.trades.registry import TradeModel, manifest
 
 pytestmark = pytest.mark.trades
@@ -189,6 +190,20 @@ def test_the_same_log_again_repeats_the_standing_verdict(run):
     assert again.look.number == run.finding.look.number == 1
     assert again.look.standing is not None
     assert again.verdict.standing.startswith("standing verdict of")
+
+
+def test_a_policy_that_loses_less_than_every_trade_does_not_pass(run):
+    """Skipping the worst trades beats taking them all; it still loses."""
+    rows = run.case.rows
+    loss = np.where(np.arange(len(rows)) % 2, -1.5, -0.1) + 0.02 * np.sin(np.arange(len(rows)))
+    rows = replace(rows, labels=replace(rows.labels, r_multiple=loss))
+    replay = replay_sizes(rows, np.arange(len(rows)), (loss > -1).astype(float), seed=1)
+    verdict = evidence.gate_verdict(replace(run.case, rows=rows), replay, run.finding.findings, run.finding.look, None)
+    assert verdict.checks["above_every_trade"].passed
+    assert verdict.checks["random_p"].passed
+    assert not verdict.checks["expectancy_lower_bound_r"].passed
+    assert "bound of the expectancy is -0.1" in verdict.sentence
+    assert all(check.passed == (not check.reason) for check in verdict.checks.values())
 
 
 def test_a_standing_look_advises_what_was_advised_then(run, tmp_path, monkeypatch):

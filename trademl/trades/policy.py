@@ -135,6 +135,7 @@ class Replay:
 
     results: Mapping[Policy, Result]
     versus: tuple[Versus, ...]
+    worth: Clustered | None  # of the trades that the model's policy takes, R each as sized; None on fewer than two days
     random_p: float  # share of random orders of the same sizes that earn as much; 1 where all sizes are equal
     rows: np.ndarray  # int64 (m,): the trades
     sizes: np.ndarray  # (m,) of the model's policy
@@ -171,7 +172,9 @@ def replay_sizes(rows: TradeRows, at: np.ndarray, sizes: np.ndarray, *, seed: in
     }
     results = {name: result_of(size, net_r, pnl, time_s, seed=seed) for name, size in policies.items()}
     versus = tuple(_versus(name, (sizes - size) * net_r, time_s, seed) for name, size in policies.items() if name != Policy.MODEL)
-    return Replay(results, versus, random_p, at, sizes, net_r)
+    taken = sizes > 0
+    worth = clustered((sizes * net_r)[taken], time_s[taken], fewest_weeks=FEWEST_WEEKS) if taken.any() else None
+    return Replay(results, versus, worth, random_p, at, sizes, net_r)
 
 
 def _versus(other: Policy, difference: np.ndarray, time_s: np.ndarray, seed: int) -> Versus:

@@ -112,9 +112,13 @@ LEAST_SHARE = 0.1  # of the trades that a threshold must let through
 
 
 def best_threshold(quality: np.ndarray, net_r: np.ndarray) -> float | None:
-    """The threshold of the grid with the largest sum of R (net of fees) over the trades (n,); None when none lets a tenth through."""
-    ok = [t for t in GRID if (quality >= t).mean() >= LEAST_SHARE]
-    return max(ok, key=lambda t: float(net_r[quality >= t].sum())) if ok else None
+    """The threshold of the grid with the largest sum of R (net of fees) over the trades (n,).
+
+    None when none that lets a tenth through earns anything: the least loss is no reason to trade.
+    """
+    earned = {t: float(net_r[quality >= t].sum()) for t in GRID if (quality >= t).mean() >= LEAST_SHARE}
+    best = max(earned, key=earned.get, default=None)
+    return best if best is not None and earned[best] > 0 else None
 
 
 def least_signals(rows: TradeRows, at: np.ndarray) -> tuple[int, int] | None:
@@ -181,7 +185,7 @@ def quality_claims(
     slope = interval_of(moved, time_s[first], seed=seed)
     claims = [Claim(Topic.CALIBRATION, platt.p_above_zero(), slope, "covariance of score and outcome")]
     if threshold is None:
-        return [*claims, none_of(Topic.THRESHOLD, "no threshold lets a tenth of the trades through")]
+        return [*claims, none_of(Topic.THRESHOLD, "no threshold that lets a tenth of the trades through earned anything")]
     gain = selection_gain(platt.apply(score[last]) >= threshold, rows.labels.r_multiple[judged.at[last]])
     return [*claims, tested(Topic.THRESHOLD, gain, time_s[last], "R a trade above all trades", seed=seed)]
 

@@ -7,7 +7,18 @@ import numpy as np
 from trademl.clock import DAY_S, utc_now
 from trademl.errors import BadDataError, RevisionError
 from trademl.evidence.champion import Comparison, compare, r_by_day
-from trademl.evidence.gate import Check, GateVerdict, Terms, edge_check, limits_check, objections_check, percent, trades_check, verdict_of
+from trademl.evidence.gate import (
+    Check,
+    GateVerdict,
+    Terms,
+    bound_check,
+    edge_check,
+    limits_check,
+    objections_check,
+    percent,
+    trades_check,
+    verdict_of,
+)
 from trademl.evidence.looks import Look, close_look, open_look
 from trademl.files import jsonable
 from trademl.pipeline.market.looks import carried_looks, ledger_file, looks_file, stands_for
@@ -77,7 +88,7 @@ def replay_look(case: TradeCase, look: Look) -> Replay:
 
 
 def gate_verdict(case: TradeCase, replay: Replay, findings: Findings, look: Look, champion: Comparison | None) -> GateVerdict:
-    """May the policy be used? It must beat every trade, the rule of thumb and random sizing, and all of it must be advised."""
+    """May the policy be used? It must earn something, beat every trade, the rule of thumb and random sizing, and all be advised."""
     objections = () if champion is None or not champion.is_held else (champion.sentence,)
     terms = Terms(look.alpha, case.settings.gate.min_trades, look.number, findings.threshold is not None, objections)
     checks = [
@@ -86,11 +97,12 @@ def gate_verdict(case: TradeCase, replay: Replay, findings: Findings, look: Look
         *_policy_checks(replay, findings, terms),
         objections_check(terms),
     ]
-    return verdict_of(checks, replay.versus[0].worth, terms, lambda verdict: _sentence(verdict, replay))
+    return verdict_of(checks, replay.worth, terms, lambda verdict: _sentence(verdict, replay))
 
 
 def _policy_checks(replay: Replay, findings: Findings, terms: Terms) -> list[Check]:
-    level, found = terms.judged_at, [trades_check(replay.results[Policy.MODEL].trades, terms.min_trades)]
+    level, taken = terms.judged_at, replay.results[Policy.MODEL].trades
+    found = [trades_check(taken, terms.min_trades), bound_check(taken, replay.worth, level)]
     for one in replay.versus[:2]:
         bound = None if one.worth is None or not one.worth.error else one.worth.bound(level)
         shown = "there is none" if bound is None else f"it is {bound:+.3f} R a trade"
