@@ -16,7 +16,7 @@ from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
 from trademl.errors import BadDataError, Exit, ParityError, UsageError
 from trademl.pipeline import trades as pipeline
-from trademl.pipeline.trades import evidence
+from trademl.pipeline.trades import evidence, looks
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
 from trademl.pipeline.trades.stored import answers_of, rule_of
 from trademl.settings import load_settings
@@ -25,6 +25,7 @@ from trademl.ship.store import Store
 from trademl.trades.advice import Topic
 from trademl.trades.policy import replay_sizes
 from trademl.trades.registry import TradeModel, manifest
+from trademl.trades.walkforward import thirds_of
 
 pytestmark = pytest.mark.trades
 SHIFT_MS = int(1_000 * time.time()) - 1_735_689_600_000 - 20 * 86_400_000  # the log's first day becomes twenty days ago
@@ -190,6 +191,22 @@ def test_the_same_log_again_repeats_the_standing_verdict(run):
     assert again.look.number == run.finding.look.number == 1
     assert again.look.standing is not None
     assert again.verdict.standing.startswith("standing verdict of")
+
+
+def test_trades_of_one_second_keep_their_own_sizes(run):
+    """A bot decides on several assets at once: the size of one was given to all of them, and the others' were lost."""
+    same = run.case.rows.time_s // 14_400 * 14_400  # four decisions of an hour each
+    rows = replace(run.case.rows, time_s=same)
+    at, sizes = np.arange(len(rows)), np.arange(len(rows)) % 3 / 2
+    assert (np.diff(same) == 0).any()
+    entries = looks.entries_of(rows, at, sizes)
+    assert len(entries) == (sizes > 0).sum()
+    assert np.array_equal(looks.sizes_in(entries, rows, at), sizes)
+    thirds = thirds_of(rows, at)
+    assert same[thirds.report[0] - 1] < same[thirds.report[0]]
+    request = looks.look_request(replace(run.case, rows=rows), run.judged, "a-run")
+    taken = looks.policy_sizes(replace(run.case, rows=rows), run.judged)[1]
+    assert len(request.entries) == (taken > 0).sum()
 
 
 def test_a_policy_that_loses_less_than_every_trade_does_not_pass(run):

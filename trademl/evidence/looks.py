@@ -108,6 +108,7 @@ class LookRequest:
     alpha: float  # level of the first recipe
     prints: Mapping[int, str] = field(repr=False)  # of all bars, by day number
     entries: np.ndarray = field(repr=False)  # int64 (n, 3): decision, side (1 or -1), when the position rule leaves or 0; by time
+    is_one_at_a_time: bool = True  # False: several decisions may fall into one second
     note: str = ""  # what was varied without being another recipe, such as costs: recorded, not counted
 
     def __post_init__(self):
@@ -122,7 +123,8 @@ class LookRequest:
             )
         if not self.recipe:
             raise UsageError("recipe is empty; give its id, 16 hex")
-        if (np.diff(made[:, 0]) <= 0).any() or not ((made[:, 0] >= self.start_s) & (made[:, 0] < self.end_s)).all():
+        least = 1 if self.is_one_at_a_time else 0
+        if (np.diff(made[:, 0]) < least).any() or not ((made[:, 0] >= self.start_s) & (made[:, 0] < self.end_s)).all():
             raise UsageError("entries must be in the order of their decisions, one a bar, inside the window")
 
     @property
@@ -458,12 +460,10 @@ def _look_of(plan: _Plan, request: LookRequest, record: Record | None, names: tu
     merged = np.concatenate([np.array(kept, np.int64).reshape(-1, 3), _within(request.entries, plan.added).astype(np.int64)])
     project, own = names
     opened = own if record is None else record.id
-    return Look(plan.number, plan.alpha, *plan.span, plan.standing, project, opened, own, merged[merged[:, 0].argsort()], remarks)
+    return Look(plan.number, plan.alpha, *plan.span, plan.standing, project, opened, own, merged[merged[:, 0].argsort(kind="stable")], remarks)
 
 # %% ../../nbs/65a_evidence_looks.ipynb #0ce5e887
-def close_look(
-    path: str | os.PathLike, look: Look, *, passed: bool, sentence: str, now: datetime, detail: Mapping | None = None
-) -> None:
+def close_look(path: str | os.PathLike, look: Look, *, passed: bool, sentence: str, now: datetime, detail: Mapping | None = None) -> None:
     """Write the verdict of a look that was to be judged; a run that repeats it finds `detail` (plain values) in its `Standing`.
 
     LooksError when the chain does not hold the look, or can no longer be read.

@@ -8,7 +8,7 @@ __all__ = ['TAIL_SHARE', 'STOPPABLE', 'FEWEST', 'Recipe', 'with_target', 'lesson
            'Thirds', 'thirds_of']
 
 # %% ../../nbs/54b_trades_walkforward.ipynb #e3eba0ca
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -189,8 +189,12 @@ class Thirds:
 
 
 def thirds_of(rows: TradeRows, at: np.ndarray) -> Thirds:
-    """Three windows in time order over the trades `at`; of the first two, only trades that were closed before the next began."""
-    parts: Sequence[np.ndarray] = np.array_split(np.arange(len(at)), 3)
-    starts = [int(rows.time_s[at[part[0]]]) for part in parts[1:]]
-    before = (part[rows.end_s[at[part]] <= start] for part, start in zip(parts[:2], starts, strict=True))
-    return Thirds(*before, parts[2])
+    """Three windows in time order over the trades `at`; of the first two, only trades that were closed before the next began.
+
+    Trades of one second are in one window.
+    """
+    places, time_s = np.arange(len(at)), rows.time_s[at]
+    starts = [int(time_s[part[0]]) for part in np.array_split(places, 3)[1:]]
+    first, second, last = np.split(places, np.searchsorted(time_s, starts))
+    before = (part[rows.end_s[at[part]] <= start] for part, start in zip((first, second), starts, strict=True))
+    return Thirds(*before, last)

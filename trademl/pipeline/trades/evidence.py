@@ -23,7 +23,7 @@ from trademl.evidence.looks import Look, close_look, open_look
 from trademl.files import jsonable
 from trademl.pipeline.market.looks import carried_looks, ledger_file, looks_file, stands_for
 from trademl.pipeline.trades.case import JudgedTrades, TradeCase
-from trademl.pipeline.trades.looks import MILLI, look_request, recipe_parts
+from trademl.pipeline.trades.looks import look_request, recipe_parts, sizes_in
 from trademl.pipeline.trades.stored import answers_of, rule_of, section_of, trade_store
 from trademl.ship.revision import Revision
 from trademl.trades.advice import Topic, calibrated, size_multipliers
@@ -80,8 +80,7 @@ def replay_look(case: TradeCase, look: Look) -> Replay:
     at = np.flatnonzero((rows.time_s >= look.start_s) & (rows.time_s < look.end_s))
     if not len(at):
         raise BadDataError(f"{case.inputs.flags.data}: no trade of the judged days is in this log any more; give the whole log")
-    size_at = {int(time): int(size) / MILLI for time, _, size in look.entries().tolist()}
-    return replay_sizes(rows, at, np.array([size_at.get(int(time), 0.0) for time in rows.time_s[at]]), seed=case.recipe.seed)
+    return replay_sizes(rows, at, sizes_in(look.entries(), rows, at), seed=case.recipe.seed)
 
 
 # ---------------------------------------------------------------- the gate

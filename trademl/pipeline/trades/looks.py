@@ -16,7 +16,8 @@ from trademl.trades.walkforward import thirds_of
 from trademl.trades.worth import quality_choice
 
 MARKS_A_DAY = 24
-MILLI = 1_000  # sizes stand in the chain in thousandths, where a market's entry says when it leaves
+MILLI = 1_000  # sizes stand in the chain in thousandths
+RECORD = 10_000  # what the mark of a trade's record is multiplied by, to stand before its size where a market's entry says when it leaves
 
 
 def recipe_parts(case: TradeCase) -> dict:
@@ -36,6 +37,25 @@ def marks_of(rows: TradeRows) -> dict[int, str]:
         if len(marks) < MARKS_A_DAY:
             marks.append(digest(f"{asset} {time}".encode())[:12])
     return {day: " ".join(marks) for day, marks in found.items()}
+
+
+def record_marks(rows: TradeRows, at: np.ndarray) -> np.ndarray:
+    """A number for the record of each of the trades `at`, below 2^32: trades of the same second are told apart by it. int64 (len(at),)"""
+    return np.array([int(digest(str(name).encode())[:8], 16) for name in rows.columns["id"][at]], np.int64)
+
+
+def entries_of(rows: TradeRows, at: np.ndarray, sizes: np.ndarray) -> np.ndarray:
+    """The trades `at` that are taken, as the chain keeps them, int64 (n, 3): decision, side, record and size."""
+    side = np.where(rows.columns["signal_direction"][at] == "short", -1, 1)
+    named = RECORD * record_marks(rows, at) + np.round(MILLI * sizes).astype(np.int64)
+    return np.column_stack([rows.time_s[at], side, named])[sizes > 0].astype(np.int64)
+
+
+def sizes_in(entries: np.ndarray, rows: TradeRows, at: np.ndarray) -> np.ndarray:
+    """The sizes (len(at),) of the trades `at` in a chain's entries; 0 = not taken."""
+    size_at = {(time, named // RECORD): named % RECORD / MILLI for time, _, named in entries.tolist()}
+    keys = zip(rows.time_s[at].tolist(), record_marks(rows, at).tolist(), strict=True)
+    return np.array([size_at.get(key, 0.0) for key in keys])
 
 
 def policy_sizes(case: TradeCase, judged: JudgedTrades) -> tuple[np.ndarray, np.ndarray]:
@@ -58,9 +78,6 @@ def look_request(case: TradeCase, judged: JudgedTrades, run_id: str) -> LookRequ
     rows = case.rows
     at, sizes = policy_sizes(case, judged)
     time_s = rows.time_s[at]
-    kept = (sizes > 0) & np.r_[True, np.diff(time_s) > 0]  # one entry a second
-    side = np.where(rows.columns["signal_direction"][at] == "short", -1, 1)
-    entries = np.column_stack([time_s, side, np.round(MILLI * sizes)])[kept].astype(np.int64)
     return LookRequest(
         line=LINE,
         data=DataKind.MARKET,
@@ -71,5 +88,6 @@ def look_request(case: TradeCase, judged: JudgedTrades, run_id: str) -> LookRequ
         first_s=int(rows.time_s[0]),
         alpha=case.settings.gate.level,
         prints=marks_of(rows),
-        entries=entries,
+        entries=entries_of(rows, at, sizes),
+        is_one_at_a_time=False,
     )
