@@ -16,7 +16,7 @@ from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
 from trademl.errors import BadDataError, Exit, ParityError, UsageError
 from trademl.pipeline import trades as pipeline
-from trademl.pipeline.trades import evidence, looks
+from trademl.pipeline.trades import champion, evidence, looks, stored
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
 from trademl.pipeline.trades.stored import answers_of, rule_of
 from trademl.settings import load_settings
@@ -191,6 +191,25 @@ def test_the_same_log_again_repeats_the_standing_verdict(run):
     assert again.look.number == run.finding.look.number == 1
     assert again.look.standing is not None
     assert again.verdict.standing.startswith("standing verdict of")
+
+
+def test_a_champion_that_cannot_be_compared_holds_the_new_one_back_by_name(run, tmp_path, monkeypatch):
+    """A graph that was fed another registry's columns would answer nonsense, or end in a traceback of onnxruntime."""
+    shutil.copytree(run.store, tmp_path / "models" / "trades")
+    settings = load_settings({"paths.models": str(tmp_path / "models"), "paths.reports": str(tmp_path / "reports")})
+    case, store = replace(run.case, settings=settings), Store(tmp_path / "models" / "trades")
+    store.activate(run.stored.name, "to be compared with")
+    found = champion.beside_champion(case, run.finding.replay, run.finding.look)
+    assert (found.days, found.is_same_recipe, found.is_held) == (0, True, False)  # it has seen every judged trade, and is of this recipe
+    monkeypatch.setattr(stored, "registry_hash", lambda *_: "0" * 64)
+    held = champion.beside_champion(case, run.finding.replay, run.finding.look)
+    assert held.is_held
+    assert f"held back by revision {run.stored.name}: no comparison with it is possible" in held.sentence
+    assert "signal_quality was trained on another feature registry (feature_hash" in held.sentence
+    verdict = evidence.gate_verdict(case, run.finding.replay, run.finding.findings, run.finding.look, held)
+    assert held.sentence in verdict.reasons
+    (store.models_dir / "model_compat.json").write_text("{")
+    assert "held back by the active revision" in champion.beside_champion(case, run.finding.replay, run.finding.look).sentence
 
 
 def test_trades_of_one_second_keep_their_own_sizes(run):

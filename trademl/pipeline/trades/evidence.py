@@ -4,9 +4,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from trademl.clock import DAY_S, utc_now
-from trademl.errors import BadDataError, RevisionError
-from trademl.evidence.champion import Comparison, compare, r_by_day
+from trademl.clock import utc_now
+from trademl.errors import BadDataError
+from trademl.evidence.champion import Comparison
 from trademl.evidence.gate import (
     Check,
     GateVerdict,
@@ -23,12 +23,11 @@ from trademl.evidence.looks import Look, close_look, open_look
 from trademl.files import jsonable
 from trademl.pipeline.market.looks import carried_looks, ledger_file, looks_file, stands_for
 from trademl.pipeline.trades.case import JudgedTrades, TradeCase
-from trademl.pipeline.trades.looks import look_request, recipe_parts, sizes_in
-from trademl.pipeline.trades.stored import answers_of, rule_of, section_of, trade_store
-from trademl.ship.revision import Revision
-from trademl.trades.advice import Topic, calibrated, size_multipliers
+from trademl.pipeline.trades.champion import beside_champion
+from trademl.pipeline.trades.looks import look_request, sizes_in
+from trademl.pipeline.trades.stored import trade_store
+from trademl.trades.advice import Topic
 from trademl.trades.policy import Policy, Replay, replay_sizes
-from trademl.trades.registry import TradeModel
 from trademl.trades.worth import Claim, Findings, find_claims, none_of, standing_findings
 
 
@@ -120,36 +119,3 @@ def _sentence(verdict: GateVerdict, replay: Replay) -> str:
     figures = f"{model.total_r:+.1f} R on {model.trades:,} of {every.trades:,} trades, every trade taken {every.total_r:+.1f} R"
     level = percent(verdict.level)
     return f"Gate passed at {level}: {figures}." if verdict.passed else f"Gate refused at {level}: {'; '.join(verdict.reasons)}. {figures}."
-
-
-# ---------------------------------------------------------------- the champion
-
-
-def beside_champion(case: TradeCase, replay: Replay, look: Look) -> Comparison | None:
-    """The active revision on those judged trades that it had not seen either; None where there is none, or it cannot be read."""
-    try:
-        revision = trade_store(case.settings, case.inputs.flags.models_dir).active()
-    except RevisionError:
-        return None
-    if revision is None:
-        return None
-    seen_until = max(fit["label_end_s"] for fit in revision.manifest["lineage"])
-    later = case.rows.time_s[replay.rows] >= seen_until
-    time_s, net_r = case.rows.time_s[replay.rows][later], replay.net_r[later]
-    theirs = champion_sizes(revision, case, replay.rows[later]) if later.any() else np.empty(0)
-    first = int(time_s[0] // DAY_S) if later.any() else 0
-    days = int(time_s[-1] // DAY_S) - first + 1 if later.any() else 0
-    by_day = (r_by_day(sizes * net_r, time_s, first, days) for sizes in (replay.sizes[later], theirs))
-    same = section_of(revision)["recipe"] == recipe_parts(case)
-    return compare(*by_day, is_same_recipe=same, level=look.level, name=f"revision {revision.name}")
-
-
-def champion_sizes(revision: Revision, case: TradeCase, at: np.ndarray) -> np.ndarray:
-    """What a stored revision would have traded of the trades `at`: sizes (m,), 0 = not taken."""
-    rule, said = rule_of(revision), answers_of(revision, case, at)
-    sizes = np.ones(len(at))
-    if rule.size_scale is not None:
-        sizes = size_multipliers(said[TradeModel.POSITION_SIZING][:, 0], rule.size_scale)
-    if rule.threshold is not None:
-        sizes = np.where(calibrated(said[TradeModel.SIGNAL_QUALITY][:, 0], rule) >= rule.threshold, sizes, 0.0)
-    return sizes

@@ -17,8 +17,7 @@ from trademl.pipeline.trades.improvement import TradeParts, improvement_report, 
 from trademl.pipeline.trades.inputs import LINE, TradeInputs
 from trademl.pipeline.trades.looks import recipe_parts
 from trademl.pipeline.trades.markdown import markdown_report
-from trademl.pipeline.trades.proof import registry_hash
-from trademl.pipeline.trades.stored import trade_store
+from trademl.pipeline.trades.stored import registry_hash, trade_store
 from trademl.ship.export import OPSET, RAW_INPUT
 from trademl.ship.manifest import SCHEMA, TOLERANCE
 from trademl.trades.advice import AdviceRule
@@ -172,7 +171,7 @@ def _model(parts: TradeParts, model: TradeModel, files: Mapping[str, bytes]) -> 
         "input": tensor | {"name": RAW_INPUT, "shape": ["N", len(names)]},
         "outputs": [tensor | {"name": "output", "shape": ["N", TASKS[model].columns]}],
         "features": [{"name": name, "dtype": "float32", "lookback": 0} for name in names],
-        "feature_hash": registry_hash(parts.case, model),
+        "feature_hash": registry_hash(parts.case.rows, model),
         "classes": None,
         "members": ["xgb"],
         "content_hash": {"xgb": parts.proven.tables[model].content_hash()},
