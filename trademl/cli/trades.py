@@ -57,6 +57,7 @@ def train(
 ) -> None:
     """A bot's log in; four models, a verified revision and an improvement report out. Exit 3: stored, but not to be used."""
     from trademl.commands.trades import run_train
+    from trademl.device import notes
     from trademl.pipeline.trades import TradeFlags
 
     flags = TradeFlags(
@@ -79,7 +80,8 @@ def train(
         print(summary["headline"])
         for topic, why in summary["advice"].items():
             print(f"  {topic:12} {why if verbose else why.split(':')[0]}")
-        for line in filter(None, (summary["note"], summary["report"] and f"report: {summary['report']}")):
+        places = notes(summary.get("devices", {}))
+        for line in filter(None, (summary["note"], *places, summary["report"] and f"report: {summary['report']}")):
             print(line)
     raise typer.Exit(summary["exit"])
 

@@ -25,9 +25,12 @@ class TradeCase:
     settings: Settings
 
     def machine(self) -> Machine:
-        """Where one fit runs; beside others it takes one thread."""
-        threads = 1 if self.inputs.flags.parallel else max(self.settings.run.threads, 1)
-        return Machine(threads, resolve("xgboost", self.settings.run.device).resolved)
+        """Where one fit runs. All cores (run.threads = 0) means one thread a fit: on 8,000 trades more of them wait for each other.
+
+        `--parallel` grows the four models at once instead, each on one thread.
+        """
+        threads = 1 if self.inputs.flags.parallel else self.settings.run.threads or 1
+        return Machine(threads, resolve("xgboost", self.settings.run.device))
 
 
 def open_case(inputs: TradeInputs, settings: Settings) -> TradeCase:
@@ -65,7 +68,9 @@ def judge_trades(case: TradeCase) -> JudgedTrades:
     machine = case.machine()
 
     def work(model: TradeModel):
-        return judge_model(case.rows, model, case.recipe, machine), learning_curve(case.rows, model, case.recipe, seed=case.recipe.seed)
+        return judge_model(case.rows, model, case.recipe, machine), learning_curve(
+            case.rows, model, case.recipe, machine, seed=case.recipe.seed
+        )
 
     found = for_each_model(work, parallel=case.inputs.flags.parallel)
     failed = {model: str(result) for model, result in found.items() if isinstance(result, BadDataError)}
