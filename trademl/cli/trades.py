@@ -103,7 +103,7 @@ def due(
     else:
         print(f"{'train now' if found['is_due'] else 'not now'}: {found['reason']}")
         if found["is_tuning_suggested"]:
-            print("another 500 trades have been closed since the parameters were last looked at")
+            print("500 trades or more have been closed since the parameters were last tuned")
     raise typer.Exit(found["exit"])
 
 
