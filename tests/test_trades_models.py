@@ -15,7 +15,7 @@ from trademl.learn.readers import from_xgboost
 from trademl.trades import models
 from trademl.trades.advice import Topic, best_targets, size_multipliers
 from trademl.trades.models import HERE, TASKS, Machine, answers, fit_model, scale_of
-from trademl.trades.policy import Policy, replay_advice
+from trademl.trades.policy import Policy, policy_sizes, replay_sizes
 from trademl.trades.registry import TradeModel
 from trademl.trades.rows import BenchLimit, WeightRule, trade_rows
 from trademl.trades.scores import GAIN, scored
@@ -206,7 +206,7 @@ def test_the_stated_gains_hold_the_known_truth():
     assert (said == best[tp.at]).mean() > 1.2 * max(np.bincount(best[tp.at]) / len(tp.at)) or np.corrcoef(said, best[tp.at])[0, 1] > 0.2
     covered = scored(rows, judged[TradeModel.SL_OPTIMIZER], seed=1)["coverage"]
     assert covered.low - 0.03 <= 0.95 <= covered.high + 0.03
-    replay = replay_advice(rows, judged, found, seed=1)
+    replay = replay_sizes(rows, *policy_sizes(rows, judged), seed=1)
     assert replay.results[Policy.MODEL].total_r > replay.results[Policy.EVERY_TRADE].total_r
     assert replay.random_p < 0.01
     assert all(one.difference.low > 0 for one in replay.versus)

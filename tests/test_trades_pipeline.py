@@ -23,7 +23,7 @@ from trademl.settings import load_settings
 from trademl.ship.export import check_parity, tree_graph
 from trademl.ship.store import Store
 from trademl.trades.advice import Topic
-from trademl.trades.policy import replay_sizes
+from trademl.trades.policy import policy_sizes, replay_sizes
 from trademl.trades.registry import TradeModel, manifest
 from trademl.trades.walkforward import thirds_of
 
@@ -224,7 +224,7 @@ def test_trades_of_one_second_keep_their_own_sizes(run):
     thirds = thirds_of(rows, at)
     assert same[thirds.report[0] - 1] < same[thirds.report[0]]
     request = looks.look_request(replace(run.case, rows=rows), run.judged, "a-run")
-    taken = looks.policy_sizes(replace(run.case, rows=rows), run.judged)[1]
+    taken = policy_sizes(rows, run.judged.models)[1]
     assert len(request.entries) == (taken > 0).sum()
 
 

@@ -14,6 +14,7 @@ from enum import StrEnum
 import numpy as np
 
 from .registry import TradeModel
+from ..validate.platt import Platt
 
 # %% ../../nbs/55_trades_advice.ipynb #1f9946e7
 class Topic(StrEnum):
@@ -58,10 +59,7 @@ class AdviceRule:
 # %% ../../nbs/55_trades_advice.ipynb #5d540d07
 def calibrated(quality: np.ndarray, rule: AdviceRule) -> np.ndarray:
     """Calibrated chances (n,) of the quality model's answers (n,); as they are where no calibration is published."""
-    if rule.calibration is None:
-        return quality
-    scale, intercept = rule.calibration
-    return 1.0 / (1.0 + np.exp(-(scale * quality + intercept)))
+    return quality if rule.calibration is None else Platt(*rule.calibration).apply(quality)
 
 
 def size_multipliers(expected_r: np.ndarray, scale) -> np.ndarray:

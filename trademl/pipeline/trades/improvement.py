@@ -28,12 +28,6 @@ FIGURES = {  # the original's names of ours
     TradeModel.TP_OPTIMIZER: {"accuracy": "holdout_accuracy", "log_loss": "holdout_log_loss"},
     TradeModel.SL_OPTIMIZER: {"mae": "holdout_mae", "quantile_loss": "holdout_quantile_loss"},
 }
-FOLD_FIGURES = {
-    TradeModel.SIGNAL_QUALITY: ("auc", "accuracy"),
-    TradeModel.POSITION_SIZING: ("mae",),
-    TradeModel.TP_OPTIMIZER: ("accuracy", "log_loss"),
-    TradeModel.SL_OPTIMIZER: ("mae", "quantile_loss"),
-}
 FACTORS = (  # path, what it would tell
     ("market.fundingDelta", "whether funding builds up or fades"),
     ("market.bookImbalance", "who waits in the order book"),
@@ -172,11 +166,9 @@ def walk_forward_record(parts: TradeParts, model: TradeModel) -> dict:
     for number, fit in zip(np.unique(judged.fold).tolist(), judged.fits, strict=True):
         places = np.flatnonzero(judged.fold == number)
         figures, times = figures_of(rows, judged, places)
-        shown = {
-            name: None if np.isnan(figures[name]).any() or not len(times) else float(figures[name].mean()) for name in FOLD_FIGURES[model]
-        }
+        shown = {name: None if np.isnan(figures[name]).any() or not len(times) else float(figures[name].mean()) for name in FIGURES[model]}
         folds.append({"fold": number + 1, "train_size": len(fit.at), "test_size": len(times), **shown})
-    first = FOLD_FIGURES[model][0]
+    first = next(iter(FIGURES[model]))
     known = [fold[first] for fold in folds if fold[first] is not None]
     overall = {name: asdict(figure) for name, figure in scored(rows, judged, seed=seed).items()}
     spread = {f"mean_{first}": float(np.mean(known)), f"std_{first}": float(np.std(known))} if known else {}
