@@ -14,7 +14,7 @@ import xgboost as xgb
 from trademl.cli import models as cli
 from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
-from trademl.errors import BadDataError, Exit, ParityError, UsageError
+from trademl.errors import BadDataError, Exit, LooksError, ParityError, UsageError
 from trademl.pipeline import trades as pipeline
 from trademl.pipeline.trades import champion, evidence, looks, stored
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
@@ -22,6 +22,7 @@ from trademl.pipeline.trades.stored import answers_of, rule_of
 from trademl.settings import load_settings
 from trademl.ship.export import check_parity, tree_graph
 from trademl.ship.store import Store
+from trademl.trades import scores, worth
 from trademl.trades.advice import Topic
 from trademl.trades.policy import policy_sizes, replay_sizes
 from trademl.trades.registry import TradeModel, manifest
@@ -191,6 +192,20 @@ def test_the_same_log_again_repeats_the_standing_verdict(run):
     assert again.look.number == run.finding.look.number == 1
     assert again.look.standing is not None
     assert again.verdict.standing.startswith("standing verdict of")
+
+
+def test_no_outcome_of_the_judged_trades_is_scored_before_the_look(run, monkeypatch):
+    """A run that is refused its look must have shown and computed nothing."""
+
+    def refused(*_, **__):
+        raise LooksError("the chain is damaged")
+
+    monkeypatch.setattr(evidence, "open_look", refused)
+    for module in (scores, worth):
+        monkeypatch.setattr(module, "interval_of", lambda *_, **__: pytest.fail("scored before the look"))
+    monkeypatch.setattr(scores, "row_figures", lambda *_: pytest.fail("scored before the look"))
+    with pytest.raises(LooksError, match="damaged"):
+        pipeline.judge_policy(run.case, pipeline.judge_trades(run.case), "a-run")
 
 
 def test_a_champion_that_cannot_be_compared_holds_the_new_one_back_by_name(run, tmp_path, monkeypatch):

@@ -117,7 +117,7 @@ def run_train(
         return nothing | {"status": "not_due", "exit": int(Exit.DONE), "headline": f"nothing was trained: {due.reason}", "advice": {}}
     if not inputs.is_enough:
         return _too_few(settings, inputs, output)
-    inputs.rows()  # refuses a log that nothing can be learned from
+    inputs.require_trainable()
     store = pipeline.trade_store(settings, flags.models_dir)
     store.check_line(pipeline.LINE)
     parameters = flags.job_parameters() | {"overrides": given(overrides)}

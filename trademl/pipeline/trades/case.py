@@ -44,7 +44,6 @@ class JudgedTrades:
     """What the models said of trades that they had not seen."""
 
     models: Mapping[TradeModel, OutOfFold]
-    curves: Mapping[TradeModel, tuple[CurvePoint, ...]]
     failed: Mapping[TradeModel, str]  # model -> why it could not be judged
 
 
@@ -64,21 +63,28 @@ def for_each_model(work: Callable[[TradeModel], object], *, parallel: bool) -> d
 
 
 def judge_trades(case: TradeCase) -> JudgedTrades:
-    """All four models walk-forward. BadDataError when the two that every policy needs cannot be judged."""
+    """What all four models say walk-forward; no figure is made of it yet, because the look comes first.
+
+    BadDataError when the two that every policy needs cannot be judged.
+    """
     machine = case.machine()
-
-    def work(model: TradeModel):
-        return judge_model(case.rows, model, case.recipe, machine), learning_curve(
-            case.rows, model, case.recipe, machine, seed=case.recipe.seed
-        )
-
-    found = for_each_model(work, parallel=case.inputs.flags.parallel)
+    found = for_each_model(lambda model: judge_model(case.rows, model, case.recipe, machine), parallel=case.inputs.flags.parallel)
     failed = {model: str(result) for model, result in found.items() if isinstance(result, BadDataError)}
     for model in (TradeModel.SIGNAL_QUALITY, TradeModel.POSITION_SIZING):
         if model in failed:
             raise found[model]
-    good = {model: result for model, result in found.items() if model not in failed}
-    return JudgedTrades({m: result[0] for m, result in good.items()}, {m: result[1] for m, result in good.items()}, failed)
+    return JudgedTrades({model: result for model, result in found.items() if model not in failed}, failed)
+
+
+def learning_curves(case: TradeCase, judged: JudgedTrades) -> dict[TradeModel, tuple[CurvePoint, ...]]:
+    """The judged models' learning curves. They score the last block: only after the look."""
+    machine, seed = case.machine(), case.recipe.seed
+
+    def work(model: TradeModel):
+        return learning_curve(case.rows, model, case.recipe, machine, seed=seed) if model in judged.models else None
+
+    found = for_each_model(work, parallel=case.inputs.flags.parallel)
+    return {model: found[model] for model in judged.models}
 
 
 def ship_trades(case: TradeCase, judged: JudgedTrades) -> dict[TradeModel, Fitted]:
