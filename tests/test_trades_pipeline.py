@@ -14,13 +14,19 @@ import xgboost as xgb
 from trademl.cli import models as cli
 from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
-from trademl.errors import BadDataError, Exit, ParityError, UsageError
+from trademl.errors import BadDataError, Exit, LooksError, ParityError, UsageError
 from trademl.pipeline import trades as pipeline
+from trademl.pipeline.trades import champion, evidence, looks, stored
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
 from trademl.pipeline.trades.stored import answers_of, rule_of
+from trademl.settings import load_settings
 from trademl.ship.export import check_parity, tree_graph
 from trademl.ship.store import Store
+from trademl.trades import scores, worth
+from trademl.trades.advice import Topic
+from trademl.trades.policy import policy_sizes, replay_sizes
 from trademl.trades.registry import TradeModel, manifest
+from trademl.trades.walkforward import thirds_of
 
 pytestmark = pytest.mark.trades
 SHIFT_MS = int(1_000 * time.time()) - 1_735_689_600_000 - 20 * 86_400_000  # the log's first day becomes twenty days ago
@@ -133,6 +139,25 @@ def test_too_few_trades_are_no_error(tmp_path, monkeypatch):
     assert not (tmp_path / "models").exists()
 
 
+def test_a_bench_limit_leaves_the_log_whole_and_counts_what_may_teach(run, tmp_path):
+    """Part 7, defect 17: the count was never taken again. And scores are known at the close: no judged trade is left out by them."""
+    scored, traded = [], 0
+    for line in run.lines:
+        traded += "labels" in line
+        scored.append(line | {"labels": line["labels"] | {"benchScore": traded % 3}} if "labels" in line else line)
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in scored))
+    flags = pipeline.TradeFlags(str(tmp_path / "log.jsonl"), min_bench_score=2)
+    inputs = pipeline.load_trades(flags)
+    rows = inputs.rows()
+    assert (inputs.records, inputs.trades, inputs.teaching) == (260, len(run.case.rows), len(range(2, 1 + len(run.case.rows), 3)))
+    assert np.array_equal(rows.x, run.case.rows.x, equal_nan=True)
+    assert not inputs.is_enough
+    pipeline.write_short(inputs, tmp_path / "out")
+    assert f"learn from the {inputs.teaching}" in (tmp_path / "out" / "improvement_report.md").read_text()
+    with pytest.raises(UsageError, match=r"no trade has a labels\.benchScore"):
+        pipeline.load_trades(replace(run.case.inputs.flags, min_bench_score=1))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -167,6 +192,85 @@ def test_the_same_log_again_repeats_the_standing_verdict(run):
     assert again.look.number == run.finding.look.number == 1
     assert again.look.standing is not None
     assert again.verdict.standing.startswith("standing verdict of")
+
+
+def test_no_outcome_of_the_judged_trades_is_scored_before_the_look(run, monkeypatch):
+    """A run that is refused its look must have shown and computed nothing."""
+
+    def refused(*_, **__):
+        raise LooksError("the chain is damaged")
+
+    monkeypatch.setattr(evidence, "open_look", refused)
+    for module in (scores, worth):
+        monkeypatch.setattr(module, "interval_of", lambda *_, **__: pytest.fail("scored before the look"))
+    monkeypatch.setattr(scores, "row_figures", lambda *_: pytest.fail("scored before the look"))
+    with pytest.raises(LooksError, match="damaged"):
+        pipeline.judge_policy(run.case, pipeline.judge_trades(run.case), "a-run")
+
+
+def test_a_champion_that_cannot_be_compared_holds_the_new_one_back_by_name(run, tmp_path, monkeypatch):
+    """A graph that was fed another registry's columns would answer nonsense, or end in a traceback of onnxruntime."""
+    shutil.copytree(run.store, tmp_path / "models" / "trades")
+    settings = load_settings({"paths.models": str(tmp_path / "models"), "paths.reports": str(tmp_path / "reports")})
+    case, store = replace(run.case, settings=settings), Store(tmp_path / "models" / "trades")
+    store.activate(run.stored.name, "to be compared with")
+    found = champion.beside_champion(case, run.finding.replay, run.finding.look)
+    assert (found.days, found.is_same_recipe, found.is_held) == (0, True, False)  # it has seen every judged trade, and is of this recipe
+    monkeypatch.setattr(stored, "registry_hash", lambda *_: "0" * 64)
+    held = champion.beside_champion(case, run.finding.replay, run.finding.look)
+    assert held.is_held
+    assert f"held back by revision {run.stored.name}: no comparison with it is possible" in held.sentence
+    assert "signal_quality was trained on another feature registry (feature_hash" in held.sentence
+    verdict = evidence.gate_verdict(case, run.finding.replay, run.finding.findings, run.finding.look, held)
+    assert held.sentence in verdict.reasons
+    (store.models_dir / "model_compat.json").write_text("{")
+    assert "held back by the active revision" in champion.beside_champion(case, run.finding.replay, run.finding.look).sentence
+
+
+def test_trades_of_one_second_keep_their_own_sizes(run):
+    """A bot decides on several assets at once: the size of one was given to all of them, and the others' were lost."""
+    same = run.case.rows.time_s // 14_400 * 14_400  # four decisions of an hour each
+    rows = replace(run.case.rows, time_s=same)
+    at, sizes = np.arange(len(rows)), np.arange(len(rows)) % 3 / 2
+    assert (np.diff(same) == 0).any()
+    entries = looks.entries_of(rows, at, sizes)
+    assert len(entries) == (sizes > 0).sum()
+    assert np.array_equal(looks.sizes_in(entries, rows, at), sizes)
+    thirds = thirds_of(rows, at)
+    assert same[thirds.report[0] - 1] < same[thirds.report[0]]
+    request = looks.look_request(replace(run.case, rows=rows), run.judged, "a-run")
+    taken = policy_sizes(rows, run.judged.models)[1]
+    assert len(request.entries) == (taken > 0).sum()
+
+
+def test_a_policy_that_loses_less_than_every_trade_does_not_pass(run):
+    """Skipping the worst trades beats taking them all; it still loses."""
+    rows = run.case.rows
+    loss = np.where(np.arange(len(rows)) % 2, -1.5, -0.1) + 0.02 * np.sin(np.arange(len(rows)))
+    rows = replace(rows, labels=replace(rows.labels, r_multiple=loss))
+    replay = replay_sizes(rows, np.arange(len(rows)), (loss > -1).astype(float), seed=1)
+    verdict = evidence.gate_verdict(replace(run.case, rows=rows), replay, run.finding.findings, run.finding.look, None)
+    assert verdict.checks["above_every_trade"].passed
+    assert verdict.checks["random_p"].passed
+    assert not verdict.checks["expectancy_lower_bound_r"].passed
+    assert "bound of the expectancy is -0.1" in verdict.sentence
+    assert all(check.passed == (not check.reason) for check in verdict.checks.values())
+
+
+def test_a_standing_look_advises_what_was_advised_then(run, tmp_path, monkeypatch):
+    """Testing again at every run would be as many looks at the same days as there are runs."""
+    settings = load_settings({"paths.models": str(tmp_path / "models"), "paths.reports": str(tmp_path / "reports")})
+    case, found = replace(run.case, settings=settings), run.finding.findings
+    given = {topic: replace(found.claims[topic], p_value=1e-4, needed=0.01, obstacle="") for topic in (Topic.SIZE, Topic.THRESHOLD)}
+    monkeypatch.setattr(evidence, "find_claims", lambda *_, **__: replace(found, claims={**found.claims, **given}))
+    first = pipeline.judge_policy(case, run.judged, "one")
+    assert first.look.standing is None
+    monkeypatch.setattr(evidence, "find_claims", lambda *_, **__: pytest.fail("tested again"))
+    again = pipeline.judge_policy(case, run.judged, "another")
+    assert again.look.standing is not None
+    assert again.findings.claims[Topic.SIZE] == given[Topic.SIZE]
+    assert "gives no value for it" in again.findings.claims[Topic.THRESHOLD].sentence  # 180 trades choose none
+    assert {t for t in Topic if again.findings.is_given(t)} == {Topic.SIZE}
 
 
 # --- the commands ---------------------------------------------------------------------------------------------------------

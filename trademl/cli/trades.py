@@ -44,8 +44,8 @@ def train(
     real_only: Annotated[bool, typer.Option("--real-only", help="leave out what a generator wrote")] = False,
     parallel: Annotated[bool, typer.Option("--parallel", help="the four models at once, with the same result")] = False,
     bench_score_weight: Annotated[bool, typer.Option("--bench-score-weight", help="weigh trades by labels.benchScore")] = False,
-    min_bench_score: Annotated[float | None, typer.Option(help="leave out trades below this labels.benchScore")] = None,
-    bench_score_quantile: Annotated[float | None, typer.Option(help="the same limit as a quantile, 0 to 1")] = None,
+    min_bench_score: Annotated[float | None, typer.Option(help="learn only from trades with this labels.benchScore")] = None,
+    bench_score_quantile: Annotated[float | None, typer.Option(help="the same as a quantile of each fit's trades, 0 to 1")] = None,
     excursion_unit: ExcursionUnit = "auto",
     models_dir: Annotated[str | None, typer.Option(help="the store to use; default: models/trades")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of everything random")] = None,
@@ -57,6 +57,7 @@ def train(
 ) -> None:
     """A bot's log in; four models, a verified revision and an improvement report out. Exit 3: stored, but not to be used."""
     from trademl.commands.trades import run_train
+    from trademl.device import notes
     from trademl.pipeline.trades import TradeFlags
 
     flags = TradeFlags(
@@ -79,7 +80,8 @@ def train(
         print(summary["headline"])
         for topic, why in summary["advice"].items():
             print(f"  {topic:12} {why if verbose else why.split(':')[0]}")
-        for line in filter(None, (summary["note"], summary["report"] and f"report: {summary['report']}")):
+        places = notes(summary.get("devices", {}))
+        for line in filter(None, (summary["note"], *places, summary["report"] and f"report: {summary['report']}")):
             print(line)
     raise typer.Exit(summary["exit"])
 
@@ -101,7 +103,7 @@ def due(
     else:
         print(f"{'train now' if found['is_due'] else 'not now'}: {found['reason']}")
         if found["is_tuning_suggested"]:
-            print("another 500 trades have been closed since the parameters were last looked at")
+            print("500 trades or more have been closed since the parameters were last tuned")
     raise typer.Exit(found["exit"])
 
 

@@ -76,8 +76,12 @@ def last_training(settings: Settings, models_dir: str | None = None) -> LastTrai
     if not stored:
         return LastTraining()
     refused = next((at for at, revision in enumerate(stored) if revision.gate_passed), len(stored))
-    at_s = int(datetime.fromisoformat(stored[0].trained_at).timestamp())
-    return LastTraining(at_s, refused, stored[0].manifest["trades"]["trades"])
+    tunings = filter(None, (revision.manifest["trades"].get("last_tuning") for revision in stored))
+    return LastTraining(_epoch_s(stored[0].trained_at), refused, _epoch_s(next(tunings, {}).get("at")))
+
+
+def _epoch_s(text: str | None) -> int | None:
+    return None if text is None else int(datetime.fromisoformat(text).timestamp())
 
 
 def is_due(inputs: pipeline.TradeInputs, settings: Settings) -> Due:
@@ -116,7 +120,7 @@ def run_train(
         return nothing | {"status": "not_due", "exit": int(Exit.DONE), "headline": f"nothing was trained: {due.reason}", "advice": {}}
     if not inputs.is_enough:
         return _too_few(settings, inputs, output)
-    inputs.rows()  # refuses a log that nothing can be learned from
+    inputs.require_trainable()
     store = pipeline.trade_store(settings, flags.models_dir)
     store.check_line(pipeline.LINE)
     parameters = flags.job_parameters() | {"overrides": given(overrides)}
@@ -141,7 +145,8 @@ def _copied(stored: Stored, output: str | None) -> dict:
 def _too_few(settings: Settings, inputs: pipeline.TradeInputs, output: str | None) -> dict:
     """Nothing is trained; the short report says what is missing."""
     needed = inputs.flags.min_samples
-    headline = f"{inputs.trades:,} trades with an outcome, {needed:,} are needed: nothing was trained"
+    limit = f", {inputs.teaching:,} of them within the bench score limit" if inputs.flags.bench.is_set else ""
+    headline = f"{inputs.trades:,} trades with an outcome{limit}, {needed:,} are needed: nothing was trained"
     with open_run(settings, "trades_retrain", inputs.flags.job_parameters()) as run:
         pipeline.write_short(inputs, run.path)
         folder = run.finish(message=headline, next_step="train again when the bot has closed more trades, or lower --min-samples")

@@ -13,7 +13,6 @@ from trademl.trades.registry import TradeModel
 from trademl.trades.rows import TradeRows
 from trademl.trades.scores import CurvePoint, learning_curve
 from trademl.trades.walkforward import Fitted, OutOfFold, Recipe, judge_model, ship_model
-from trademl.trades.worth import Findings, find_claims
 
 
 @dataclass(frozen=True, eq=False)
@@ -26,14 +25,18 @@ class TradeCase:
     settings: Settings
 
     def machine(self) -> Machine:
-        """Where one fit runs; beside others it takes one thread."""
-        threads = 1 if self.inputs.flags.parallel else max(self.settings.run.threads, 1)
-        return Machine(threads, resolve("xgboost", self.settings.run.device).resolved)
+        """Where one fit runs. All cores (run.threads = 0) means one thread a fit: on 8,000 trades more of them wait for each other.
+
+        `--parallel` grows the four models at once instead, each on one thread.
+        """
+        threads = 1 if self.inputs.flags.parallel else self.settings.run.threads or 1
+        return Machine(threads, resolve("xgboost", self.settings.run.device))
 
 
 def open_case(inputs: TradeInputs, settings: Settings) -> TradeCase:
     """The case of these inputs. BadDataError where nothing can be learned from them."""
-    return TradeCase(inputs, inputs.rows(), Recipe(weights=inputs.flags.weights, seed=settings.run.seed), settings)
+    recipe = Recipe(weights=inputs.flags.weights, bench=inputs.flags.bench, seed=settings.run.seed)
+    return TradeCase(inputs, inputs.rows(), recipe, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,12 +44,7 @@ class JudgedTrades:
     """What the models said of trades that they had not seen."""
 
     models: Mapping[TradeModel, OutOfFold]
-    curves: Mapping[TradeModel, tuple[CurvePoint, ...]]
     failed: Mapping[TradeModel, str]  # model -> why it could not be judged
-
-    def findings(self, case: TradeCase, level: float) -> Findings:
-        """What of it is advised, at a family level."""
-        return find_claims(case.rows, self.models, level=level, seed=case.recipe.seed)
 
 
 def for_each_model(work: Callable[[TradeModel], object], *, parallel: bool) -> dict[TradeModel, object]:
@@ -65,19 +63,28 @@ def for_each_model(work: Callable[[TradeModel], object], *, parallel: bool) -> d
 
 
 def judge_trades(case: TradeCase) -> JudgedTrades:
-    """All four models walk-forward. BadDataError when the two that every policy needs cannot be judged."""
+    """What all four models say walk-forward; no figure is made of it yet, because the look comes first.
+
+    BadDataError when the two that every policy needs cannot be judged.
+    """
     machine = case.machine()
-
-    def work(model: TradeModel):
-        return judge_model(case.rows, model, case.recipe, machine), learning_curve(case.rows, model, case.recipe, seed=case.recipe.seed)
-
-    found = for_each_model(work, parallel=case.inputs.flags.parallel)
+    found = for_each_model(lambda model: judge_model(case.rows, model, case.recipe, machine), parallel=case.inputs.flags.parallel)
     failed = {model: str(result) for model, result in found.items() if isinstance(result, BadDataError)}
     for model in (TradeModel.SIGNAL_QUALITY, TradeModel.POSITION_SIZING):
         if model in failed:
             raise found[model]
-    good = {model: result for model, result in found.items() if model not in failed}
-    return JudgedTrades({m: result[0] for m, result in good.items()}, {m: result[1] for m, result in good.items()}, failed)
+    return JudgedTrades({model: result for model, result in found.items() if model not in failed}, failed)
+
+
+def learning_curves(case: TradeCase, judged: JudgedTrades) -> dict[TradeModel, tuple[CurvePoint, ...]]:
+    """The judged models' learning curves. They score the last block: only after the look."""
+    machine, seed = case.machine(), case.recipe.seed
+
+    def work(model: TradeModel):
+        return learning_curve(case.rows, model, case.recipe, machine, seed=seed) if model in judged.models else None
+
+    found = for_each_model(work, parallel=case.inputs.flags.parallel)
+    return {model: found[model] for model in judged.models}
 
 
 def ship_trades(case: TradeCase, judged: JudgedTrades) -> dict[TradeModel, Fitted]:

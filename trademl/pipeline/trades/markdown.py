@@ -15,7 +15,9 @@ def markdown_report(report: Mapping) -> str:
 def _data(report: Mapping) -> list[str]:
     found = report["data_summary"]
     trades = f"{found['trades_with_outcomes']:,} of them trades with an outcome (at least {found['min_samples_required']:,} are asked)"
-    return ["## Data summary", f"{found['total_records']:,} records, {trades}."]
+    taught = found.get("trades_learned_from")
+    bench = "" if taught is None else f" The fits learn from the {taught:,} that the bench score limit lets through; all are judged."
+    return ["## Data summary", f"{found['total_records']:,} records, {trades}.{bench}"]
 
 
 def _drivers(report: Mapping) -> list[str]:

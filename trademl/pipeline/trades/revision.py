@@ -17,8 +17,7 @@ from trademl.pipeline.trades.improvement import TradeParts, improvement_report, 
 from trademl.pipeline.trades.inputs import LINE, TradeInputs
 from trademl.pipeline.trades.looks import recipe_parts
 from trademl.pipeline.trades.markdown import markdown_report
-from trademl.pipeline.trades.proof import registry_hash
-from trademl.pipeline.trades.stored import trade_store
+from trademl.pipeline.trades.stored import registry_hash, trade_store
 from trademl.ship.export import OPSET, RAW_INPUT
 from trademl.ship.manifest import SCHEMA, TOLERANCE
 from trademl.trades.advice import AdviceRule
@@ -63,8 +62,8 @@ def revision_files(parts: TradeParts, trained_at: str) -> dict[str, bytes]:
 def training_metadata(parts: TradeParts, report: Mapping, trained_at: str) -> dict:
     """The original's metadata, and whether this may be used."""
     flags, names = parts.case.inputs.flags, [feature.name for feature in parts.case.rows.features(TradeModel.SIGNAL_QUALITY)]
-    asked = flags.min_bench_score is not None or flags.bench_score_quantile is not None
-    bench = {"bench_score_used": asked or flags.bench_score_weight, "bench_score_weight_enabled": flags.bench_score_weight}
+    bench = {"bench_score_used": flags.bench.is_set or flags.bench_score_weight, "bench_score_weight_enabled": flags.bench_score_weight}
+    bench |= {"trades_learned_from": parts.case.inputs.teaching}
     bench |= {name: getattr(flags, name) for name in ("min_bench_score", "bench_score_quantile") if getattr(flags, name) is not None}
     return {
         "status": "approved" if parts.finding.verdict.passed else "candidate",
@@ -145,8 +144,13 @@ def section(parts: TradeParts) -> dict:
         "excursion_unit": str(case.rows.unit),
         "trades": len(case.rows),
         "advice": advice_rule(parts).record(),
-        "devices": {"trees": {"xgb": case.machine().device}},
+        "devices": devices_of(parts),
     }
+
+
+def devices_of(parts: TradeParts) -> dict:
+    """Where each shipped model really trained, as a market's manifest says it."""
+    return {str(model): {"xgb": asdict(fit.where)} for model, fit in parts.shipped.items()}
 
 
 def lineage_of(parts: TradeParts) -> Lineage:
@@ -172,7 +176,7 @@ def _model(parts: TradeParts, model: TradeModel, files: Mapping[str, bytes]) -> 
         "input": tensor | {"name": RAW_INPUT, "shape": ["N", len(names)]},
         "outputs": [tensor | {"name": "output", "shape": ["N", TASKS[model].columns]}],
         "features": [{"name": name, "dtype": "float32", "lookback": 0} for name in names],
-        "feature_hash": registry_hash(parts.case, model),
+        "feature_hash": registry_hash(parts.case.rows, model),
         "classes": None,
         "members": ["xgb"],
         "content_hash": {"xgb": parts.proven.tables[model].content_hash()},
@@ -213,6 +217,7 @@ def summary_of(parts: TradeParts, stored: Stored) -> dict:
         "failed": {str(model): why for model, why in parts.judged.failed.items()},
         "backtest": backtest_report(parts),
         "data": asdict(stored.data),
+        "devices": devices_of(parts),
     }
 
 

@@ -397,6 +397,9 @@ class Hub:
         """The manifest or its signature."""
         key = self.path(f"revisions/{revision.name}/{name}")
         data = canonical_json(revision.manifest) if name != SIGNATURE else (revision.folder / SIGNATURE).read_bytes()
+        there = self.objects.stat(key)
+        if there is not None and there.sha256 == digest(data):
+            return
         try:
             self.objects.put(key, data)
         except ConflictError as refusal:

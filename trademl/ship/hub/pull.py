@@ -1,8 +1,9 @@
 """The bot's read-only side of the hub: from a channel into a local store, each thing proven before the next.
 
 pointer (size, signature, channel, line) -> not older than what was seen -> not from the future, not run out -> manifest (hash, signature,
-form) -> room on the disk -> each file (length, hash) aside -> one rename -> every check, golden rows on this machine -> what was
-seen -> the local pointer. A crash anywhere leaves the local pointer where it was, and the next pull goes on.
+form) -> room on the disk -> each file (length, hash) aside -> every check, golden rows on this machine -> one rename -> what was
+seen -> the local pointer. A crash anywhere leaves the local pointer where it was, and the next pull goes on from the files that came
+whole (`trademl.ship.hub.kept`).
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from datetime import datetime
 from trademl.clock import iso_z
 from trademl.errors import HubError, RevisionError
 from trademl.ship.hub.hub import Hub, Standing
+from trademl.ship.hub.kept import Kept
 from trademl.ship.hub.pointer import Channel, Pointer, check_memory, check_time
 from trademl.ship.store import Store
 
@@ -23,7 +25,7 @@ class Pull:
     revision: str
     seq: int
     previous: str | None  # the revision that was active before
-    fetched: int  # bytes; 0 when the store held it
+    fetched: int  # bytes; 0 when the store held it, and only the rest after a pull that was cut off
     activated: bool
     remarks: tuple[str, ...]  # what a person should know
 
@@ -53,22 +55,24 @@ def _pull(hub: Hub, store: Store, now: datetime, channel: str, refuse_expired: b
         raise HubError(f"{hub.objects.where}: nothing of the line {hub.line} is {channel} yet; `trademl hub promote REV` approves")
     store.check_line(hub.line)
     remarks = _check_standing(hub, store, standing, now, refuse_expired)
-    pointer, fetched = standing.pointer, 0
+    pointer, kept = standing.pointer, Kept(store.models_dir, hub.blob)
     published = hub.published(pointer.revision, pointer.manifest_sha256)
     previous = _active(store)
     is_here = (store.folder / pointer.revision).exists()
-    if not is_here:
-        fetched = sum(entry["bytes"] for entry in published.manifest["files"])
+    fetched = 0 if is_here or not dry_run else kept.missing(published.manifest["files"])
     activates = channel == Channel.APPROVED
     if not dry_run:
         if not is_here:
-            store.receive(published.manifest_bytes, published.signature, hub.blob)
+            kept.begin(published.manifest["files"])
+            store.receive(published.manifest_bytes, published.signature, kept.fetch)
+            fetched = kept.fetched
         if store.recall(channel) != _memory(standing):
             store.remember(channel, _memory(standing))
         if activates and previous != pointer.revision:
             store.activate(pointer.revision, _reason(pointer), now=now)
         else:
             store.open(pointer.revision)  # what lies here already, or is not activated, is whole all the same
+        kept.clear()
     return Pull(channel, pointer.revision, pointer.seq, previous, fetched, activates and not dry_run, tuple(remarks))
 
 
