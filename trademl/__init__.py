@@ -18,6 +18,7 @@ Modules:
 - `trademl.settings`: Frozen run settings and where each value came from.
 - `trademl.ship.export`: The shipped graph: raw features in, calibrated probabilities out, one ONNX file per role.
 - `trademl.ship.hub.hub`: One line's room on the hub: push, approve, roll back, prove what lies there, collect what nobody names.
+- `trademl.ship.hub.kept`: What a pull that was cut off keeps: each file that came whole, under its hash, so that the next pull fetches only the rest.
 - `trademl.ship.hub.objects`: What the hub asks of a store of objects, and a folder that does it.
 - `trademl.ship.hub.pointer`: The pointer of a channel: a signed record that says which revision the channel names, and since when.
 - `trademl.ship.hub.pull`: The bot's read-only side of the hub: from a channel into a local store, each thing proven before the next.
