@@ -15,6 +15,7 @@ PAGES = [
     "docs/hub-faults.md",
     "docs/contract/README.md",
     "docs/shadow.md",
+    "docs/trade-defects.md",
 ]
 
 
