@@ -10,14 +10,16 @@ import onnxruntime
 import pytest
 import typer
 import xgboost as xgb
+from test_recompute import changed
 
 from trademl.cli import models as cli
 from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
-from trademl.errors import BadDataError, Exit, LooksError, ParityError, UsageError
+from trademl.errors import BadDataError, Exit, LooksError, ParityError, RevisionError, UsageError
 from trademl.pipeline import trades as pipeline
 from trademl.pipeline.trades import champion, evidence, looks, stored
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
+from trademl.pipeline.trades.recompute import check_verdict, derived_verdict
 from trademl.pipeline.trades.stored import answers_of, rule_of
 from trademl.settings import load_settings
 from trademl.ship.export import check_parity, tree_graph
@@ -287,6 +289,31 @@ def test_the_store_is_listed_shown_and_verified_like_any_other(run, capsys):
     assert "1 revision, trades-all-records" in said
     assert "260 from 2025-01-01" in said
     assert "every check passed" in said
+
+
+def test_the_verdict_follows_from_the_judged_trades(run):
+    assert "the chain of looks holds the same" in check_verdict(run.stored, run.folder / "models" / "looks.jsonl")
+    derived, said = derived_verdict(run.stored), run.finding.verdict
+    assert (derived.checks, derived.sentence, derived.record_sentence) == (said.checks, said.sentence, said.record_sentence)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("gate", "passed"), True, "gate.passed is True, but its own trades give False"),
+        (("gate", "checks", "random_p", "value"), 0.001, "gate.checks.random_p.value"),
+        (("gate", "checks", "above_every_trade", "passed"), True, "gate.checks.above_every_trade.passed"),
+        (("gate", "checks", "advised_size", "passed"), True, "gate.checks.advised_size.passed"),
+        (("look", "number"), 9, "gate.terms.number is not look.number"),
+        (("trades", "advice", "threshold"), 0.5, "threshold is advised and its claim is not given"),
+        (("champion",), {"is_held": True, "sentence": "held back"}, "objections are not the champion's"),
+        (("seed",), 8, "gate.checks.random_p"),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_trade_manifest_that_was_edited_and_hashed_anew_is_refused(run, path, value, said):
+    with pytest.raises(RevisionError, match=said.replace(".", r"\.")):
+        check_verdict(changed(run.stored, *path, value=value), run.folder / "models" / "looks.jsonl")
 
 
 @pytest.mark.slow
