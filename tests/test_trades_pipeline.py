@@ -332,6 +332,44 @@ def test_the_command_trains_reports_and_copies(tmp_path, monkeypatch):
     assert "Advice" in page
 
 
+def made_log(path, edge, records, *, hours=1, after_ms=0):
+    """A log at an edge, a record every so many hours, the first of them at `after_ms` (0: where the generator begins)."""
+    lines = list(make_records(records, edge, seed=5).records())
+    begun, at = lines[0]["timestamp"], after_ms or lines[0]["timestamp"]
+    moved = [line | {"timestamp": at + hours * (line["timestamp"] - begun), "id": f"{edge}-{line['id']}"} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in moved))
+    return moved[-1]["timestamp"]
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_a_champion_gives_way_only_to_what_is_better_on_records_that_neither_saw(tmp_path, monkeypatch):
+    """Candidate against active revision, trade by trade on the same later days; without a clear gain nothing is activated (exit 3)."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "models" / "trades")
+
+    def train(log, **flags):
+        return run_train({"gate.level": 0.05}, pipeline.TradeFlags(log, parallel=True, **flags), quiet=True)  # 31 days show little
+
+    end_ms = made_log(tmp_path / "noise.jsonl", 0.0, 300)
+    noise = train("noise.jsonl")
+    assert noise["exit"] == Exit.GATE_REFUSED
+    assert store.active() is None
+    store.activate(noise["revision"], "nothing better yet")
+    made_log(tmp_path / "later.jsonl", 1.0, 800, hours=4, after_ms=end_ms + 7 * 86_400_000)
+    better = train("later.jsonl", recency_decay=0.1)  # another recipe, judged on days that the champion never saw
+    assert better["gate"]["reasons"] == []
+    beside = store.active().manifest["champion"]
+    assert (better["exit"], store.active().name) == (Exit.DONE, better["revision"])
+    assert (beside["is_held"], beside["is_same_recipe"]) == (False, False)
+    assert beside["days"] >= 30
+    assert beside["bound_r"] > 0
+    other = train("later.jsonl", recency_decay=0.2)  # as good, on days that the champion has seen by now
+    assert other["exit"] == Exit.GATE_REFUSED
+    assert any(f"held back by revision {better['revision']}: 0 common days" in why for why in other["gate"]["reasons"])
+    assert store.active().name == better["revision"]
+
+
 # --- when to train --------------------------------------------------------------------------------------------------------
 
 
