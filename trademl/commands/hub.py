@@ -262,5 +262,8 @@ def check_verdict(settings: Settings, revision: Revision) -> str:
     from trademl.pipeline.market import recompute
     from trademl.pipeline.market.looks import looks_file
     from trademl.pipeline.stored import Stored
+    from trademl.pipeline.trades import LINE
+    from trademl.pipeline.trades import recompute as of_trades
 
-    return recompute.check_verdict(Stored(revision), looks_file(settings))
+    judge = of_trades if revision.line == LINE else recompute
+    return judge.check_verdict(Stored(revision), looks_file(settings))
