@@ -8,12 +8,14 @@ import pytest
 from trademl.data.record_columns import record_columns
 from trademl.data.record_maker import make_records
 from trademl.data.record_truth import TARGET_R, Edges
+from trademl.device import CPU, Resolved
 from trademl.errors import BadDataError, UsageError
 from trademl.evidence.treeshap import tree_shap
 from trademl.learn.readers import from_xgboost
+from trademl.trades import models
 from trademl.trades.advice import Topic, best_targets, size_multipliers
 from trademl.trades.models import HERE, TASKS, Machine, answers, fit_model, scale_of
-from trademl.trades.policy import Policy, replay_advice
+from trademl.trades.policy import Policy, policy_sizes, replay_sizes
 from trademl.trades.registry import TradeModel
 from trademl.trades.rows import BenchLimit, WeightRule, trade_rows
 from trademl.trades.scores import GAIN, scored
@@ -87,10 +89,34 @@ def test_equal_records_give_equal_models_at_any_number_of_threads(small):
     for model in (TradeModel.SIGNAL_QUALITY, TradeModel.TP_OPTIMIZER):
         lesson = lesson_of(rows, model, np.arange(300), WeightRule())
         one, two = (
-            fit_model(model, lesson, Recipe().grown(model, 500), 20, seed=7, machine=machine).save_raw("ubj")
+            fit_model(model, lesson, Recipe().grown(model, 500), 20, seed=7, machine=machine)[0].save_raw("ubj")
             for machine in (HERE, Machine(threads=2))
         )
         assert one == two
+
+
+def test_where_a_fit_trained_is_read_back(small, monkeypatch):
+    """XGBoost asked for CUDA where there is none warns and trains on the CPU; one that fails in mid-fit is fitted again there."""
+    _, rows, _ = small
+    asked = Machine(where=Resolved("cuda", "cuda", "as asked"))
+    on_cpu = ship_model(rows, TradeModel.SL_OPTIMIZER, Recipe())
+    monkeypatch.setattr(models, "xgb_device", lambda _: "cpu")
+    fit = ship_model(rows, TradeModel.SL_OPTIMIZER, Recipe(), asked)
+    assert (fit.where.resolved, on_cpu.where) == ("cpu", CPU)
+    assert fit.where.reason == "asked for cuda, the library trained on cpu"
+    train, options = models.xgb.train, []
+
+    def broken(given, *arguments, **more):
+        options.append(given.get("device"))
+        if given.get("device") == "cuda":
+            raise models.xgb.core.XGBoostError("out of memory")
+        return train(given, *arguments, **more)
+
+    monkeypatch.setattr(models.xgb, "train", broken)
+    again = ship_model(rows, TradeModel.SL_OPTIMIZER, Recipe(), asked)
+    assert options == ["cuda", None]
+    assert "out of memory" in again.where.reason
+    assert again.booster.save_raw("ubj") == on_cpu.booster.save_raw("ubj")
 
 
 def test_a_missing_value_is_not_zero(small):
@@ -180,7 +206,7 @@ def test_the_stated_gains_hold_the_known_truth():
     assert (said == best[tp.at]).mean() > 1.2 * max(np.bincount(best[tp.at]) / len(tp.at)) or np.corrcoef(said, best[tp.at])[0, 1] > 0.2
     covered = scored(rows, judged[TradeModel.SL_OPTIMIZER], seed=1)["coverage"]
     assert covered.low - 0.03 <= 0.95 <= covered.high + 0.03
-    replay = replay_advice(rows, judged, found, seed=1)
+    replay = replay_sizes(rows, *policy_sizes(rows, judged), seed=1)
     assert replay.results[Policy.MODEL].total_r > replay.results[Policy.EVERY_TRADE].total_r
     assert replay.random_p < 0.01
     assert all(one.difference.low > 0 for one in replay.versus)

@@ -14,7 +14,7 @@ import xgboost as xgb
 from trademl.cli import models as cli
 from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
-from trademl.errors import BadDataError, Exit, ParityError, UsageError
+from trademl.errors import BadDataError, Exit, LooksError, ParityError, UsageError
 from trademl.pipeline import trades as pipeline
 from trademl.pipeline.trades import champion, evidence, looks, stored
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
@@ -22,8 +22,9 @@ from trademl.pipeline.trades.stored import answers_of, rule_of
 from trademl.settings import load_settings
 from trademl.ship.export import check_parity, tree_graph
 from trademl.ship.store import Store
+from trademl.trades import scores, worth
 from trademl.trades.advice import Topic
-from trademl.trades.policy import replay_sizes
+from trademl.trades.policy import policy_sizes, replay_sizes
 from trademl.trades.registry import TradeModel, manifest
 from trademl.trades.walkforward import thirds_of
 
@@ -193,6 +194,20 @@ def test_the_same_log_again_repeats_the_standing_verdict(run):
     assert again.verdict.standing.startswith("standing verdict of")
 
 
+def test_no_outcome_of_the_judged_trades_is_scored_before_the_look(run, monkeypatch):
+    """A run that is refused its look must have shown and computed nothing."""
+
+    def refused(*_, **__):
+        raise LooksError("the chain is damaged")
+
+    monkeypatch.setattr(evidence, "open_look", refused)
+    for module in (scores, worth):
+        monkeypatch.setattr(module, "interval_of", lambda *_, **__: pytest.fail("scored before the look"))
+    monkeypatch.setattr(scores, "row_figures", lambda *_: pytest.fail("scored before the look"))
+    with pytest.raises(LooksError, match="damaged"):
+        pipeline.judge_policy(run.case, pipeline.judge_trades(run.case), "a-run")
+
+
 def test_a_champion_that_cannot_be_compared_holds_the_new_one_back_by_name(run, tmp_path, monkeypatch):
     """A graph that was fed another registry's columns would answer nonsense, or end in a traceback of onnxruntime."""
     shutil.copytree(run.store, tmp_path / "models" / "trades")
@@ -224,7 +239,7 @@ def test_trades_of_one_second_keep_their_own_sizes(run):
     thirds = thirds_of(rows, at)
     assert same[thirds.report[0] - 1] < same[thirds.report[0]]
     request = looks.look_request(replace(run.case, rows=rows), run.judged, "a-run")
-    taken = looks.policy_sizes(replace(run.case, rows=rows), run.judged)[1]
+    taken = policy_sizes(rows, run.judged.models)[1]
     assert len(request.entries) == (taken > 0).sum()
 
 

@@ -60,6 +60,7 @@ def train(
 ) -> None:
     """A bot's log in; four models, a verified revision and an improvement report out. Exit 3: stored, but not to be used."""
     from trademl.commands.trades import run_train
+    from trademl.device import notes
     from trademl.pipeline.trades import TradeFlags
 
     flags = TradeFlags(
@@ -87,7 +88,8 @@ def train(
             print(f"  {line}")
         for topic, why in summary["advice"].items():
             print(f"  {topic:12} {why if verbose else why.split(':')[0]}")
-        for line in filter(None, (summary["note"], summary["report"] and f"report: {summary['report']}")):
+        places = notes(summary.get("devices", {}))
+        for line in filter(None, (summary["note"], *places, summary["report"] and f"report: {summary['report']}")):
             print(line)
     raise typer.Exit(summary["exit"])
 
@@ -109,7 +111,7 @@ def due(
     else:
         print(f"{'train now' if found['is_due'] else 'not now'}: {found['reason']}")
         if found["is_tuning_suggested"]:
-            print("another 500 trades have been closed since the parameters were last looked at")
+            print("500 trades or more have been closed since the parameters were last tuned")
     raise typer.Exit(found["exit"])
 
 

@@ -74,8 +74,12 @@ def last_training(settings: Settings, models_dir: str | None = None) -> LastTrai
     if not stored:
         return LastTraining()
     refused = next((at for at, revision in enumerate(stored) if revision.gate_passed), len(stored))
-    at_s = int(datetime.fromisoformat(stored[0].trained_at).timestamp())
-    return LastTraining(at_s, refused, stored[0].manifest["trades"]["trades"])
+    tunings = filter(None, (revision.manifest["trades"].get("last_tuning") for revision in stored))
+    return LastTraining(_epoch_s(stored[0].trained_at), refused, _epoch_s(next(tunings, {}).get("at")))
+
+
+def _epoch_s(text: str | None) -> int | None:
+    return None if text is None else int(datetime.fromisoformat(text).timestamp())
 
 
 def is_due(inputs: pipeline.TradeInputs, settings: Settings) -> Due:
@@ -114,7 +118,7 @@ def run_train(
         return nothing | {"status": "not_due", "exit": int(Exit.DONE), "headline": f"nothing was trained: {due.reason}", "advice": {}}
     if not inputs.is_enough:
         return _too_few(settings, inputs, output)
-    inputs.rows()  # refuses a log that nothing can be learned from
+    inputs.require_trainable()
     store = pipeline.trade_store(settings, flags.models_dir)
     store.check_line(pipeline.LINE)
     parameters = flags.job_parameters() | {"overrides": given(overrides)}

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .models import QUANTILE
+from .models import HERE, QUANTILE, Machine
 from .registry import TradeModel
 from .rows import TradeRows
 from .walkforward import OutOfFold, Recipe, baseline, can_fit, fit_on, folds_of, said_by
@@ -105,7 +105,7 @@ class CurvePoint:
     gain: Interval  # of the last block, over no model
 
 # %% ../../nbs/54c_trades_scores.ipynb #3cfbf9e9
-def learning_curve(rows: TradeRows, judged: OutOfFold, recipe: Recipe, *, seed: int) -> tuple[CurvePoint, ...]:
+def learning_curve(rows: TradeRows, judged: OutOfFold, recipe: Recipe, machine: Machine = HERE, *, seed: int) -> tuple[CurvePoint, ...]:
     """The gain over no model on the last block by the number of trades that were learned from; shares with too few are left out.
 
     `judged`: the walk-forward under this recipe, whose last fit is the last point.
@@ -116,7 +116,7 @@ def learning_curve(rows: TradeRows, judged: OutOfFold, recipe: Recipe, *, seed: 
         at = fold.fit_rows[-max(1, round(share * len(fold.fit_rows))) :]
         if not can_fit(rows, model, recipe.taught_by(rows, at)):
             continue
-        fit = fit_on(rows, model, at, recipe)
+        fit = fit_on(rows, model, at, recipe, machine)
         said = said_by(fit, rows, fold.test_rows), baseline(rows, model, at, fold.test_rows)
         zeros = np.zeros(len(fold.test_rows))
         part = OutOfFold(model, fold.test_rows, zeros.astype(np.int64), *said, zeros, (fit,))

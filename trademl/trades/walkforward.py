@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 import numpy as np
 import xgboost as xgb
 
+from ..device import Resolved
 from ..errors import BadDataError
 from .models import HERE, LEVELS, QUANTILE, SMALL, Lesson, Machine, TreeParams, answers, fit_model, params_for, scale_of
 from .models import stopped_rounds, target_of
@@ -85,6 +86,7 @@ class Fitted:
     booster: xgb.Booster
     rounds: int
     at: np.ndarray  # int64: the trades that it was fitted on
+    where: Resolved  # what it trained on
 
 
 def fit_on(rows: TradeRows, model: TradeModel, at: np.ndarray, recipe: Recipe, machine: Machine = HERE) -> Fitted:
@@ -92,8 +94,8 @@ def fit_on(rows: TradeRows, model: TradeModel, at: np.ndarray, recipe: Recipe, m
     known = with_target(rows, model, recipe.taught_by(rows, at))
     rounds = rounds_for(rows, model, known, recipe, machine)
     lesson = lesson_of(rows, model, known, recipe.weights, recipe.kept.get(model))
-    booster = fit_model(model, lesson, recipe.grown(model, recipe.teaching(rows)), rounds, seed=recipe.seed, machine=machine)
-    return Fitted(model, booster, rounds, known)
+    booster, where = fit_model(model, lesson, recipe.grown(model, recipe.teaching(rows)), rounds, seed=recipe.seed, machine=machine)
+    return Fitted(model, booster, rounds, known, where)
 
 # %% ../../nbs/54b_trades_walkforward.ipynb #c9595f33
 def said_by(fit: Fitted, rows: TradeRows, at: np.ndarray) -> np.ndarray:

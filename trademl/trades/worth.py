@@ -18,7 +18,7 @@ from .advice import AdviceRule, Topic, size_multipliers
 from .models import ENOUGH
 from .registry import TradeModel
 from .rows import TradeRows
-from .scores import interval_of, row_figures
+from .scores import figures_of, interval_of
 from .walkforward import OutOfFold, Thirds, thirds_of
 from ..validate.bootstrap import Interval
 from ..validate.clusters import clustered
@@ -216,10 +216,8 @@ def size_claim(rows: TradeRows, judged: OutOfFold, *, seed: int) -> Claim:
 
 def forecast_claim(topic: Topic, rows: TradeRows, judged: OutOfFold, figure: str, unit: str, *, seed: int) -> Claim:
     """Whether the forecasts beat no model."""
-    y = judged.target(rows)
-    known = ~np.isnan(y) & ~np.isnan(judged.answer).any(1) & ~np.isnan(judged.baseline).any(1)
-    gain = row_figures(judged.model, y[known], judged.answer[known], judged.baseline[known])[figure]
-    return tested(topic, gain, rows.time_s[judged.at][known], unit, seed=seed)
+    figures, time_s = figures_of(rows, judged)
+    return tested(topic, figures[figure], time_s, unit, seed=seed)
 
 # %% ../../nbs/55a_trades_worth.ipynb #5a728735
 def find_claims(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], *, level: float, seed: int) -> Findings:

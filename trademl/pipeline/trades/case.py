@@ -48,7 +48,7 @@ class TradeCase:
 
     def machine(self) -> Machine:
         """Where one fit runs: on one thread, because a booster of several classes differs in its last bits on more."""
-        return Machine(1, resolve("xgboost", self.settings.run.device).resolved)
+        return Machine(1, resolve("xgboost", self.settings.run.device))
 
     def workers(self) -> int:
         """Fits at the same time."""
@@ -66,7 +66,6 @@ class JudgedTrades:
     """What the models said of trades that they had not seen."""
 
     models: Mapping[TradeModel, OutOfFold]
-    curves: Mapping[TradeModel, tuple[CurvePoint, ...]]
     failed: Mapping[TradeModel, str]  # model -> why it could not be judged
 
 
@@ -88,20 +87,29 @@ def for_each_model(work: Callable[[TradeModel], object], *, workers: int) -> dic
 
 
 def judge_trades(case: TradeCase) -> JudgedTrades:
-    """All four models walk-forward. BadDataError when the two that every policy needs cannot be judged."""
+    """What all four models say walk-forward; no figure is made of it yet, because the look comes first.
+
+    BadDataError when the two that every policy needs cannot be judged.
+    """
     machine = case.machine()
-
-    def work(model: TradeModel):
-        judged = judge_model(case.rows, model, case.recipe, machine)
-        return judged, learning_curve(case.rows, judged, case.recipe, seed=case.recipe.seed)
-
-    found = for_each_model(work, workers=case.workers())
+    found = for_each_model(lambda model: judge_model(case.rows, model, case.recipe, machine), workers=case.workers())
     failed = {model: str(result) for model, result in found.items() if isinstance(result, BadDataError)}
     for model in (TradeModel.SIGNAL_QUALITY, TradeModel.POSITION_SIZING):
         if model in failed:
             raise found[model]
-    good = {model: result for model, result in found.items() if model not in failed}
-    return JudgedTrades({m: result[0] for m, result in good.items()}, {m: result[1] for m, result in good.items()}, failed)
+    return JudgedTrades({model: result for model, result in found.items() if model not in failed}, failed)
+
+
+def learning_curves(case: TradeCase, judged: JudgedTrades) -> dict[TradeModel, tuple[CurvePoint, ...]]:
+    """The judged models' learning curves. They score the last block: only after the look."""
+    machine, seed = case.machine(), case.recipe.seed
+
+    def work(model: TradeModel):
+        own = judged.models.get(model)
+        return None if own is None else learning_curve(case.rows, own, case.recipe, machine, seed=seed)
+
+    found = for_each_model(work, workers=case.workers())
+    return {model: found[model] for model in judged.models}
 
 
 def ship_trades(case: TradeCase, judged: JudgedTrades) -> dict[TradeModel, Fitted]:

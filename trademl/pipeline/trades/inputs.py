@@ -93,14 +93,19 @@ class TradeInputs:
         """Whether there are as many trades to learn from as asked for."""
         return self.teaching >= self.flags.min_samples
 
-    def rows(self) -> TradeRows:
-        """The rows to learn from. BadDataError where the unit of the excursions cannot be told, or every trade ended alike."""
+    def require_trainable(self) -> "TradeInputs":
+        """Itself. BadDataError where the unit of the excursions cannot be told, or every trade ended alike."""
         pnl = self.columns["outcome_realizedPnl"]
         won = pnl[~np.isnan(pnl)] > 0
         if won.all() or not won.any():
             word = "profitable" if won.all() else "unprofitable"
             raise BadDataError(f"{self.flags.data}: all {len(won):,} trades are {word}: one class only, nothing to learn")
-        return trade_rows(self.columns, self.unit.require())
+        self.unit.require()
+        return self
+
+    def rows(self) -> TradeRows:
+        """The rows to learn from. BadDataError as `require_trainable`."""
+        return trade_rows(self.require_trainable().columns, self.unit.require())
 
 
 def load_trades(flags: TradeFlags) -> TradeInputs:

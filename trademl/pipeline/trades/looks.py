@@ -7,13 +7,11 @@ from trademl.evidence.looks import DataKind, LookRequest
 from trademl.files import canonical_json, digest, jsonable
 from trademl.pipeline.trades.case import JudgedTrades, TradeCase
 from trademl.pipeline.trades.inputs import LINE
-from trademl.trades.advice import size_multipliers
 from trademl.trades.labels import REACHED
 from trademl.trades.models import QUANTILE, TASKS
+from trademl.trades.policy import policy_sizes
 from trademl.trades.registry import TradeModel, features_table
 from trademl.trades.rows import TradeRows
-from trademl.trades.walkforward import thirds_of
-from trademl.trades.worth import quality_choice
 
 MARKS_A_DAY = 24
 MILLI = 1_000  # sizes stand in the chain in thousandths
@@ -59,25 +57,10 @@ def sizes_in(entries: np.ndarray, rows: TradeRows, at: np.ndarray) -> np.ndarray
     return np.array([size_at.get(key, 0.0) for key in keys])
 
 
-def policy_sizes(case: TradeCase, judged: JudgedTrades) -> tuple[np.ndarray, np.ndarray]:
-    """The reported trades (m,) and their size under the whole recipe, whether or not it is advised; 0 = left out.
-
-    No outcome of these trades is looked at.
-    """
-    quality, sizing = judged.models[TradeModel.SIGNAL_QUALITY], judged.models[TradeModel.POSITION_SIZING]
-    thirds = thirds_of(case.rows, quality.at)
-    at, (platt, threshold) = quality.at[thirds.report], quality_choice(case.rows, quality, thirds)
-    multipliers = dict(zip(sizing.at.tolist(), np.nan_to_num(size_multipliers(sizing.answer[:, 0], sizing.scale), nan=1.0), strict=True))
-    sizes = np.array([multipliers.get(int(row), 1.0) for row in at])
-    if platt is not None and threshold is not None:
-        sizes = np.where(platt.apply(quality.answer[thirds.report, 0]) >= threshold, sizes, 0.0)
-    return at, sizes
-
-
 def look_request(case: TradeCase, judged: JudgedTrades, run_id: str) -> LookRequest:
     """What a training is about to judge: the trades of the last third, under sizes that are fixed before any of their outcomes is seen."""
     rows = case.rows
-    at, sizes = policy_sizes(case, judged)
+    at, sizes = policy_sizes(rows, judged.models)
     time_s = rows.time_s[at]
     return LookRequest(
         line=LINE,

@@ -13,7 +13,6 @@ from trademl.trades.models import LEVELS
 from trademl.trades.policy import Policy
 from trademl.trades.profile import model_rows
 from trademl.trades.registry import TradeModel
-from trademl.trades.scores import scored
 from trademl.trades.walkforward import thirds_of
 
 
@@ -52,8 +51,7 @@ class TradePages:
     def scores(self) -> pd.DataFrame:
         """All figures of the walk-forward, with intervals."""
         found = []
-        for model, judged in self.parts.judged.models.items():
-            figures = scored(self.case.rows, judged, seed=self.case.recipe.seed)
+        for model, figures in self.parts.scores.items():
             found += [{"model": str(model), "figure": name, "value": str(figure)} for name, figure in figures.items()]
         return pd.DataFrame(found)
 
@@ -101,7 +99,7 @@ class TradePages:
     def learning_curves(self) -> go.Figure:
         """Gain over no model on the last block, by the number of trades that were learned from."""
         figure = go.Figure(layout={"xaxis_title": "trades learned from", "yaxis_title": "gain over no model"})
-        for model, curve in self.parts.judged.curves.items():
+        for model, curve in self.parts.curves.items():
             points = [point for point in curve if point.gain.point is not None]
             figure.add_scatter(x=[p.trades for p in points], y=[p.gain.point for p in points], name=str(model), mode="lines+markers")
         return figure

@@ -146,9 +146,14 @@ def section(parts: TradeParts, trained_at: str) -> dict:
         "excursion_unit": str(case.rows.unit),
         "trades": len(case.rows),
         "advice": advice_rule(parts).record(),
-        "devices": {"trees": {"xgb": case.machine().device}},
+        "devices": devices_of(parts),
         "last_tuning": last_tuning(case, trained_at),
     }
+
+
+def devices_of(parts: TradeParts) -> dict:
+    """Where each shipped model really trained, as a market's manifest says it."""
+    return {str(model): {"xgb": asdict(fit.where)} for model, fit in parts.shipped.items()}
 
 
 def lineage_of(parts: TradeParts) -> Lineage:
@@ -219,6 +224,7 @@ def summary_of(parts: TradeParts, stored: Stored) -> dict:
         "failed": {str(model): why for model, why in parts.judged.failed.items()},
         "backtest": backtest_report(parts),
         "data": asdict(stored.data),
+        "devices": devices_of(parts),
     }
 
 
