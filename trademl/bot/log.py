@@ -104,6 +104,13 @@ def _parsed(line: bytes) -> dict:
     return record
 
 
+def _number(value) -> float:
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError) as refusal:
+        raise UsageError(f"log: {value!r} is not a number") from refusal
+
+
 class DecisionLog:
     """Appends to one log; one process at a time. Each line is on the disk before the call returns."""
 
@@ -157,18 +164,24 @@ class DecisionLog:
 
     def fill(self, decision: Decision, decision_seq: int, price: float, lots: float, at: datetime) -> int:
         """Log that a decision was filled."""
-        return self._append("fill", decision, at, decision_seq=decision_seq, price=float(price), lots=float(lots))
+        return self._append("fill", decision, at, decision_seq=decision_seq, price=_number(price), lots=_number(lots))
 
     def exit(self, decision: Decision, decision_seq: int, price: float, lots: float, at: datetime, reason: str) -> int:
         """Log that the trade of a decision was closed."""
-        return self._append("exit", decision, at, decision_seq=decision_seq, price=float(price), lots=float(lots), reason=reason)
+        return self._append("exit", decision, at, decision_seq=decision_seq, price=_number(price), lots=_number(lots), reason=reason)
 
     def _append(self, kind: str, decision: Decision, at: datetime, **fields) -> int:
         if "decision_seq" in fields and fields["decision_seq"] not in self._decided.values():
             raise UsageError(f"log: decision_seq = {fields['decision_seq']!r} is not the first decision of a bar in {self.path}")
+        if not isinstance(at, datetime) or at.tzinfo is None:
+            raise UsageError(f"log: at = {at!r} has no time zone; give datetime.now(UTC)")
         record = {"schema": SCHEMA, "seq": self._seq, "prev": self._head, "kind": kind, "at_utc": iso_z(at)}
         record |= {"line": decision.line, "revision": decision.revision, "mode": _MODES[decision.mode]}
-        line = canonical_json(record | fields)
+        try:
+            line = canonical_json(record | fields)
+            _parsed(line)  # what the log would not read again is not written into it
+        except ValueError as refusal:
+            raise UsageError(f"log: this {kind} cannot be written: {refusal}") from refusal
         with self.path.open("ab") as stream:
             if stream.tell() != self._size:
                 raise BadDataError(f"{self.path}: another process has written to it; one bot keeps one log")
