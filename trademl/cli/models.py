@@ -162,7 +162,7 @@ def _store(symbol: str | None, models_dir: str | None, revision: str | None = No
 
 def _verdict_check(stored):
     """Whether the verdict follows from the trades that the revision keeps."""
-    from trademl.pipeline.market.looks import looks_file
+    from trademl.pipeline.choice import looks_file
     from trademl.pipeline.market.recompute import check_verdict
     from trademl.settings import load_settings
     from trademl.ship.revision import Check

@@ -9,7 +9,8 @@ from trademl.errors import BadDataError, RevisionError
 from trademl.evidence.champion import Comparison, compare, r_by_day
 from trademl.evidence.gate import FEWEST_TRADES, LOOSEST_LEVEL, Check, GateVerdict, Terms, percent
 from trademl.evidence.looks import Look, close_look, open_look
-from trademl.pipeline.market.looks import carried_looks, ledger_file, looks_file, stands_for
+from trademl.pipeline.choice import looks_file
+from trademl.pipeline.market.looks import carried_looks, ledger_file, stands_for
 from trademl.pipeline.trades.case import JudgedTrades, TradeCase
 from trademl.pipeline.trades.looks import MILLI, look_request, recipe_parts
 from trademl.pipeline.trades.stored import answers_of, rule_of, section_of, trade_store
