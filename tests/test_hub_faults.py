@@ -18,10 +18,10 @@ from hub_rooms import NOW, files_of_all, rooms
 from trademl.errors import HubError, LockedError, RevisionError, SupersededError
 from trademl.files import digest
 from trademl.ship.hub import s3
-from trademl.ship.hub.hub import blob_key
 from trademl.ship.hub.kept import Kept
 from trademl.ship.hub.objects import ConflictError, FolderObjects, RefusedError
 from trademl.ship.hub.pull import pull
+from trademl.ship.hub.room import blob_key
 from trademl.ship.store import Store
 
 pytestmark = pytest.mark.fault
@@ -197,7 +197,7 @@ def cut_after(count: int, verb: bytes):
 class TestGoesOn:
     """What came whole is kept: the next run asks for the rest, and nothing crosses the wire twice."""
 
-    def test_a_pull(self, published, s3_server, hurried):
+    def test_a_pull_that_was_cut(self, published, s3_server, hurried):
         far = replace(published, bot_folder=f"bot-{next(BOTS)}")
         entries = list(far.revision(1).manifest["files"])
         with Proxy(s3_server.port, cut_after(4, b"GET")) as proxy:
@@ -215,7 +215,7 @@ class TestGoesOn:
         assert far.bot.active(NOW).name == far.revision(1).name
         assert not (far.bot.models_dir / ".fetched").exists()
 
-    def test_a_push(self, tmp_path, s3_server, hurried):
+    def test_a_push_that_was_cut(self, tmp_path, s3_server, hurried):
         room, sent = rooms(tmp_path, s3_server), []
         revision = room.revision(1)
         with Proxy(s3_server.port, cut_after(2, b"PUT")) as proxy:
@@ -567,6 +567,44 @@ class TestTheWay:
                     ask()
                 assert server.asked - before <= s3.ATTEMPTS
                 assert "\n" not in str(refusal.value)
+
+    @pytest.mark.parametrize(
+        ("status", "chunked"),
+        [
+            ("200 OK", False),
+            ("403 Forbidden", True),
+            *(pytest.param(*one, marks=SLOW) for one in (("200 OK", True), ("403 Forbidden", False), ("503 Busy", True))),
+        ],
+    )
+    def test_a_listing_or_a_refusal_without_an_end_is_capped(self, far, hurried, monkeypatch, status, chunked):
+        monkeypatch.setattr(s3, "MAX_ANSWER", 1 << 17)
+        head = f"HTTP/1.1 {status}\r\n{'Transfer-Encoding: chunked' if chunked else 'Connection: close'}\r\n\r\n".encode()
+        piece = b"10000\r\n" + b" " * 65_536 + b"\r\n" if chunked else b" " * 65_536
+        with Answers(head, piece) as server:
+            hub = through(far, server.endpoint)[1]
+            for ask in (hub.revisions, hub.standing) if status[0] != "2" else (hub.revisions,):
+                with pytest.raises(HubError, match="an answer without an end"):
+                    ask()
+            assert server.asked <= 2 * s3.ATTEMPTS
+
+    def test_a_listing_that_goes_round_is_ended(self, far, monkeypatch):
+        real, asked = far.readable.client.list_objects_v2, []
+
+        def turn(**words):
+            asked.append(words)
+            words.pop("ContinuationToken", None)
+            return real(**words) | {"IsTruncated": True, "NextContinuationToken": "round"}
+
+        monkeypatch.setattr(far.readable.client, "list_objects_v2", turn)
+        with pytest.raises(HubError, match="a listing of other names than were asked for"):
+            far.seen_by_bot.revisions()
+        assert len(asked) <= 1 + s3.ATTEMPTS
+
+    def test_a_listing_that_ignores_what_was_asked_for_is_not_believed(self, far, monkeypatch):
+        real = far.readable.client.list_objects_v2
+        monkeypatch.setattr(far.readable.client, "list_objects_v2", lambda **words: real(Bucket=words["Bucket"]))
+        with pytest.raises(HubError, match="a listing of other names"):
+            far.seen_by_bot.revisions()
 
     def test_a_body_without_an_end_is_capped(self, far):
         head = b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: 99999999999\r\n\r\n'

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from trademl.bot.predictor import Mode
 from trademl.clock import iso_z
-from trademl.errors import BadDataError
+from trademl.errors import BadDataError, UsageError
 from trademl.files import canonical_json, digest, strict_json, sync_folder, write_new
 from trademl.ship.shapes import HEX16, HEX64, UTC, check_shape
 
@@ -111,10 +111,16 @@ class ChainedLog:
         """What a log keeps in memory of each of its lines, those of before a restart too."""
 
     def _append(self, kind: str, at: datetime, *, line: str, revision: str, mode: Mode, **fields) -> int:
-        """Write one line and return its seq. BadDataError when another process writes to the file."""
+        """Write one line and return its seq. UsageError for what could not be read again, BadDataError when another process writes, too."""
+        if not isinstance(at, datetime) or at.tzinfo is None:
+            raise UsageError(f"log: at = {at!r} has no time zone; give datetime.now(UTC)")
         record = {"schema": SCHEMA, "seq": self._seq, "prev": self._head, "kind": kind, "at_utc": iso_z(at)}
         record |= {"line": line, "revision": revision, "mode": MODES[mode]} | fields
-        data = canonical_json(record)
+        try:
+            data = canonical_json(record)
+            _parsed(data, self.shapes)  # what the log would not read again is not written into it
+        except ValueError as refusal:
+            raise UsageError(f"log: this {kind} cannot be written: {refusal}") from refusal
         with self.path.open("ab") as stream:
             if stream.tell() != self._size:
                 raise BadDataError(f"{self.path}: another process has written to it; one bot keeps one log")

@@ -45,6 +45,13 @@ def read_log(path: Path | str) -> LogReport:
     return read_lines(path, SHAPES)
 
 
+def _number(value) -> float:
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError) as refusal:
+        raise UsageError(f"log: {value!r} is not a number") from refusal
+
+
 class DecisionLog(ChainedLog):
     """Appends to one log; one process at a time. Each line is on the disk before the call returns."""
 
@@ -83,11 +90,11 @@ class DecisionLog(ChainedLog):
 
     def fill(self, decision: Decision, decision_seq: int, price: float, lots: float, at: datetime) -> int:
         """Log that a decision was filled."""
-        return self._log("fill", decision, at, decision_seq=decision_seq, price=float(price), lots=float(lots))
+        return self._log("fill", decision, at, decision_seq=decision_seq, price=_number(price), lots=_number(lots))
 
     def exit(self, decision: Decision, decision_seq: int, price: float, lots: float, at: datetime, reason: str) -> int:
         """Log that the trade of a decision was closed."""
-        return self._log("exit", decision, at, decision_seq=decision_seq, price=float(price), lots=float(lots), reason=reason)
+        return self._log("exit", decision, at, decision_seq=decision_seq, price=_number(price), lots=_number(lots), reason=reason)
 
     def _remember(self, record: dict) -> None:
         if record["kind"] == "decision":

@@ -47,6 +47,9 @@ def train(
     min_bench_score: Annotated[float | None, typer.Option(help="learn only from trades with this labels.benchScore")] = None,
     bench_score_quantile: Annotated[float | None, typer.Option(help="the same as a quantile of each fit's trades, 0 to 1")] = None,
     excursion_unit: ExcursionUnit = "auto",
+    tune_hyperparams: Annotated[bool, typer.Option("--tune-hyperparams", help="search the boosters' parameters first")] = False,
+    optuna_trials: Annotated[int | None, typer.Option(help="trials of each model's search; default: 50")] = None,
+    select_features: Annotated[bool, typer.Option("--select-features", help="leave out features that only add noise")] = False,
     models_dir: Annotated[str | None, typer.Option(help="the store to use; default: models/trades")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of everything random")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
@@ -72,12 +75,17 @@ def train(
         bench_score_quantile=bench_score_quantile,
         excursion_unit=excursion_unit,
         models_dir=models_dir,
+        tune_hyperparams=tune_hyperparams,
+        optuna_trials=optuna_trials,
+        select_features=select_features,
     )
     summary = run_train({"run.seed": seed, "run.device": device}, flags, output, if_due=if_due, quiet=quiet)
     if json:
         common.emit(summary)
     else:
         print(summary["headline"])
+        for line in _searched(summary.get("studies") or {}):
+            print(f"  {line}")
         for topic, why in summary["advice"].items():
             print(f"  {topic:12} {why if verbose else why.split(':')[0]}")
         places = notes(summary.get("devices", {}))
@@ -161,6 +169,14 @@ def features(
         models = [manifest(model, assets) for model in TradeModel]
         return common.emit({"status": "done", "exit": 0, "models": models, "features": table_rows(assets)})
     return print(typescript_table(assets) if typescript else features_table(assets))
+
+
+def _searched(studies: dict) -> list[str]:
+    """What was searched before anything was judged, a line each."""
+    if "reason" in studies:
+        return [studies["reason"]]
+    parts = (("parameters of ", "hyperparameters"), ("features of ", "features"), ("", "failed"))
+    return [f"{word}{model}: {one['reason']}" for word, part in parts for model, one in studies.get(part, {}).items()]
 
 
 def _show(found) -> None:

@@ -66,7 +66,8 @@ def examine(path: str | os.PathLike, unit: ExcursionUnit | str = ExcursionUnit.A
 
 # ---------------------------------------------------------------- train
 
-TRAIN = Course.of_shares({"data": 0.08, "features": 0.02, "judge": 0.60, "evidence": 0.05, "ship": 0.10, "prove": 0.05, "store": 0.10})
+SHARES = {"data": 0.08, "features": 0.02, "search": 0.0, "judge": 0.60, "evidence": 0.05, "ship": 0.10, "prove": 0.05, "store": 0.10}
+SEARCHES = 10.0  # times the rest of a run, at 50 trials
 UNSIGNED = "carries no signature: nobody can tell whether it was changed since; a bot that can read a revision loads that instead"
 
 
@@ -125,7 +126,8 @@ def run_train(
     store.check_line(pipeline.LINE)
     parameters = flags.job_parameters() | {"overrides": given(overrides)}
     with store.lock(), open_run(settings, "trades_retrain", parameters) as run:
-        result = run_job("trades_retrain", parameters, run=run, course=TRAIN, quiet=quiet)
+        course = Course.of_shares(SHARES | ({"search": SEARCHES * flags.trials / 50} if flags.tune_hyperparams else {}))
+        result = run_job("trades_retrain", parameters, run=run, course=course, quiet=quiet)
         stored = Stored(store.locate(result.summary["revision"]))
         summary = finish_revision_run(run, result, stored, moves_pointer=True)
     return summary | _copied(stored, output)

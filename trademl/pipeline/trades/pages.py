@@ -10,6 +10,7 @@ from plotly.subplots import make_subplots
 from trademl import report
 from trademl.data.records import RecordsReport
 from trademl.pipeline.stored import Stored
+from trademl.pipeline.trades.case import TradeCase
 from trademl.pipeline.trades.improvement import TradeParts, group_table
 from trademl.report.figures import BLUE, GREY, QUIET, RED, SAND, TEAL, finish
 from trademl.trades.models import LEVELS
@@ -34,6 +35,18 @@ def issues_table(read: RecordsReport) -> pd.DataFrame:
     """What was found while the log was read, errors first."""
     found = [{"found": one.kind, "severity": str(one.severity), "message": one.message, "next step": one.remedy} for one in read.issues]
     return pd.DataFrame(found, columns=["found", "severity", "message", "next step"]).set_index("found")
+
+
+def studies_table(case: TradeCase) -> pd.DataFrame | str:
+    """What was searched for each model and what became of it; a sentence where nothing was."""
+    studies = case.studies
+    if studies is None or studies.off:
+        return "Nothing was asked for." if studies is None else studies.off
+    found = [(model, "parameters", one.sentence) for model, one in studies.tuned.items()]
+    found += [(model, "features", one.sentence) for model, one in studies.selected.items()]
+    found += [(model, "anything", why) for model, why in studies.failed.items()]
+    rows = [(NAMES[model], *more) for model, *more in found]
+    return pd.DataFrame(rows, columns=["model", "searched", "what was found"]).set_index("model")
 
 
 class TradePages:
@@ -93,11 +106,11 @@ class TradePages:
     def equity(self) -> go.Figure:
         """Running sum of R over the judged trades."""
         replay = self.parts.finding.replay
-        time = pd.to_datetime(self.case.rows.time_s[replay.rows], unit="s")
+        time = pd.to_datetime(replay.trades.time_s, unit="s")
         figure = go.Figure()
-        for name, sizes, colour in ((Policy.MODEL, replay.sizes, BLUE), (Policy.EVERY_TRADE, np.ones(len(replay.rows)), GREY)):
+        for name, sizes, colour in ((Policy.MODEL, replay.trades.size, BLUE), (Policy.EVERY_TRADE, np.ones(len(replay.rows)), GREY)):
             line = {"color": colour, "width": 1.8}
-            figure.add_scatter(x=time, y=np.cumsum(sizes * replay.net_r), name=name.replace("_", " "), mode="lines", line=line)
+            figure.add_scatter(x=time, y=np.cumsum(sizes * replay.trades.net_r), name=name.replace("_", " "), mode="lines", line=line)
         figure.update_yaxes(title_text="R, net of fees")
         return finish(figure, "The judged trades", f"{len(replay.rows):,} trades, by the time of the decision", height=430)
 

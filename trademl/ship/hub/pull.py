@@ -11,9 +11,9 @@ from datetime import datetime
 
 from trademl.clock import iso_z
 from trademl.errors import HubError, RevisionError
-from trademl.ship.hub.hub import Hub, Standing
 from trademl.ship.hub.kept import Kept
 from trademl.ship.hub.pointer import Channel, Pointer, check_memory, check_time
+from trademl.ship.hub.room import Room, Standing
 from trademl.ship.store import Store
 
 
@@ -31,7 +31,7 @@ class Pull:
 
 
 def pull(
-    hub: Hub,
+    hub: Room,
     store: Store,
     *,
     now: datetime,
@@ -49,7 +49,7 @@ def pull(
         return _pull(hub, store, now, channel, refuse_expired, dry_run=False)
 
 
-def _pull(hub: Hub, store: Store, now: datetime, channel: str, refuse_expired: bool, *, dry_run: bool) -> Pull:
+def _pull(hub: Room, store: Store, now: datetime, channel: str, refuse_expired: bool, *, dry_run: bool) -> Pull:
     standing = hub.standing(channel)
     if standing is None:
         raise HubError(f"{hub.objects.where}: nothing of the line {hub.line} is {channel} yet; `trademl hub promote REV` approves")
@@ -68,10 +68,10 @@ def _pull(hub: Hub, store: Store, now: datetime, channel: str, refuse_expired: b
             fetched = kept.fetched
         if store.recall(channel) != _memory(standing):
             store.remember(channel, _memory(standing))
-        if activates and previous != pointer.revision:
+        if not activates:
+            store.open(pointer.revision)  # what lay here already is whole all the same
+        elif previous != pointer.revision or not _is_loadable(store, now):
             store.activate(pointer.revision, _reason(pointer), now=now)
-        else:
-            store.open(pointer.revision)  # what lies here already, or is not activated, is whole all the same
         kept.clear()
     return Pull(channel, pointer.revision, pointer.seq, previous, fetched, activates and not dry_run, tuple(remarks))
 
@@ -85,7 +85,15 @@ def _active(store: Store) -> str | None:
     return None if record is None else record["revision"]
 
 
-def _check_standing(hub: Hub, store: Store, standing: Standing, now: datetime, refuse_expired: bool) -> list[str]:
+def _is_loadable(store: Store, now: datetime) -> bool:
+    """Whether a bot would load what the local pointer names; where it would not, activating it anew mends it or says why."""
+    try:
+        return store.active(now) is not None
+    except RevisionError:
+        return False
+
+
+def _check_standing(hub: Room, store: Store, standing: Standing, now: datetime, refuse_expired: bool) -> list[str]:
     """What is to be said of the pointer. HubError and RollbackError for what must not be followed."""
     pointer, where = standing.pointer, f"{hub.objects.where}: channel {standing.pointer.channel}"
     remarks, seen = [], store.recall(pointer.channel)
