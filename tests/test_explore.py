@@ -312,8 +312,8 @@ def test_the_shipped_model_is_marked_as_a_description(explained):
 
 @pytest.fixture(scope="module")
 def logged():
-    """The panel of 1,500 generated records."""
-    return trades.TradesPanel(trades.TradesRoom(trades.sample_log(), seed=7))
+    """The panel of 700 generated records with a clear edge."""
+    return trades.TradesPanel(trades.TradesRoom(trades.sample_log(records=700, edge=1.0), seed=7))
 
 
 @pytest.mark.trades
@@ -339,6 +339,7 @@ def test_the_drivers_are_the_generators_and_the_answer_ranks_the_trades(logged):
     assert "made, not real" in logged.sentence.value
 
 
+@pytest.mark.slow
 @pytest.mark.trades
 def test_a_tighter_stop_costs_winners_and_an_asset_leaves_fewer_trades(logged):
     room, asked = logged.room, trades.Asked(**logged.values)

@@ -54,9 +54,9 @@ class TradeLog:
     is_made: bool
 
 
-def sample_log(edge: float = SAMPLE_EDGE) -> TradeLog:
+def sample_log(records: int = SAMPLE, edge: float = SAMPLE_EDGE) -> TradeLog:
     """Generated records with a known edge."""
-    made = make_records(SAMPLE, edge, seed=SAMPLE_SEED)
+    made = make_records(records, edge, seed=SAMPLE_SEED)
     rows = trade_rows(record_columns(list(made.records())).values, made.unit)
     told = f"<b>Generated records</b> (made, not real; edge {edge:g}): {len(rows):,} trades. Name your own: <code>explore(data=…)</code>"
     return TradeLog(rows, told, True)
