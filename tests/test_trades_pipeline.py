@@ -103,6 +103,7 @@ def test_the_reports_hold_the_originals_names(run):
     metadata = json.loads((out / "training_metadata.json").read_text())
     report = json.loads((out / "improvement_report.json").read_text())
     assert metadata["improvement_report"] == report
+    assert report["look"] == "look 1 at these days, judged at 1 %"
     assert metadata["status"] == "candidate"
     assert metadata["models_trained"] == [str(model) for model in TradeModel]
     assert metadata["signal_quality_input_dim"] == len(metadata["signal_quality_feature_names"])
