@@ -169,6 +169,10 @@ def test_a_bench_limit_leaves_the_log_whole_and_counts_what_may_teach(run, tmp_p
             lambda lines: [line.replace(b'"realizedPnl":-', b'"realizedPnl":') for line in lines],
             r"all .* trades are profitable: one class only",
         ),
+        (
+            lambda lines: [line.replace(b'"stopLossDistancePct":', b'"stopLossDistance":') for line in lines],
+            r"log\.jsonl: no trade has both execution\.stopLossDistancePct and execution\.positionSizeUsd: .* no R can be learned",
+        ),
     ],
 )
 def test_a_log_that_must_not_be_trained_on_leaves_nothing_behind(tmp_path, monkeypatch, spoil, message):

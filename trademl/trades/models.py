@@ -102,9 +102,9 @@ MAX_BIN = 64  # places at which a feature may be split
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a fit runs. The number of threads does not change the model."""
+    """Where a fit runs."""
 
-    threads: int = 1  # 0: all
+    threads: int = 1  # 0: all; from two on, a booster of several classes may differ in its last bits
     where: Resolved = CPU
 
     def trained(self, options: Mapping, data: xgb.DMatrix, **more) -> tuple[xgb.Booster, Resolved]:

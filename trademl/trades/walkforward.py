@@ -32,6 +32,8 @@ class Recipe:
     bench: BenchLimit = field(default_factory=BenchLimit)
     parts: int = 5  # walk-forward blocks that are judged
     seed: int = 7
+    kept: Mapping[TradeModel, tuple[str, ...]] = field(default_factory=dict)  # features that a model may split on; not named: all
+    judged_from: int = 0  # first block that is judged: a study of this log has seen the earlier ones
 
     def taught_by(self, rows: TradeRows, at: np.ndarray) -> np.ndarray:
         """Those of the trades `at` that a fit on them may learn from."""
@@ -55,9 +57,12 @@ TAIL_SHARE = 0.2  # of the trades of a fit, at their end: what early stopping wa
 STOPPABLE = 200  # trades of a fit from which early stopping has anything to watch
 
 
-def lesson_of(rows: TradeRows, model: TradeModel, at: np.ndarray, weights: WeightRule) -> Lesson:
-    """The trades `at` as a booster takes them."""
-    return Lesson(rows.inputs(model)[at], (target_of(rows, model) / scale_of(rows, model))[at], weights.of(rows, at))
+def lesson_of(rows: TradeRows, model: TradeModel, at: np.ndarray, weights: WeightRule, kept: tuple[str, ...] | None = None) -> Lesson:
+    """The trades `at` as a booster takes them. A feature that is not `kept` is missing from all of them: no tree splits on it."""
+    x = rows.inputs(model)[at]
+    if kept is not None:
+        x[:, [feature.name not in kept for feature in rows.features(model)]] = np.nan
+    return Lesson(x, (target_of(rows, model) / scale_of(rows, model))[at], weights.of(rows, at))
 
 
 def rounds_for(rows: TradeRows, model: TradeModel, at: np.ndarray, recipe: Recipe, machine: Machine) -> int:
@@ -69,7 +74,7 @@ def rounds_for(rows: TradeRows, model: TradeModel, at: np.ndarray, recipe: Recip
         return min(SMALL.max_rounds, params.max_rounds)
     tail = at[-int(TAIL_SHARE * len(at)) :]
     head = at[rows_before(rows.time_s[at], rows.end_s[at], int(rows.time_s[tail[0]]))]
-    parts = (lesson_of(rows, model, part, recipe.weights) for part in (head, tail))
+    parts = (lesson_of(rows, model, part, recipe.weights, recipe.kept.get(model)) for part in (head, tail))
     return stopped_rounds(model, *parts, params, seed=recipe.seed, machine=machine)
 
 # %% ../../nbs/54b_trades_walkforward.ipynb #30d56395
@@ -88,7 +93,7 @@ def fit_on(rows: TradeRows, model: TradeModel, at: np.ndarray, recipe: Recipe, m
     """A booster on those of the trades `at` that may teach. Those that early stopping watched are learned from too, with its rounds."""
     known = with_target(rows, model, recipe.taught_by(rows, at))
     rounds = rounds_for(rows, model, known, recipe, machine)
-    lesson = lesson_of(rows, model, known, recipe.weights)
+    lesson = lesson_of(rows, model, known, recipe.weights, recipe.kept.get(model))
     booster, where = fit_model(model, lesson, recipe.grown(model, recipe.teaching(rows)), rounds, seed=recipe.seed, machine=machine)
     return Fitted(model, booster, rounds, known, where)
 
@@ -158,7 +163,7 @@ def judge_model(rows: TradeRows, model: TradeModel, recipe: Recipe, machine: Mac
     """Walk-forward answers of one model. BadDataError when no block can be judged."""
     parts: list[tuple] = []
     for number, fold in enumerate(folds_of(rows, recipe.parts)):
-        if not can_fit(rows, model, recipe.taught_by(rows, fold.fit_rows)):
+        if number < recipe.judged_from or not can_fit(rows, model, recipe.taught_by(rows, fold.fit_rows)):
             continue
         fit = fit_on(rows, model, fold.fit_rows, recipe, machine)
         test = fold.test_rows

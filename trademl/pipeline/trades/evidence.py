@@ -10,7 +10,8 @@ from trademl.evidence.champion import Comparison
 from trademl.evidence.gate import GateVerdict, Terms
 from trademl.evidence.looks import Look, close_look, open_look
 from trademl.files import jsonable
-from trademl.pipeline.market.looks import carried_looks, ledger_file, looks_file, stands_for
+from trademl.pipeline.choice import looks_file
+from trademl.pipeline.market.looks import carried_looks, ledger_file, stands_for
 from trademl.pipeline.trades.case import JudgedTrades, TradeCase
 from trademl.pipeline.trades.champion import beside_champion
 from trademl.pipeline.trades.gate import policy_verdict

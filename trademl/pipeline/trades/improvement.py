@@ -14,6 +14,7 @@ from trademl.pipeline.trades.case import JudgedTrades, TradeCase, learning_curve
 from trademl.pipeline.trades.evidence import TradeFinding
 from trademl.pipeline.trades.inputs import TradeInputs
 from trademl.pipeline.trades.proof import ProvenTrades
+from trademl.pipeline.trades.studies import studies_record
 from trademl.trades.advice import Topic
 from trademl.trades.models import ENOUGH, LEVELS
 from trademl.trades.profile import SPARSE, health_of
@@ -104,6 +105,8 @@ def improvement_report(parts: TradeParts) -> dict:
         report["suggested_signal_quality_threshold"] = found.threshold
     if found.is_given(Topic.TUNING):
         report["suggested_tuning"] = dict(zip(("min_strength", "min_confidence"), found.tuning, strict=True))
+    if searched := studies_record(case):
+        report["studies"] = searched
     wtt = wtt_performance(case)
     return report | ({"wtt_performance": wtt} if wtt else {}) | {"action_items": action_items(parts, report)}
 

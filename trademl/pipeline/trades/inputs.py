@@ -8,11 +8,12 @@ import numpy as np
 
 from trademl.data.records import RecordsReport, read_records
 from trademl.errors import BadDataError, UsageError
-from trademl.trades.labels import UnitVerdict, column, judge_unit
+from trademl.trades.labels import UnitVerdict, column, judge_unit, label_trades, unlearnable
 from trademl.trades.profile import MIN_SAMPLES
 from trademl.trades.rows import BenchLimit, TradeRows, WeightRule, is_live_id, taken, trade_rows
 
 LINE = "trades-all-records"
+TRIALS = 50  # of each model, where parameters are searched
 
 
 @dataclass(frozen=True)
@@ -30,8 +31,15 @@ class TradeFlags:
     bench_score_quantile: float | None = None
     excursion_unit: str = "auto"
     models_dir: str | None = None
+    tune_hyperparams: bool = False
+    optuna_trials: int | None = None  # of each model; None: 50
+    select_features: bool = False
 
     def __post_init__(self):
+        if self.optuna_trials is not None and not self.tune_hyperparams:
+            raise UsageError("--optuna-trials without --tune-hyperparams searches nothing; give both, or neither")
+        if self.optuna_trials is not None and self.optuna_trials < 2:
+            raise UsageError(f"--optuna-trials = {self.optuna_trials} must be at least 2: the first one is the defaults' own")
         if self.min_samples < 30:
             raise UsageError(f"--min-samples = {self.min_samples} must be at least 30: five walk-forward blocks need trades")
 
@@ -39,6 +47,11 @@ class TradeFlags:
     def bench(self) -> BenchLimit:
         """Which trades a fit learns from. The log, its lags and the judged trades are the same with it and without."""
         return BenchLimit(self.min_bench_score, self.bench_score_quantile)
+
+    @property
+    def trials(self) -> int:
+        """Trials of each model's search."""
+        return TRIALS if self.optuna_trials is None else self.optuna_trials
 
     @property
     def weights(self) -> WeightRule:
@@ -81,12 +94,9 @@ class TradeInputs:
         return self.teaching >= self.flags.min_samples
 
     def require_trainable(self) -> "TradeInputs":
-        """Itself. BadDataError where the unit of the excursions cannot be told, or every trade ended alike."""
-        pnl = self.columns["outcome_realizedPnl"]
-        won = pnl[~np.isnan(pnl)] > 0
-        if won.all() or not won.any():
-            word = "profitable" if won.all() else "unprofitable"
-            raise BadDataError(f"{self.flags.data}: all {len(won):,} trades are {word}: one class only, nothing to learn")
+        """Itself. BadDataError where the unit of the excursions cannot be told, or the outcomes teach nothing."""
+        if why := unlearnable(label_trades(self.columns, None)):
+            raise BadDataError(f"{self.flags.data}: {why}")
         self.unit.require()
         return self
 

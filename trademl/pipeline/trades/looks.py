@@ -24,7 +24,8 @@ def recipe_parts(case: TradeCase) -> dict:
     labels = {"reached": REACHED, "quantile": QUANTILE, "clip": {str(model): task.clip for model, task in TASKS.items()}}
     asked = {"is_real_only": flags.real_only, "bench": flags.bench, "weights": flags.weights, "parts": case.recipe.parts}
     grown = {str(model): vars(case.recipe.grown(model, trades)) for model in TradeModel}
-    return jsonable({"registry": digest(features_table().encode()), "labels": labels, "params": grown} | asked)
+    kept = {"kept": {str(model): names for model, names in case.recipe.kept.items()}} if case.recipe.kept else {}
+    return jsonable({"registry": digest(features_table().encode()), "labels": labels, "params": grown} | asked | kept)
 
 
 def marks_of(rows: TradeRows) -> dict[int, str]:

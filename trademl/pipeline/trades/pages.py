@@ -7,12 +7,24 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from trademl.pipeline.stored import Stored
+from trademl.pipeline.trades.case import TradeCase
 from trademl.pipeline.trades.improvement import TradeParts, group_table
 from trademl.trades.models import LEVELS
 from trademl.trades.policy import Policy
 from trademl.trades.profile import model_rows
 from trademl.trades.registry import TradeModel
 from trademl.trades.walkforward import thirds_of
+
+
+def studies_table(case: TradeCase) -> pd.DataFrame | str:
+    """What was searched for each model and what became of it; a sentence where nothing was."""
+    studies = case.studies
+    if studies is None or studies.off:
+        return "Nothing was asked for." if studies is None else studies.off
+    found = [(model, "parameters", one.sentence) for model, one in studies.tuned.items()]
+    found += [(model, "features", one.sentence) for model, one in studies.selected.items()]
+    found += [(model, "anything", why) for model, why in studies.failed.items()]
+    return pd.DataFrame([(str(model), *more) for model, *more in found], columns=["model", "searched", "what was found"])
 
 
 class TradePages:

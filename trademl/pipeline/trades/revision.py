@@ -19,6 +19,7 @@ from trademl.pipeline.trades.looks import recipe_parts
 from trademl.pipeline.trades.markdown import markdown_report
 from trademl.pipeline.trades.recompute import JUDGED_TRADES, judged_bytes
 from trademl.pipeline.trades.stored import registry_hash, trade_store
+from trademl.pipeline.trades.studies import last_tuning, studies_record
 from trademl.ship.export import OPSET, RAW_INPUT
 from trademl.ship.manifest import SCHEMA, TOLERANCE
 from trademl.trades.advice import AdviceRule
@@ -79,6 +80,7 @@ def training_metadata(parts: TradeParts, report: Mapping, trained_at: str) -> di
         "signal_quality_input_dim": len(names),
         "signal_quality_feature_names": names,
         "training_run_id": parts.proven.run_id,
+        "last_tuning": last_tuning(parts.case, trained_at),
         "improvement_report": report,
     } | (bench if bench["bench_score_used"] else {})
 
@@ -132,12 +134,12 @@ def build_manifest(parts: TradeParts, files: Mapping[str, bytes], trained_at: st
         "look": look.to_json(),
         "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
         "champion": None if parts.finding.champion is None else asdict(parts.finding.champion),
-        "trades": section(parts),
+        "trades": section(parts, trained_at),
     }
     return jsonable(record)
 
 
-def section(parts: TradeParts) -> dict:
+def section(parts: TradeParts, trained_at: str) -> dict:
     """What belongs to trade revisions alone."""
     case = parts.case
     return {
@@ -147,6 +149,7 @@ def section(parts: TradeParts) -> dict:
         "trades": len(case.rows),
         "advice": advice_rule(parts).record(),
         "devices": devices_of(parts),
+        "last_tuning": last_tuning(case, trained_at),
     }
 
 
@@ -162,6 +165,9 @@ def lineage_of(parts: TradeParts) -> Lineage:
     fits = [Fit.of_rows(FitKind.TREES, str(model), fit.at, end_s) for model, fit in parts.shipped.items()]
     for kind, name, places in ((FitKind.CALIBRATION, "platt", thirds.calibrate), (FitKind.SELECTION, "threshold", thirds.choose)):
         fits += [Fit.of_rows(kind, name, at[places], end_s)] if len(places) else []
+    studies = parts.case.studies
+    if studies is not None and studies.is_used:
+        fits.append(Fit.of_rows(FitKind.STUDY, "parameters and features", studies.seen, end_s))
     return Lineage(tuple(fits))
 
 
@@ -216,6 +222,7 @@ def summary_of(parts: TradeParts, stored: Stored) -> dict:
         "better_than_every_trade": parts.finding.replay.results[Policy.MODEL].total_r
         - parts.finding.replay.results[Policy.EVERY_TRADE].total_r,
         "models_trained": [str(model) for model in parts.proven.graphs],
+        "studies": studies_record(parts.case),
         "failed": {str(model): why for model, why in parts.judged.failed.items()},
         "backtest": backtest_report(parts),
         "data": asdict(stored.data),
