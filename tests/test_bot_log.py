@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trademl.bot import Bars, Decision, DecisionLog, Mode, Reason, read_log
-from trademl.bot.log import GENESIS
+from trademl.bot.chained import GENESIS
 from trademl.errors import BadDataError, UsageError
 from trademl.files import digest
 
@@ -139,6 +139,27 @@ def test_what_does_not_belong_together_is_refused(tmp_path):
         log.decision(decision(START + 9_000), tail(START))
     with pytest.raises(UsageError, match="decision_seq = 99"):
         log.fill(decision(), 99, 1.0, 1.0, datetime.now(UTC))
+
+
+@pytest.mark.fault
+def test_what_the_log_would_not_read_again_is_not_written(tmp_path):
+    """One such line, and the log could not be continued after a restart."""
+    log, made = filled(tmp_path / "log.jsonl"), decision()
+    now, before = made.decided_at, log.path.read_bytes()
+    for call, said in (
+        (lambda: log.exit(made, 0, 1.0, 1.0, now, 5), "exit.reason = 5"),
+        (lambda: log.exit(made, 0, 1.0, 1.0, now, "\ud800"), "surrogates"),
+        (lambda: log.fill(made, 0, float("nan"), 1.0, now), "not JSON compliant"),
+        (lambda: log.fill(made, 0, "much", 1.0, now), "'much' is not a number"),
+        (lambda: log.fill(made, 0, 1.0, 10**400, now), "is not a number"),
+        (lambda: log.fill(made, False, 1.0, 1.0, now), "decision_seq = False"),
+        (lambda: log.fill(made, 0, 1.0, 1.0, now.replace(tzinfo=None)), "no time zone"),
+        (lambda: log.decision(decision(START, side="long"), tail(START)), "side = 'long'"),
+    ):
+        with pytest.raises(UsageError, match=said):
+            call()
+    assert log.path.read_bytes() == before
+    assert DecisionLog(log.path).head == log.head
 
 
 def _write_for_ever(path):

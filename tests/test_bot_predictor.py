@@ -6,9 +6,10 @@ import logging
 import subprocess
 import sys
 from dataclasses import replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 
 import numpy as np
+import pandas as pd
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ed25519
 from live import Recorded, close_of, decide, ready
@@ -17,6 +18,7 @@ from trademl.bot import (
     AccountError,
     AccountState,
     Bars,
+    Calendar,
     Expect,
     LoadCheck,
     LoadError,
@@ -29,7 +31,7 @@ from trademl.bot import (
 )
 from trademl.bot.policy import Policy, risk_head_of
 from trademl.clock import DAY_S
-from trademl.errors import RevisionError, UsageError
+from trademl.errors import BadDataError, RevisionError, UsageError
 from trademl.files import npz_bytes, read_npz
 from trademl.market.definitions import NEWS
 from trademl.market.specs import LabelSpec
@@ -154,6 +156,13 @@ TAILS = {
     "a price of zero": (lambda t: changed(t, low=np.append(t.low[:-1], 0.0)), TailFault.VALUES, "low is 0.0"),
     "unequal": (lambda t: changed(t, volume=t.volume[1:]), TailFault.VALUES, "equally long"),
     "another symbol": (lambda t: t._asdict() | {"symbol": "BTCUSD"}, TailFault.SYMBOL, "bars of BTCUSD"),
+    "rows of two symbols": (
+        lambda t: t._asdict() | {"symbol": np.where(np.arange(2_000) == 7, "BTCUSD", "SYNTH")},
+        TailFault.SYMBOL,
+        "bars of BTCUSD",
+    ),
+    "a frame of another symbol": (lambda t: pd.DataFrame(t._asdict()).assign(symbol="synth"), TailFault.SYMBOL, "bars of synth"),
+    "no bars at all": (lambda t: 5, TailFault.VALUES, "a int, expected Bars"),
     "no volume": (lambda t: {name: x for name, x in t._asdict().items() if name != "volume"}, TailFault.VALUES, "volume missing"),
     "no time": (lambda t: {name: x for name, x in t._asdict().items() if name != "time"}, TailFault.VALUES, "time missing"),
 }
@@ -233,6 +242,25 @@ def test_a_calendar_that_does_not_reach_is_unknown_and_never_no_news(predictor, 
     assert Reason.UNKNOWN_FEATURES in decision.reasons
     assert (decision.side, decision.probabilities, decision.expected_r, decision.votes) == (0, None, None, None)
     assert decision.stop_distance > 0
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("calendar", "said"),
+    [
+        (lambda times: times * 1000, r"\d{13}\], expected .* 2000 to 2100"),  # taken for seconds it would know no event and cover all days
+        (lambda times: Calendar(times, (), 10**12), "covers_until: .10{12}."),
+        (lambda times: Calendar(times, times * 1000), "all_day_times"),
+        (lambda times: Calendar(times, (), datetime(2026, 1, 1, tzinfo=UTC)), "covers_until: .*dtype object"),
+        (lambda times: np.array(["NaT"], "M8[s]"), "expected a list of epoch seconds"),
+        (lambda times: times[None], "expected a list"),
+        (lambda times: ["2024-04-12"], "dtype <U10"),
+        (lambda times: 5, "no len"),
+    ],
+)
+def test_a_calendar_in_another_unit_is_refused_and_never_no_news(predictor, market, calendar, said):
+    with pytest.raises(BadDataError, match=said):
+        decide(predictor, market, news_times=calendar(market.calendar.times))
 
 
 def test_models_that_were_trained_without_a_calendar_need_none(whole, keys, tmp_path, market):
@@ -330,6 +358,8 @@ def test_an_account_survives_a_restart(predictor, tmp_path):
         ({"equity": "10000"}, "equity = '10000'"),
         ({"equity": float("nan")}, "equity = nan"),
         ({"start": 0}, "start = 0"),
+        ({"start": 10**400}, "start = 10{20}"),
+        ({"closed_net_r": [10**400]}, r"closed_net_r\[0\] = 10{20}"),
         ({"peak": 1.0}, "below equity"),
         ({"closed_net_r": [1.0, None]}, r"closed_net_r\[1\] = None"),
         ({"closed_net_r": "1.0"}, "a list"),
@@ -350,6 +380,36 @@ def test_a_damaged_account_file_is_refused(tmp_path, predictor):
         AccountState.read(tmp_path / "none.json")
     with pytest.raises(AccountError, match="trade 0"):
         predictor.replay_account([{"net_r": 1.0}], 10_000.0)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"entry_price": float("inf")}, "finite"),
+        ({"stop_distance": float("nan")}, "finite"),
+        ({"decided_bar_s": float("nan")}, "finite"),
+        ({"decided_bar_s": "2024"}, "finite"),
+        ({"side": np.array([1, 1])}, "finite"),
+        ({"side": 2}, "side must be"),
+        ({"stop_distance": 0.0}, "above 0"),
+        ({"decided_bar_s": 900}, "not the open of a bar"),
+        ({"lots": 1.0}, "unexpected"),
+    ],
+)
+def test_an_open_position_that_cannot_be_is_refused(predictor, market, change, said):
+    held = {"side": 1, "entry_price": 100.0, "stop_distance": 1.0, "decided_bar_s": int(market.bars.time[-5])}
+    assert decide(predictor, market, open_position=held).position.bars_held == 4
+    with pytest.raises(AccountError, match=said):
+        decide(predictor, market, open_position=held | change)
+
+
+def test_an_account_holds_as_many_trades_as_its_file_may(predictor, tmp_path):
+    many = replace(AccountState.opened(predictor.line, 3, 10_000.0), closed_net_r=np.linspace(-1, 1, 9_000).tolist())
+    many.write(tmp_path / "account.json")
+    assert AccountState.read(tmp_path / "account.json") == many
+    assert len(many.closed_net_r) == 500
+    assert many.closed_net_r[-1] == 1.0
 
 
 # ---------------------------------------------------------------- what loads
@@ -428,6 +488,11 @@ COMPAT = {
         lambda f, m: (f | {"golden.npz": _off(f["golden.npz"])}, m),
         LoadCheck.GOLDEN_ROWS,
         "misses its golden rows",
+    ),
+    "judged rows that are missing": (
+        lambda f, m: (f, m | {"explained": None if m.get("explained") else {"rows": 5, "schema": 1}}),
+        LoadCheck.EXPLANATION,
+        "its manifest says",
     ),
     "a graph that is none": (lambda f, m: (f | {"signal.onnx": b"\x00" * 50}, m), LoadCheck.GRAPHS, "does not load"),
 }
@@ -553,8 +618,29 @@ def test_age_and_clock(stored, keys):
     assert load(stored, keys, expect=old, now=trained + timedelta(days=6)).revision
     with pytest.raises(LoadError, match="more than 7 days ago"):
         load(stored, keys, expect=old, now=trained + timedelta(days=8))
+    assert load(stored, keys, expect=replace(EXPECT, max_age_days=1e300)).revision
+    for days in (float("nan"), 0, -1.0):
+        with pytest.raises(UsageError, match="max_age_days"):
+            load(stored, keys, expect=replace(EXPECT, max_age_days=days))
+    for moment in (trained.replace(tzinfo=None), 1_700_000_000):
+        with pytest.raises(UsageError, match="no time zone"):
+            load(stored, keys, now=moment)
+    for share in (float("nan"), -0.1, 1.0):
+        with pytest.raises(UsageError, match="missing_share"):
+            replace(EXPECT, missing_share=share)
     with pytest.raises(UsageError, match="profile 9"):
         load(stored, keys, profile=9)
+
+
+@pytest.mark.fault
+def test_a_refresh_looks_at_its_own_clock_and_not_at_that_of_the_load(stored, keys):
+    trained = datetime.fromisoformat(stored.active().trained_at)
+    predictor = load(stored, keys, expect=replace(EXPECT, max_age_days=7), now=trained + timedelta(days=1))
+    assert predictor.refresh(now=trained + timedelta(days=6)) is False
+    with pytest.raises(LoadError, match="more than 7 days ago"):
+        predictor.refresh(now=trained + timedelta(days=8))
+    with pytest.raises(LoadError, match="this clock is behind"):
+        predictor.refresh(now=trained - timedelta(days=1))
 
 
 def test_refresh_takes_a_new_revision_and_keeps_the_old_until_it_is_proven(whole, keys, tmp_path, market):

@@ -51,6 +51,15 @@ def test_a_write_replaces_the_whole_file_and_sets_its_mode(tmp_path):
     assert names(path.parent) == ["a.json"]
 
 
+def test_a_private_file_is_private_from_its_first_byte_on(tmp_path, monkeypatch):
+    """A key that others could read for a moment would be a key that others have."""
+    seen = []
+    monkeypatch.setattr(os, "fchmod", lambda handle, mode: seen.append(stat.S_IMODE(os.fstat(handle).st_mode)))
+    write_new(tmp_path / "a", b"key", mode=0o600)
+    write_atomically(tmp_path / "b", b"key", mode=0o600)
+    assert seen == [0o600, 0o600]
+
+
 @pytest.mark.fault
 @pytest.mark.parametrize("step", ["fsync", "fchmod", "replace"])
 def test_a_write_that_fails_at_any_step_leaves_the_old_file_and_no_other(tmp_path, monkeypatch, step):

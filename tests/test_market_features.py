@@ -176,6 +176,28 @@ def test_the_last_row_alone_is_the_matrix_row_to_the_last_bit(kind):
             np.testing.assert_array_equal(got.view(np.int64), full[newest].view(np.int64))
 
 
+def test_a_tail_takes_over_what_was_computed_before_it():
+    bars = walk(2_500)
+    whole = Context(Bars(bars.index, *(bars[name].to_numpy() for name in COLUMNS)))
+    middle = whole.tail(500)
+    assert np.isnan(middle.tail(100).ema(50)).all()  # computed in the tail, of a hundred bars
+    for name, ask in {"atr": lambda c: c.atr, "di": lambda c: c.di(), "hours": lambda c: c.higher(3_600).newest}.items():
+        longer, short = ask(whole), ask(middle.tail(100))
+        assert np.shares_memory(longer, short), name
+        assert np.array_equal(longer[..., -100:], short), name
+
+
+def test_of_years_of_bars_no_blocks_are_kept():
+    bars = walk(2_500)
+    columns = [np.tile(bars[name].to_numpy(), 5) for name in COLUMNS]
+    years = Context(Bars(np.arange(12_500) * 900, *columns))
+    month = years.tail(2_500)
+    assert years.mean("volume", 96)[-1] == Context(Bars(bars.index, *(c[-2_500:] for c in columns))).mean("volume", 96)[-1]
+    assert not [key for key in years._kept if key[0] == "blocks"]
+    assert month.mean("volume", 50)[-1] == years.mean("volume", 50)[-1]
+    assert [len(value) for key, value in month._kept.items() if key[0] == "blocks"] == [5]  # of 2, 4 … 32 values
+
+
 def test_the_last_row_refuses_what_the_matrix_refuses():
     bars = walk(50)
     arrays = Bars(bars.index, *(bars[name].to_numpy() for name in COLUMNS))

@@ -95,3 +95,13 @@ def test_so_far_today_restarts_with_the_day_and_minds_gaps():
         want = [reduce(x[(time // 86_400 == time[t] // 86_400) & (time <= time[t])]) for t in range(300)]
         np.testing.assert_array_equal(ind.so_far_today(time, x, accumulate), want)
     assert ind.so_far_today(np.empty(0, np.int64), np.empty(0), np.maximum).shape == (0,)
+
+
+def test_windows_that_share_blocks_are_those_that_do_not():
+    x = np.random.default_rng(4).lognormal(4, 1, 300)
+    rolled = ((ind.rolling_sum, {}), (ind.rolling_mean, {}), (ind.rolling_mean, {"decay": 0.9}), (ind.rolling_std, {"ddof": 1}))
+    for function, options in rolled:
+        shared = []
+        for window in (20, 96, 7, 128, 96):
+            np.testing.assert_array_equal(function(x, window, **options, blocks=shared), function(x, window, **options))
+        assert len(shared) == 7  # of 2, 4 … 128 values

@@ -99,6 +99,7 @@ def test_graph_is_valid_and_has_the_promised_face(case):
         "features": "a,b",
         "models": "rf,xgb,lgb",
         "classes": ",".join(case.classes),
+        "rows": "independent",
     }
     assert [entry.key for entry in model.metadata_props] == sorted(entry.key for entry in model.metadata_props)
 

@@ -10,14 +10,16 @@ import onnxruntime
 import pytest
 import typer
 import xgboost as xgb
+from test_recompute import changed
 
 from trademl.cli import models as cli
 from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
-from trademl.errors import BadDataError, Exit, LooksError, ParityError, UsageError
+from trademl.errors import BadDataError, Exit, LooksError, ParityError, RevisionError, UsageError
 from trademl.pipeline import trades as pipeline
 from trademl.pipeline.trades import champion, evidence, looks, stored
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
+from trademl.pipeline.trades.recompute import check_verdict, derived_verdict
 from trademl.pipeline.trades.stored import answers_of, rule_of
 from trademl.settings import load_settings
 from trademl.ship.export import check_parity, tree_graph
@@ -166,6 +168,10 @@ def test_a_bench_limit_leaves_the_log_whole_and_counts_what_may_teach(run, tmp_p
             lambda lines: [line.replace(b'"realizedPnl":-', b'"realizedPnl":') for line in lines],
             r"all .* trades are profitable: one class only",
         ),
+        (
+            lambda lines: [line.replace(b'"stopLossDistancePct":', b'"stopLossDistance":') for line in lines],
+            r"log\.jsonl: no trade has both execution\.stopLossDistancePct and execution\.positionSizeUsd: .* no R can be learned",
+        ),
     ],
 )
 def test_a_log_that_must_not_be_trained_on_leaves_nothing_behind(tmp_path, monkeypatch, spoil, message):
@@ -289,6 +295,31 @@ def test_the_store_is_listed_shown_and_verified_like_any_other(run, capsys):
     assert "every check passed" in said
 
 
+def test_the_verdict_follows_from_the_judged_trades(run):
+    assert "the chain of looks holds the same" in check_verdict(run.stored, run.folder / "models" / "looks.jsonl")
+    derived, said = derived_verdict(run.stored), run.finding.verdict
+    assert (derived.checks, derived.sentence, derived.record_sentence) == (said.checks, said.sentence, said.record_sentence)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("gate", "passed"), True, "gate.passed is True, but its own trades give False"),
+        (("gate", "checks", "random_p", "value"), 0.001, "gate.checks.random_p.value"),
+        (("gate", "checks", "above_every_trade", "passed"), True, "gate.checks.above_every_trade.passed"),
+        (("gate", "checks", "advised_size", "passed"), True, "gate.checks.advised_size.passed"),
+        (("look", "number"), 9, "gate.terms.number is not look.number"),
+        (("trades", "advice", "threshold"), 0.5, "threshold is advised and its claim is not given"),
+        (("champion",), {"is_held": True, "sentence": "held back"}, "objections are not the champion's"),
+        (("seed",), 8, "gate.checks.random_p"),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_trade_manifest_that_was_edited_and_hashed_anew_is_refused(run, path, value, said):
+    with pytest.raises(RevisionError, match=said.replace(".", r"\.")):
+        check_verdict(changed(run.stored, *path, value=value), run.folder / "models" / "looks.jsonl")
+
+
 @pytest.mark.slow
 @pytest.mark.e2e
 def test_the_command_trains_reports_and_copies(tmp_path, monkeypatch):
@@ -303,6 +334,44 @@ def test_the_command_trains_reports_and_copies(tmp_path, monkeypatch):
     page = (tmp_path / summary["report"]).read_text()
     assert "SMOTE" in page
     assert "Advice" in page
+
+
+def made_log(path, edge, records, *, hours=1, after_ms=0):
+    """A log at an edge, a record every so many hours, the first of them at `after_ms` (0: where the generator begins)."""
+    lines = list(make_records(records, edge, seed=5).records())
+    begun, at = lines[0]["timestamp"], after_ms or lines[0]["timestamp"]
+    moved = [line | {"timestamp": at + hours * (line["timestamp"] - begun), "id": f"{edge}-{line['id']}"} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in moved))
+    return moved[-1]["timestamp"]
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_a_champion_gives_way_only_to_what_is_better_on_records_that_neither_saw(tmp_path, monkeypatch):
+    """Candidate against active revision, trade by trade on the same later days; without a clear gain nothing is activated (exit 3)."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "models" / "trades")
+
+    def train(log, **flags):
+        return run_train({"gate.level": 0.05}, pipeline.TradeFlags(log, parallel=True, **flags), quiet=True)  # 31 days show little
+
+    end_ms = made_log(tmp_path / "noise.jsonl", 0.0, 300)
+    noise = train("noise.jsonl")
+    assert noise["exit"] == Exit.GATE_REFUSED
+    assert store.active() is None
+    store.activate(noise["revision"], "nothing better yet")
+    made_log(tmp_path / "later.jsonl", 1.0, 800, hours=4, after_ms=end_ms + 7 * 86_400_000)
+    better = train("later.jsonl", recency_decay=0.1)  # another recipe, judged on days that the champion never saw
+    assert better["gate"]["reasons"] == []
+    beside = store.active().manifest["champion"]
+    assert (better["exit"], store.active().name) == (Exit.DONE, better["revision"])
+    assert (beside["is_held"], beside["is_same_recipe"]) == (False, False)
+    assert beside["days"] >= 30
+    assert beside["bound_r"] > 0
+    other = train("later.jsonl", recency_decay=0.2)  # as good, on days that the champion has seen by now
+    assert other["exit"] == Exit.GATE_REFUSED
+    assert any(f"held back by revision {better['revision']}: 0 common days" in why for why in other["gate"]["reasons"])
+    assert store.active().name == better["revision"]
 
 
 # --- when to train --------------------------------------------------------------------------------------------------------

@@ -42,7 +42,7 @@ def replacing(path: Path | str, *, mode: int = 0o644, aside: Path | None = None)
     path = Path(path)
     partial = aside or path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
     try:
-        with partial.open("xb") as stream:
+        with _new_file(partial, mode) as stream:
             yield stream
             _finish(stream, mode)
         move(partial, path)
@@ -59,7 +59,7 @@ def write_atomically(path: Path | str, data: bytes, *, mode: int = 0o644, aside:
 
 def write_new(path: Path, data: bytes, *, mode: int = 0o644) -> None:
     """A file that was not there before, synced; its folder is not. Raises FileExistsError, OSError."""
-    with path.open("xb") as stream:
+    with _new_file(path, mode) as stream:
         stream.write(data)
         _finish(stream, mode)
 
@@ -116,6 +116,11 @@ def _retry(action: Callable[[], object]) -> None:
 
 def _is_windows() -> bool:
     return os.name == "nt"
+
+
+def _new_file(path: Path, mode: int) -> BinaryIO:
+    """A new file that from its first byte on nobody may read whom `mode` does not let, and that its owner may write."""
+    return open(path, "xb", opener=lambda name, flags: os.open(name, flags, mode | stat.S_IWUSR))
 
 
 def _finish(stream: BinaryIO, mode: int) -> None:

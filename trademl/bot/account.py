@@ -7,7 +7,6 @@
 since the profile's drawdown halt, as in the replay that the risk heads learned from.
 """
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -23,6 +22,7 @@ from trademl.ship.shapes import NUMBER
 SCHEMA = 1
 MAX_BYTES = 64 * 1024
 SHAPE = {"schema": int, "line": str, "profile": int, "start": NUMBER, "equity": NUMBER, "peak": NUMBER, "closed_net_r": [NUMBER]}
+MAX_NUMBER = 1e300  # beyond it sums and ratios leave float64
 _NUMBERS = ("start", "equity", "peak")
 
 
@@ -40,11 +40,12 @@ class AccountState:
     def __post_init__(self):
         for name in _NUMBERS:
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int | float) or not (math.isfinite(value) and value > 0):
+            if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value < MAX_NUMBER:
                 raise AccountError(f"account: {name} = {value!r} must be a finite amount > 0")
+        object.__setattr__(self, "closed_net_r", tuple(self.closed_net_r)[-HISTORY:])
         if self.peak < self.equity:
             raise AccountError(f"account: peak = {self.peak!r} is below equity = {self.equity!r}; the peak includes the present equity")
-        known = [isinstance(r, int | float) and not isinstance(r, bool) and math.isfinite(r) for r in self.closed_net_r]
+        known = [isinstance(r, int | float) and not isinstance(r, bool) and abs(r) < MAX_NUMBER for r in self.closed_net_r]
         if not all(known):
             where = known.index(False)
             raise AccountError(
@@ -74,7 +75,7 @@ class AccountState:
         if not (isinstance(given["line"], str) and type(given["profile"]) is int and isinstance(given["closed_net_r"], list | tuple)):
             raise AccountError("account: line must be text, profile a whole number and closed_net_r a list")
         values = {name: given[name] for name in cls.__dataclass_fields__}
-        return cls(**values | {"closed_net_r": tuple(given["closed_net_r"])})
+        return cls(**values)
 
     @classmethod
     def read(cls, path: Path | str) -> "AccountState":
@@ -98,7 +99,7 @@ class AccountState:
         peak = max(self.peak, equity)
         if 1.0 - equity / peak >= profile_of(self.profile).ceiling:
             peak = equity
-        return replace(self, equity=equity, peak=peak, closed_net_r=(*self.closed_net_r, net_r)[-HISTORY:])
+        return replace(self, equity=equity, peak=peak, closed_net_r=(*self.closed_net_r, net_r))
 
     def features(self, atr_norm: float) -> np.ndarray:
         """The seven numbers that a risk head sees, float64 (7,); `atr_norm` = ATR / price at the entry."""

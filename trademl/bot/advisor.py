@@ -10,7 +10,6 @@ import numpy as np
 from trademl.bot.loader import asking, check_standing, find_revision
 from trademl.bot.predictor import Mode
 from trademl.bot.refusals import LoadCheck, LoadError
-from trademl.clock import utc_now
 from trademl.errors import RevisionError, choose
 from trademl.ship.revision import Revision
 from trademl.ship.runtime import predict_onnx, session
@@ -34,6 +33,8 @@ class TradeAdvisor:
     features: Mapping[TradeModel, tuple[Feature, ...]]
     graphs: Mapping[TradeModel, object]  # onnxruntime sessions
     standing: Mapping[str, str]  # what is said of every piece of advice
+    line: str  # that the revision is of
+    mode: Mode
 
     @classmethod
     def load(
@@ -48,7 +49,7 @@ class TradeAdvisor:
         """The active revision after every check. LoadError names the one that failed."""
         mode = choose(Mode, mode, "mode")
         revision = find_revision(Store(models_dir, NO_TRUST if keys is None else Trust.of(keys)), mode)
-        check_standing(revision, max_age_days, now or utc_now())
+        check_standing(revision, max_age_days, now)
         if revision.manifest["pipeline"] != "trades":
             why = f"revision {revision.name} is of pipeline {revision.manifest['pipeline']}, a trade advisor loads trades"
             raise LoadError(LoadCheck.PIPELINE, f"{why}; `load_approved` loads a market's")
@@ -56,7 +57,7 @@ class TradeAdvisor:
             if not one.ok:
                 raise LoadError(LoadCheck(one.name), one.detail)
         standing = ({"signature": UNSIGNED} if keys is None else {}) | ({"mode": SHADOW} if mode is Mode.SHADOW else {})
-        return cls(revision.name, *_contract(revision), standing)
+        return cls(revision.name, *_contract(revision), standing, revision.line, mode)
 
     def advise(self, record: Mapping, history: Sequence[Mapping] = ()) -> Advice:
         """Advice on one decision. `history`: earlier records of any kind, oldest first; what is missing stays missing.

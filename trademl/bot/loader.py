@@ -1,6 +1,7 @@
 """Which revision may decide: every question is asked before the first bar, and each has its own answer."""
 
 import logging
+import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -14,7 +15,7 @@ from trademl.bot.predictor import FAR_SPREADS, Loaded, Mode, Predictor, Reason
 from trademl.bot.records import check_features
 from trademl.bot.refusals import LoadCheck, LoadError
 from trademl.bot.tail import TailRule
-from trademl.clock import iso_z, utc_now
+from trademl.clock import DAY_S, iso_z, utc_now
 from trademl.errors import RevisionError, UsageError, choose
 from trademl.files import read_npz
 from trademl.market.features import BAR_SECONDS, warmup_bars
@@ -40,6 +41,10 @@ class Expect:
     max_age_days: float | None = None  # since it was trained; None: as long as it has not expired
     missing_share: float | None = None  # of the bars, usual for this market; None: as in the revision's data
 
+    def __post_init__(self):
+        if not (self.missing_share is None or 0 <= self.missing_share < 1):
+            raise UsageError(f"missing_share = {self.missing_share!r} must be a share of the bars, 0 to 1, or None")
+
 
 def load_approved(
     models_dir: Path | str,
@@ -56,9 +61,9 @@ def load_approved(
     trust = NO_TRUST if keys is None else Trust.of(keys)
     mode, profile = choose(Mode, mode, "mode"), profile_of(profile).number
 
-    def load() -> Loaded:
+    def load(now: datetime | None) -> Loaded:
         revision = find_revision(Store(models_dir, trust), mode)
-        check_standing(revision, expect.max_age_days, now or utc_now())
+        check_standing(revision, expect.max_age_days, now)
         _check_contract(revision, expect)
         for one in revision.checks():
             if not one.ok:
@@ -68,7 +73,7 @@ def load_approved(
         standing = (*said, *([Reason.UNSIGNED] if keys is None else []), *([Reason.SHADOW] if mode is Mode.SHADOW else []))
         return _loaded(revision, profile, head, expect, mode, standing)
 
-    return Predictor(load(), load)
+    return Predictor(load(now), load)
 
 
 @contextmanager
@@ -105,8 +110,13 @@ def find_revision(store: Store, mode: Mode) -> Revision:
     return revision
 
 
-def check_standing(revision: Revision, max_age_days: float | None, now: datetime) -> None:
-    """Who made it, for whom, and when."""
+def check_standing(revision: Revision, max_age_days: float | None, now: datetime | None) -> None:
+    """Who made it, for whom, and when. `now`: None is this machine's clock."""
+    now = utc_now() if now is None else now
+    if not isinstance(now, datetime) or now.tzinfo is None:
+        raise UsageError(f"now = {now!r} has no time zone; give datetime.now(UTC)")
+    if not (max_age_days is None or 0 < max_age_days < math.inf):
+        raise UsageError(f"max_age_days = {max_age_days!r} must be a number of days above 0, or None")
     with asking(LoadCheck.SIGNATURE):
         revision.check_signature()
     with asking(LoadCheck.RUNTIME):
@@ -118,7 +128,7 @@ def check_standing(revision: Revision, max_age_days: float | None, now: datetime
         )
     with asking(LoadCheck.AGE):
         revision.check_age(now)
-        if max_age_days is not None and now > trained_at + timedelta(days=max_age_days):
+        if max_age_days is not None and (now - trained_at).total_seconds() > max_age_days * DAY_S:
             raise RevisionError(
                 f"revision {revision.name} was trained at {revision.trained_at}, more than {max_age_days:g} days ago; retrain"
             )

@@ -8,10 +8,10 @@ from enum import StrEnum
 
 import numpy as np
 
-from trademl.bot.account import AccountState, replay_trades
+from trademl.bot.account import MAX_NUMBER, AccountState, replay_trades
 from trademl.bot.policy import Head, Policy
 from trademl.bot.refusals import AccountError, TailError, TailFault
-from trademl.bot.tail import Calendar, TailRule, read_bars, symbol_of, utc
+from trademl.bot.tail import Calendar, TailRule, read_bars, symbols_of, utc
 from trademl.clock import iso_z, utc_now
 from trademl.errors import BadDataError
 from trademl.market.context import BAR_SECONDS, Bars
@@ -63,6 +63,9 @@ class OpenPosition:
     decided_bar_s: int  # epoch seconds of the open of the bar that decided it
 
     def __post_init__(self):
+        numbers = (self.side, self.entry_price, self.stop_distance, self.decided_bar_s)
+        if not all(isinstance(value, int | float | np.number) and abs(value) < MAX_NUMBER for value in numbers):  # NaN is not below it
+            raise AccountError(f"open position {self}: side, entry_price, stop_distance and decided_bar_s must be finite numbers")
         if self.side not in (-1, 1) or not (self.entry_price > 0 and self.stop_distance > 0):
             raise AccountError(f"open position {self}: side must be +1 or -1, entry_price and stop_distance above 0")
 
@@ -149,7 +152,7 @@ class Predictor:
     """A loaded revision. Made by `load_approved`; not for several threads at once."""
 
     loaded: Loaded
-    _load: Callable[[], Loaded] = field(repr=False)
+    _load: Callable[[datetime | None], Loaded] = field(repr=False)
     _last: Bars | None = field(default=None, init=False, repr=False)  # of the call before
 
     @property
@@ -162,12 +165,12 @@ class Predictor:
         """Pipeline, symbol, timeframe."""
         return self.loaded.policy.revision.line
 
-    def refresh(self) -> bool:
-        """Load what the pointer names now; True if that is another revision. Call it between bars.
+    def refresh(self, now: datetime | None = None) -> bool:
+        """Load what the pointer names now; True if that is another revision. Call it between bars. `now`: default this machine's clock.
 
         Until the new one has passed every check the old one stays; when it fails one, LoadError is raised and the old one goes on.
         """
-        fresh = self._load()
+        fresh = self._load(now)
         changed, self.loaded = fresh.name != self.revision, fresh
         if changed:
             log.info("revision %s decides from now on", fresh.name)
@@ -218,8 +221,9 @@ class Predictor:
 
     def _checked(self, given, now: datetime) -> tuple[Bars, bool]:
         """The bars, and whether some of them are no longer what the last call brought."""
-        named = symbol_of(given)
-        if named is not None and named != self.loaded.symbol:
+        others = symbols_of(given) - {self.loaded.symbol}
+        if others:
+            named = ", ".join(sorted(others))
             raise TailError(TailFault.SYMBOL, f"bars of {named}; revision {self.revision} decides on {self.loaded.symbol}")
         bars = read_bars(given)
         self.loaded.tail.check(bars, now)
@@ -306,13 +310,20 @@ def _far(limits, x: np.ndarray) -> tuple[str, ...] | None:
 
 def _differ(before: Bars, now: Bars) -> bool:
     """Whether bars of the last call have another close now; TailError where most have: those are another symbol's."""
-    _, old, new = np.intersect1d(before.time, now.time, assume_unique=True, return_indices=True)
-    if not len(old):
+    first = np.searchsorted(before.time, now.time[0])
+    shared = len(before.time) - first
+    old, new = slice(first, None), slice(shared)  # as after every bar that came alone
+    if not np.array_equal(before.time[old], now.time[new]):
+        _, old, new = np.intersect1d(before.time, now.time, assume_unique=True, return_indices=True)
+        shared = len(old)
+    if not shared:
         return False
     was, is_now = before.close[old], now.close[new]
-    if np.count_nonzero(np.abs(is_now / was - 1) > SAME_PRICE) > len(old) / 2:
+    if np.array_equal(was, is_now):
+        return False
+    if np.count_nonzero(np.abs(is_now / was - 1) > SAME_PRICE) > shared / 2:
         raise TailError(
             TailFault.SYMBOL,
-            f"bars: most of the {len(old):,} that the last call brought too have other prices now: another symbol's, or broker's",
+            f"bars: most of the {shared:,} that the last call brought too have other prices now: another symbol's, or broker's",
         )
-    return not np.array_equal(was, is_now)
+    return True

@@ -24,6 +24,7 @@ class LoadCheck(StrEnum):
     FILES = "files"
     HASHES = "hashes"
     SCALER = "scaler"
+    EXPLANATION = "explanation"
     MODEL_COMPAT = "model_compat"
     GRAPHS = "graphs"
     TRAINED_TOGETHER = "trained together"

@@ -1,7 +1,7 @@
 """The bars of one call: which are refused before anything is computed from them."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,26 +19,41 @@ AHEAD_S = DAY_S  # how far ahead the calendar features look
 
 @dataclass(frozen=True)
 class Calendar:
-    """Scheduled high-impact events, and until when they are known."""
+    """Scheduled high-impact events, and until when they are known. BadDataError for what is not a moment between 2000 and 2100."""
 
-    times: np.ndarray  # epoch seconds
+    times: np.ndarray  # epoch seconds, or datetime64 in UTC
     all_day_times: np.ndarray = ()
     covers_until: int | None = None  # epoch seconds; None: the last event
 
+    def __post_init__(self):
+        for name in ("times", "all_day_times"):
+            object.__setattr__(self, name, _moments(getattr(self, name), f"news {name}"))
+        if self.covers_until is not None:
+            object.__setattr__(self, "covers_until", int(_moments([self.covers_until], "news covers_until")[0]))
+
     @classmethod
     def of(cls, given) -> "Calendar | None":
-        """From a Calendar, plain epoch seconds, or None. BadDataError for anything else."""
-        if given is None or isinstance(given, cls):
-            return given
-        try:
-            return cls(epoch_seconds(given) if len(given) else np.empty(0, np.int64))
-        except TypeError as reason:
-            raise BadDataError(f"news times: {reason}; give epoch seconds, datetimes, or a Calendar") from None
+        """From a Calendar, plain times, or None."""
+        return given if given is None or isinstance(given, cls) else cls(given)
 
     def knows(self, decision_s: int) -> bool:
         """Whether every event that the features of this moment could see is in it."""
-        last = int(max(self.times)) if len(self.times) else 0
-        return (last if self.covers_until is None else self.covers_until) >= decision_s + AHEAD_S
+        until = self.covers_until
+        if until is None:
+            until = int(self.times.max()) if len(self.times) else 0
+        return until >= decision_s + AHEAD_S
+
+
+def _moments(given, what: str) -> np.ndarray:
+    """Epoch seconds, int64. A calendar in milliseconds would lie far ahead, where no event is ever near."""
+    try:
+        times = epoch_seconds(given) if len(given) else np.empty(0, np.int64)
+    except TypeError as reason:
+        raise BadDataError(f"{what}: {reason}; give epoch seconds or datetime64 in UTC") from None
+    bad = (times < FIRST_S) | (times >= LAST_S)
+    if times.ndim != 1 or bad.any():
+        raise BadDataError(f"{what}: {times[bad][:1].tolist() or times.shape}, expected a list of epoch seconds of 2000 to 2100, UTC")
+    return times
 
 
 def read_bars(given) -> Bars:
@@ -66,6 +81,8 @@ def read_bars(given) -> Bars:
 
 def _columns(given) -> Bars:
     names = getattr(given, "columns", given)
+    if not isinstance(names, Iterable):
+        raise TailError(TailFault.VALUES, f"bars: a {type(given).__name__}, expected Bars, or a mapping or frame with their columns")
     missing = [name for name in COLUMNS if name not in names]
     if missing:
         raise TailError(TailFault.VALUES, f"bars: {', '.join(missing)} missing; columns needed: time, {', '.join(COLUMNS)}")
@@ -74,11 +91,11 @@ def _columns(given) -> Bars:
     return Bars(given["time"] if "time" in names else given.index, *(given[name] for name in COLUMNS))
 
 
-def symbol_of(given) -> str | None:
-    """The symbol that the bars name: a `symbol` entry, or one in a frame's attrs."""
-    if isinstance(given, Mapping):
-        return given.get("symbol")
-    return getattr(given, "attrs", {}).get("symbol")
+def symbols_of(given) -> set[str]:
+    """What symbols the bars name: in a `symbol` entry or column, or in a frame's attrs."""
+    is_named = isinstance(given, Mapping) or hasattr(given, "columns")
+    named = given["symbol"] if is_named and "symbol" in given else getattr(given, "attrs", {}).get("symbol")
+    return set() if named is None else set(map(str, np.unique(np.asarray(named, str))))
 
 
 @dataclass(frozen=True)
@@ -115,7 +132,7 @@ class TailRule:
         step = np.diff(time)
         if not len(step):
             return
-        usual = int(np.median(step))
+        usual = BAR_SECONDS if 2 * np.count_nonzero(step == BAR_SECONDS) > len(step) else int(np.median(step))
         if usual != BAR_SECONDS:
             raise TailError(TailFault.TIMEFRAME, f"bars: they open {usual} s apart, the models decide on bars of {BAR_SECONDS} s")
         if (step <= 0).any() or (time % BAR_SECONDS).any():
@@ -125,8 +142,6 @@ class TailRule:
             )
 
     def _check_now(self, last: int, now: datetime) -> None:
-        if now.tzinfo is None:
-            raise TailError(TailFault.CLOCK, f"now = {now.isoformat()} has no time zone; give datetime.now(UTC)")
         close, at = last + BAR_SECONDS, now.timestamp()
         if last > at + SKEW_S:
             raise TailError(
@@ -142,5 +157,7 @@ class TailRule:
 
 
 def utc(now: datetime) -> datetime:
-    """The moment in UTC; a naive one is refused by `TailRule.check`."""
-    return now if now.tzinfo is None else now.astimezone(UTC)
+    """The moment in UTC. TailError for anything but a datetime with a time zone."""
+    if not isinstance(now, datetime) or now.tzinfo is None:
+        raise TailError(TailFault.CLOCK, f"now = {now!r} has no time zone; give datetime.now(UTC)")
+    return now.astimezone(UTC)

@@ -116,6 +116,44 @@ def due(
 
 
 @app.command()
+def shadow(
+    log: Annotated[Path, typer.Option(help="the log of suggestions that `trademl.bot.ShadowLog` writes")],
+    data: Annotated[Path, typer.Option(help="the bot's records: a JSON lines file, or the folder that it writes to")],
+    revision: Annotated[str | None, typer.Option(help="whose suggestions, where the log holds several; its first characters do")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed of the intervals")] = None,
+    json: Json = False,
+) -> None:
+    """Say what following a revision's suggestions would have earned. Exit 4 when the log cannot be judged."""
+    from trademl.commands.trades import run_shadow
+
+    found = run_shadow(log, data, revision, seed=seed)
+    if json:
+        common.emit(found)
+    else:
+        _show_shadow(found)
+    raise typer.Exit(found["exit"])
+
+
+def _show_shadow(found: dict) -> None:
+    counts = f"{found['suggestions']:,} suggestions, {found['joined']:,} joined with an outcome, {found['advised']:,} of these advised"
+    print(f"revision {found['revision']}: {counts}")
+    for one in found["unjoined"]:
+        print(f"  {one['count']:,} not joined: {one['reason']} (first: line {one['first_line']})")
+    for note in found["notes"]:
+        print(f"  {note}")
+    sizes = f"{found['larger']:,} larger, {found['smaller']:,} smaller, {found['left_out']:,} left out"
+    print(f"sizes: {sizes}; {found['mean_ratio']:.2f} of the traded size in the mean\n")
+    rows = [("as it was done", str(found["actual_r"]), f"{found['actual_usd']:+,.2f}")]
+    rows += [("as suggested", str(found["suggested_r"]), f"{found['suggested_usd']:+,.2f}")]
+    rows += [("difference", str(found["difference_r"]), f"{found['suggested_usd'] - found['actual_usd']:+,.2f}")]
+    rows += [("of it, by choosing", str(found["choice_r"]), "")]
+    common.table(rows, ("", "R a trade, net of fees", "USD in all"))
+    if found["with_exit"]:
+        print(f"{found['with_exit']:,} suggestions name a target or a stop too: a record cannot replay these")
+    print(f"\n{found['sentence']}")
+
+
+@app.command()
 def features(
     asset: Annotated[list[str] | None, typer.Option(help="an asset of the training records; repeat it for each")] = None,
     typescript: Annotated[bool, typer.Option("--typescript", help="print the module for a bot in TypeScript")] = False,

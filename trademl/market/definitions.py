@@ -92,7 +92,7 @@ def atr_rank(c):
 VOLATILITY = table(
     "volatility",
     ("atr_pct", "ATR / close", "ratio", 0, INF, 15, atr_share),
-    ("atr_expansion", "ATR / SMA(TR, 96)", "ratio", 0, INF, 97, lambda c: ratio(c.atr, rolling_mean(c.tr, 96))),
+    ("atr_expansion", "ATR / SMA(TR, 96)", "ratio", 0, INF, 97, lambda c: ratio(c.atr, c.mean("tr", 96))),
     ("atr_percentile", "rank of atr_pct in its last 1,920 bars", "rank", 0, 1, RANK_BARS + 14, atr_rank),
     ("tr_norm", "true range / ATR one bar earlier", "ATR", 0, INF, 16, lambda c: ratio(c.tr, lag(c.atr, 1))),
     ("volatility_20", "standard deviation of 20 log returns", "log return", 0, INF, 21, lambda c: c.volatility(20)),
@@ -215,25 +215,25 @@ def volume_surge_of(volume):
 # %% ../../nbs/31b_market_definitions.ipynb #31bb0e02
 def volume_trend(c):
     """SMA10 / SMA50 - 1 of volume."""
-    slow = rolling_mean(c.volume, 50)
-    return ratio(rolling_mean(c.volume, 10) - slow, slow)
+    slow = c.mean("volume", 50)
+    return ratio(c.mean("volume", 10) - slow, slow)
 
 
 def volume_delta(c):
     """Volume of rising minus falling bars, as a share of all volume of 20 bars."""
-    return ratio(rolling_sum(c.candle_sign * c.volume, 20), rolling_sum(c.volume, 20))
+    return ratio(rolling_sum(c.candle_sign * c.volume, 20), c.total("volume", 20))
 
 
 def vwap_distance(c):
     """(close - 96-bar VWAP of the typical price) / ATR; 0 where nothing was traded."""
     paid = rolling_sum((c.high + c.low + c.close) / 3 * c.volume, 96)
-    traded = rolling_sum(c.volume, 96)
+    traded = c.total("volume", 96)
     return np.where(traded == 0, 0.0, ratio(c.close - ratio(paid, traded), c.atr))
 
 # %% ../../nbs/31b_market_definitions.ipynb #31bb0f03
 VOLUME = table(
     "volume",
-    ("volume_ratio", "volume / SMA20 of volume", "ratio", 0, INF, 20, lambda c: ratio(c.volume, rolling_mean(c.volume, 20))),
+    ("volume_ratio", "volume / SMA20 of volume", "ratio", 0, INF, 20, lambda c: ratio(c.volume, c.mean("volume", 20))),
     ("volume_surge", "volume / mean of the 96 bars before", "ratio", 0, INF, 97, lambda c: volume_surge_of(c.volume)),
     ("volume_trend", "SMA10 / SMA50 of volume − 1", "ratio", -1, INF, 50, volume_trend),
     ("volume_delta", "Σ sign(close − open)·volume / Σ volume, 20 bars", "share", -1, 1, 20, volume_delta),
@@ -247,8 +247,8 @@ M30, H1, H4 = 1800, 3600, 14_400  # seconds
 
 def trend_sign(c, seconds, fast=20, slow=50):
     """Sign of SMA(fast) - SMA(slow) of a longer timeframe's closes."""
-    bars = c.higher(seconds)
-    return bars.seen(np.sign(rolling_mean(bars.close, fast) - rolling_mean(bars.close, slow)))
+    bars, blocks = c.higher(seconds), []
+    return bars.seen(np.sign(rolling_mean(bars.close, fast, blocks=blocks) - rolling_mean(bars.close, slow, blocks=blocks)))
 
 
 def higher_rsi(c, seconds):

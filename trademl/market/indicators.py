@@ -10,23 +10,25 @@ __all__ = ['EMA_TAIL', 'RANK_BLOCK', 'FEW_RANKS', 'fold', 'lead_in', 'rolling_su
 # %% ../../nbs/31_market_indicators.ipynb #a50c3e17
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
 from ..clock import DAY_S
 
 # %% ../../nbs/31_market_indicators.ipynb #6184f9d7
-def fold(x, window, merge):
+def fold(x, window, merge, blocks=None):
     """Fold each window of `window` values along the last axis: shape (..., n) gives (..., n - window + 1).
 
     `merge(older, newer, older_size, newer_size)` joins the folds of two neighbouring blocks, element by element.
     The order of operations depends on `window` only, so equal windows give equal bits wherever they stand.
+    `blocks`: a list that keeps the folds of 2, 4, 8… values, for further windows of the same x under the same merge.
     """
     rows = x.shape[-1] - window + 1
     if rows <= 0:
         return x[..., :0]
     block, size = x, 1  # block[..., i] is the fold of x[i : i + size]
-    total, covered = None, 0
+    total, covered, later = None, 0, iter(() if blocks is None else tuple(blocks))
     while True:
         if window & size:
             part = block[..., covered : covered + rows]
@@ -34,21 +36,25 @@ def fold(x, window, merge):
             covered += size
         if covered == window:
             return total
-        block = merge(block[..., :-size], block[..., size:], size, size)
+        older, block = block, next(later, None)
+        if block is None:
+            block = merge(older[..., :-size], older[..., size:], size, size)
+            if blocks is not None:
+                blocks.append(block)
         size *= 2
 
 # %% ../../nbs/31_market_indicators.ipynb #31dd0003
 def lead_in(values, n):
-    """The values of full windows, with NaN before the first full one: shape (n,)."""
-    out, first = np.empty(n), n - len(values)
-    out[:first] = np.nan
-    out[first:] = values
+    """The values of full windows along the last axis, with NaN before the first full one: shape (..., n)."""
+    out, first = np.empty((*values.shape[:-1], n)), n - values.shape[-1]
+    out[..., :first] = np.nan
+    out[..., first:] = values
     return out
 
 # %% ../../nbs/31_market_indicators.ipynb #f8424203
-def rolling_sum(x, window):
-    """Sum of the last `window` values; NaN until the window is full."""
-    return lead_in(fold(x, window, lambda older, newer, *_: older + newer), len(x))
+def rolling_sum(x, window, blocks=None):
+    """Sum of the last `window` values along the last axis; NaN until the window is full. `blocks` as in `fold`."""
+    return lead_in(fold(x, window, lambda older, newer, *_: older + newer, blocks), x.shape[-1])
 
 
 def rolling_max(x, window):
@@ -61,8 +67,11 @@ def rolling_min(x, window):
     return lead_in(fold(x, window, lambda older, newer, *_: np.minimum(older, newer)), len(x))
 
 # %% ../../nbs/31_market_indicators.ipynb #d91eb308
-def rolling_mean(x, window, decay=1.0):
-    """Mean of the last `window` values, each weighing `decay` times the one after it; NaN until the window is full."""
+def rolling_mean(x, window, decay=1.0, blocks=None):
+    """Mean of the last `window` values, each weighing `decay` times the one after it; NaN until the window is full.
+
+    `blocks` as in `fold`, for windows of one decay.
+    """
 
     def share(older, newer):  # of the newer block in the weight of both
         return newer / (older + newer) if decay == 1.0 else (1 - decay**newer) / (1 - decay ** (older + newer))
@@ -73,7 +82,7 @@ def rolling_mean(x, window, decay=1.0):
         step += a
         return step
 
-    return lead_in(fold(x, window, merge), len(x))
+    return lead_in(fold(x, window, merge, blocks), len(x))
 
 # %% ../../nbs/31_market_indicators.ipynb #31dd0007
 EMA_TAIL = 1e-8  # the weight that an EMA's window leaves out
@@ -92,19 +101,22 @@ def ema(x, span):
     return rolling_mean(x, ema_bars(span), 1 - 2 / (span + 1))
 
 # %% ../../nbs/31_market_indicators.ipynb #31dd0009
-def rolling_std(x, window, ddof=0):
-    """Standard deviation of the last `window` values, divisor window - ddof; exactly 0 for equal values.
+def rolling_std(x, window, ddof=0, blocks=None):
+    """Standard deviation of the last `window` values, divisor window - ddof; exactly 0 for equal values. `blocks` as in `fold`.
 
     Blocks of (mean, sum of squared deviations) are merged (Chan, Golub and LeVeque, 1983), so a price far from zero costs no digits.
     """
 
     def merge(a, b, na, nb):
-        step, both = b[0] - a[0], a + b
-        np.add(a[0], step * (nb / (na + nb)), out=both[0])
-        both[1] += step * step * (na * nb / (na + nb))
-        return both
+        out, (mean, squares), (newer_mean, newer_squares) = np.empty(a.shape), a, b
+        step = newer_mean - mean
+        np.add(mean, step * (nb / (na + nb)), out=out[0])
+        np.add(squares + newer_squares, step * step * (na * nb / (na + nb)), out=out[1])
+        return out
 
-    squares = fold(np.stack([x, np.zeros_like(x)]), window, merge)[1]
+    single = np.zeros((2, len(x)))
+    single[0] = x
+    squares = fold(single, window, merge, blocks)[1]
     return lead_in(np.sqrt(squares / (window - ddof)), len(x))
 
 # %% ../../nbs/31_market_indicators.ipynb #b7dcfcc8
@@ -137,9 +149,11 @@ def _dense_ranks(x):
 
 def _count_not_above(x, window):
     """For each full window of x, how many of its values are <= its last one."""
-    if len(x) - window < FEW_RANKS:
-        windows = np.lib.stride_tricks.sliding_window_view(x, window)
-        return np.count_nonzero(windows <= windows[:, -1:], axis=1)
+    rows = len(x) - window + 1
+    if rows <= FEW_RANKS:
+        x = np.ascontiguousarray(x)
+        windows = np.ndarray((rows, window), x.dtype, x, strides=2 * x.strides)  # a view; sliding_window_view costs more than the count
+        return (windows <= windows[:, -1:]).sum(axis=1)
     codes = _dense_ranks(x) if window > 64 else x  # a short window is over before the sort has paid
     current = codes[window - 1 :]
     hit = np.empty(len(current), bool)
@@ -198,8 +212,8 @@ def atr_sma(high, low, close, window=14):
 def rsi_cutler(close, window=14):
     """Share of the upward moves in all moves of the last `window` changes: 0 to 1, 0.5 in a still market (Cutler's RSI / 100)."""
     change = close - lag(close, 1)
-    up = rolling_sum(np.maximum(change, 0.0), window)
-    return ratio(up, up + rolling_sum(np.maximum(-change, 0.0), window), at_zero=0.5)
+    up, down = rolling_sum(np.maximum([change, -change], 0.0), window)
+    return ratio(up, up + down, at_zero=0.5)
 
 # %% ../../nbs/31_market_indicators.ipynb #31dd000f
 def directional(high, low, close, window=14):
@@ -208,8 +222,8 @@ def directional(high, low, close, window=14):
     plus = np.where((rise > fall) & (rise > 0), rise, 0.0)
     minus = np.where((fall > rise) & (fall > 0), fall, 0.0)
     plus[:1] = minus[:1] = np.nan  # the first bar has not moved from anywhere
-    moved = rolling_sum(true_range(high, low, close), window)
-    return ratio(rolling_sum(plus, window), moved), ratio(rolling_sum(minus, window), moved)
+    plus, minus, moved = rolling_sum(np.array([plus, minus, true_range(high, low, close)]), window)
+    return ratio(plus, moved), ratio(minus, moved)
 
 # %% ../../nbs/31_market_indicators.ipynb #bcf592f7
 @dataclass(frozen=True)
@@ -219,9 +233,16 @@ class HigherBars:
     close: np.ndarray  # float64 (k,): last close inside each bucket
     newest: np.ndarray  # int64 (n,): the newest completed bucket at each row's decision time; -1 before there is one
 
+    def __getitem__(self, rows):
+        """What these rows know: a slice."""
+        return HigherBars(self.close, self.newest[rows])
+
     def seen(self, values):
         """`values` (k,), one per bucket, as the rows see them: (n,), NaN before the first completed bucket."""
-        return np.where(self.newest >= 0, values[self.newest], np.nan) if len(values) else np.full(len(self.newest), np.nan)
+        if not len(values) or not len(self.newest):
+            return np.full(len(self.newest), np.nan)
+        known = values[self.newest]
+        return known if self.newest[0] >= 0 else np.where(self.newest >= 0, known, np.nan)  # it never decreases
 
 
 def higher_bars(time, decision_time, close, seconds):
@@ -234,11 +255,9 @@ def higher_bars(time, decision_time, close, seconds):
 
 # %% ../../nbs/31_market_indicators.ipynb #31dd0011
 def so_far_today(time, x, accumulate):
-    """`accumulate` (np.maximum or np.minimum) of x since 00:00 UTC, the row included; at most one bar per 15 minutes."""
-    day, slot = time // DAY_S, time % DAY_S // 900
-    day = day - (day[0] if len(day) else 0)
-    new = np.append(True, np.diff(day) != 0)[: len(day)]
-    row = np.cumsum(new) - 1
-    grid = np.full((int(new.sum()), DAY_S // 900), -np.inf if accumulate is np.maximum else np.inf)
-    grid[row, slot] = x
-    return accumulate.accumulate(grid, axis=1)[row, slot]
+    """`accumulate` (np.maximum or np.minimum) of x since 00:00 UTC, the row included."""
+    day, out = time // DAY_S, np.empty(len(x))
+    starts = np.flatnonzero(day[1:] != day[:-1]) + 1
+    for first, end in pairwise([0, *starts.tolist(), len(x)]):
+        accumulate.accumulate(x[first:end], out=out[first:end])
+    return out

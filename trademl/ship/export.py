@@ -6,6 +6,9 @@ converter is involved. What the graph computes, in this order:
     features (N, n_in) float64 -> (features - mean) / scale in float64 -> float32 -> each ensemble -> its link
     -> model_probabilities (N, m*k) -> weighted mean -> softmax(scale * log(max(p, 1e-7)) + shift) -> probabilities (N, k), label (N,)
 
+onnxruntime takes a logarithm of four floats at a time, and of what is left over by other instructions, with other last bits. Spare
+rows stand behind the caller's where that is so, and the metadata say `rows` = `independent`: one row alone gets what it gets in a batch.
+
 Equal arguments give equal bytes: node and tensor names are fixed, metadata is sorted, nothing names a version or a time.
 Every export must be followed by `check_parity` on all rows: a wrong graph agrees on most of them.
 """
@@ -18,12 +21,13 @@ import numpy as np
 from trademl.errors import MissingExtraError, ParityError, UsageError
 from trademl.learn.treetable import Link, TreeTable
 from trademl.ship.manifest import TOLERANCE
-from trademl.ship.runtime import predict_onnx
+from trademl.ship.runtime import INDEPENDENT, ROWS, predict_onnx
 from trademl.validate.metrics import PROBABILITY_FLOOR  # below it the logarithm of the calibration is cut off, there and here
 
 RAW_INPUT = "input"  # of a graph that takes float32 features as they are
 INPUT = "features"  # the name of the input of every graph that is written here; a reader takes it from the manifest
 OPSET, ML_OPSET, IR_VERSION = 17, 3, 8  # old enough for every onnxruntime that the `bot` extra allows
+SPARE = 8  # rows: with two columns they fill the widest lanes of a processor, 16 floats
 TIE = 1e-6  # native top two closer than this are a tie in float32: either label is right
 
 
@@ -45,7 +49,7 @@ def ensemble_graph(
     *,
     names: Sequence[str],  # (m,) short names of the ensembles, such as rf, xgb, lgb
     classes: Sequence[str],  # (k,) in the order of the columns
-    metadata: Mapping[str, str],  # becomes metadata_props, beside `models` and `classes` which are written here
+    metadata: Mapping[str, str],  # becomes metadata_props, beside `models`, `classes` and `rows` which are written here
 ) -> bytes:
     """One fused ONNX graph. Raises UsageError when the parts do not fit together."""
     mean, scale = _two_arrays("scaler", scaler, "mean, scale")
@@ -70,13 +74,14 @@ def ensemble_graph(
     graph.constant("slope", slope.astype(np.float32))
     graph.constant("shift", shift.astype(np.float32))
     graph.node("Max", ["mean_p", "floor"], "floored")
-    graph.node("Log", ["floored"], "log_p")
+    graph.in_lanes("Log", "floored", "log_p", len(classes))
     graph.node("Mul", ["log_p", "slope"], "sloped")
     graph.node("Add", ["sloped", "shift"], "calibrated")
     graph.node("Softmax", ["calibrated"], "probabilities", axis=1)
     graph.node("ArgMax", ["probabilities"], "label", axis=1, keepdims=0)
     outputs = {"probabilities": len(classes), "model_probabilities": len(classes) * len(names), "label": None}
-    return graph.serialize(len(mean), outputs, {"models": ",".join(names), "classes": ",".join(classes)} | dict(metadata))
+    own = {"models": ",".join(names), "classes": ",".join(classes), ROWS: INDEPENDENT}
+    return graph.serialize(len(mean), outputs, own | dict(metadata))
 
 
 def regressor_graph(
@@ -220,6 +225,15 @@ class _Graph:
     def constant(self, name: str, value):
         self.constants.append(self.onnx.numpy_helper.from_array(np.asarray(value), name))
 
+    def in_lanes(self, kind: str, value: str, output: str, width: int):
+        """A node on (N, width) floats that computes each of the N rows by the same instructions, however few they are."""
+        for name, constant in (("first", np.array([0])), ("last", np.array([-SPARE])), ("spare", np.ones((SPARE, width), np.float32))):
+            if all(one.name != name for one in self.constants):
+                self.constant(name, constant)
+        self.node("Concat", [value, "spare"], f"{value}_and_spare", axis=0)
+        self.node(kind, [f"{value}_and_spare"], f"{output}_and_spare")
+        self.node("Slice", [f"{output}_and_spare", "first", "last", "first"], output)
+
     def trees(self, name: str, table: TreeTable, output: str):
         """A TreeEnsembleRegressor whose float32 sums are `raw(table, z)`, or the mean over the trees for forests."""
         self.node("TreeEnsembleRegressor", ["z"], output, domain="ai.onnx.ml", **_tree_attributes(table))
@@ -235,7 +249,7 @@ class _Graph:
             return
         self.node("Neg", [f"{name}_margin"], f"{name}_opposite")
         self.node("Concat", [f"{name}_opposite", f"{name}_margin"], f"{name}_margins", axis=1)
-        self.node("Sigmoid", [f"{name}_margins"], f"{name}_p")  # not 1 - p: a small probability keeps its digits
+        self.in_lanes("Sigmoid", f"{name}_margins", f"{name}_p", 2)  # not 1 - p: a small probability keeps its digits
 
     def serialize(self, n_in: int, outputs: Mapping[str, int | None], metadata: Mapping[str, str], *, raw: bool = False) -> bytes:
         helper, proto = self.onnx.helper, self.onnx.TensorProto

@@ -11,7 +11,8 @@ from trademl.errors import MissingExtraError, RevisionError
 
 DOMAINS = {"", "ai.onnx", "ai.onnx.ml"}
 _CHUNK = 4096  # rows, whole lanes
-_LANES = 4  # rows; onnxruntime computes what is left over of four floats, and a single row, by other instructions: other last bits
+_LANES = 4  # rows; onnxruntime takes the logarithm of what is left over of four floats by other instructions: other last bits
+ROWS, INDEPENDENT = "rows", "independent"  # metadata of a graph that sees to that itself
 _DTYPES = {"tensor(double)": np.float64, "tensor(float)": np.float32}
 
 # Field numbers of onnx.proto, as far as they are looked at.
@@ -62,6 +63,8 @@ def predict_onnx(model, features: np.ndarray) -> dict[str, np.ndarray]:
     rows = np.ascontiguousarray(features, _DTYPES[inputs[0].type])
     names = [output.name for output in runner.get_outputs()]
     missing = -len(rows) % _LANES
+    if missing and runner.get_modelmeta().custom_metadata_map.get(ROWS) == INDEPENDENT:
+        missing = 0
     whole = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
     parts = [runner.run(names, {inputs[0].name: whole[at : at + _CHUNK]}) for at in range(0, max(len(whole), 1), _CHUNK)]
     columns = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts))

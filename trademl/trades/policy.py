@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['RULE_THRESHOLD', 'RULE_TERMS', 'RISK_PER_R', 'SHUFFLES', 'rule_quality', 'Policy', 'policy_sizes', 'Result',
-           'drawdown', 'result_of', 'Versus', 'Replay', 'random_share', 'replay_sizes']
+           'drawdown', 'result_of', 'Versus', 'PolicyTrades', 'Replay', 'random_share', 'replay_sizes', 'replay_trades']
 
 # %% ../../nbs/56_trades_policy.ipynb #e509e3c7
 from collections.abc import Mapping
@@ -131,6 +131,17 @@ class Versus:
 
 
 @dataclass(frozen=True, eq=False)
+class PolicyTrades:
+    """The m trades of a replay in time order: all that its figures rest on. Arrays of shape (m,)."""
+
+    time_s: np.ndarray  # int64, decisions
+    net_r: np.ndarray
+    pnl: np.ndarray  # USD, net of fees
+    size: np.ndarray  # of the model's policy; 0 = not taken
+    rule: np.ndarray  # of the rule of thumb
+
+
+@dataclass(frozen=True, eq=False)
 class Replay:
     """All policies on the reported trades."""
 
@@ -138,9 +149,8 @@ class Replay:
     versus: tuple[Versus, ...]
     worth: Clustered | None  # of the trades that the model's policy takes, R each as sized; None on fewer than two days
     random_p: float  # share of random orders of the same sizes that earn as much; 1 where all sizes are equal
-    rows: np.ndarray  # int64 (m,): the trades
-    sizes: np.ndarray  # (m,) of the model's policy
-    net_r: np.ndarray
+    rows: np.ndarray  # int64 (m,): the trades' places in the log
+    trades: PolicyTrades
 
 # %% ../../nbs/56_trades_policy.ipynb #d5ce0fe2
 def random_share(sizes: np.ndarray, net_r: np.ndarray, *, seed: int) -> tuple[float, np.ndarray]:
@@ -157,19 +167,26 @@ def replay_sizes(rows: TradeRows, at: np.ndarray, sizes: np.ndarray, *, seed: in
     """The trades `at` (m,) at these sizes (m,), 0 = not taken, beside the other policies. Trades without an R do not count."""
     known = ~np.isnan(rows.labels.r_multiple[at])
     sizes, at = sizes[known], at[known]
-    net_r, pnl, time_s = rows.labels.r_multiple[at], rows.column("outcome_realizedPnl")[at], rows.time_s[at]
+    rule = (rule_quality(rows)[at] >= RULE_THRESHOLD).astype(float)
+    trades = PolicyTrades(rows.time_s[at], rows.labels.r_multiple[at], rows.column("outcome_realizedPnl")[at], sizes, rule)
+    return replay_trades(trades, at, seed=seed)
+
+
+def replay_trades(trades: PolicyTrades, at: np.ndarray, *, seed: int) -> Replay:
+    """All policies on these trades, which stand at `at` (m,) in their log."""
+    sizes, net_r, pnl, time_s = trades.size, trades.net_r, trades.pnl, trades.time_s
     random_p, average = random_share(sizes, net_r, seed=seed)
     policies = {
         Policy.MODEL: sizes,
-        Policy.EVERY_TRADE: np.ones(len(at)),
-        Policy.RULE: (rule_quality(rows)[at] >= RULE_THRESHOLD).astype(float),
+        Policy.EVERY_TRADE: np.ones(len(sizes)),
+        Policy.RULE: trades.rule,
         Policy.RANDOM_SIZING: average,
     }
     results = {name: result_of(size, net_r, pnl, time_s, seed=seed) for name, size in policies.items()}
     versus = tuple(_versus(name, (sizes - size) * net_r, time_s, seed) for name, size in policies.items() if name != Policy.MODEL)
     taken = sizes > 0
     worth = clustered((sizes * net_r)[taken], time_s[taken], fewest_weeks=FEWEST_WEEKS) if taken.any() else None
-    return Replay(results, versus, worth, random_p, at, sizes, net_r)
+    return Replay(results, versus, worth, random_p, at, trades)
 
 
 def _versus(other: Policy, difference: np.ndarray, time_s: np.ndarray, seed: int) -> Versus:

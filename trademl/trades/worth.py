@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FEWEST_JUDGED', 'FEWEST_WEEKS', 'GRID', 'LEAST_SHARE', 'holm', 'Claim', 'none_of', 'tested', 'selection_gain',
            'sizing_gain', 'best_threshold', 'least_signals', 'Findings', 'quality_choice', 'quality_claims',
-           'tuning_choice', 'tuning_claim', 'size_claim', 'forecast_claim', 'find_claims', 'standing_findings',
-           'rest_claims']
+           'tuning_choice', 'tuning_claim', 'size_claim', 'forecast_claim', 'find_claims', 'family',
+           'standing_findings', 'rest_claims']
 
 # %% ../../nbs/55a_trades_worth.ipynb #85f1459d
 from collections.abc import Mapping, Sequence
@@ -230,14 +230,17 @@ def find_claims(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], *, leve
     choice, signals = quality_choice(rows, quality, thirds), tuning_choice(rows, quality, thirds)
     tuning = tuning_claim(rows, quality, thirds, signals, seed=seed)
     claims = [*quality_claims(rows, quality, thirds, choice, seed=seed), tuning, *rest_claims(rows, judged, seed=seed)]
+    return Findings(family(claims, level), *choice, signals, thirds, level)
+
+
+def family(claims: Sequence[Claim], level: float) -> dict[Topic, Claim]:
+    """The claims under what each of them needs for the whole family to keep the level; a threshold needs a calibration too."""
     needed = holm([claim.p_value for claim in claims], level)
-    claims = {claim.topic: replace(claim, needed=bar) for claim, bar in zip(claims, needed, strict=True)}
-    threshold_claim, calibration = claims[Topic.THRESHOLD], claims[Topic.CALIBRATION]
-    if threshold_claim.is_given and not calibration.is_given:  # a threshold speaks of calibrated scores
-        claims[Topic.THRESHOLD] = replace(
-            threshold_claim, needed=0.0, obstacle="no calibration is published, and a threshold speaks of one"
-        )
-    return Findings({topic: claims[topic] for topic in Topic}, *choice, signals, thirds, level)
+    found = {claim.topic: replace(claim, needed=bar) for claim, bar in zip(claims, needed, strict=True)}
+    if found[Topic.THRESHOLD].is_given and not found[Topic.CALIBRATION].is_given:
+        why = "no calibration is published, and a threshold speaks of one"
+        found[Topic.THRESHOLD] = replace(found[Topic.THRESHOLD], needed=0.0, obstacle=why)
+    return {topic: found[topic] for topic in Topic}
 
 
 def standing_findings(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], claims: Mapping[Topic, Claim], level: float) -> Findings:

@@ -40,12 +40,12 @@ def not_comparable(name: str, why: str, level: float) -> Comparison:
 
 def _compared(revision: Revision, case: TradeCase, replay: Replay, look: Look) -> Comparison:
     seen_until = max(fit["label_end_s"] for fit in revision.manifest["lineage"])
-    later = case.rows.time_s[replay.rows] >= seen_until
-    time_s, net_r = case.rows.time_s[replay.rows][later], replay.net_r[later]
+    later = replay.trades.time_s >= seen_until
+    time_s, net_r = replay.trades.time_s[later], replay.trades.net_r[later]
     theirs = champion_sizes(revision, case, replay.rows[later])
     first = int(time_s[0] // DAY_S) if later.any() else 0
     days = int(time_s[-1] // DAY_S) - first + 1 if later.any() else 0
-    by_day = (r_by_day(sizes * net_r, time_s, first, days) for sizes in (replay.sizes[later], theirs))
+    by_day = (r_by_day(sizes * net_r, time_s, first, days) for sizes in (replay.trades.size[later], theirs))
     same = section_of(revision)["recipe"] == recipe_parts(case)
     return compare(*by_day, is_same_recipe=same, level=look.level, name=f"revision {revision.name}")
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from trademl.data.records import RecordsReport, read_records
 from trademl.errors import BadDataError, UsageError
-from trademl.trades.labels import UnitVerdict, column, judge_unit
+from trademl.trades.labels import UnitVerdict, column, judge_unit, label_trades, unlearnable
 from trademl.trades.profile import MIN_SAMPLES
 from trademl.trades.rows import BenchLimit, TradeRows, WeightRule, is_live_id, taken, trade_rows
 
@@ -94,12 +94,9 @@ class TradeInputs:
         return self.teaching >= self.flags.min_samples
 
     def require_trainable(self) -> "TradeInputs":
-        """Itself. BadDataError where the unit of the excursions cannot be told, or every trade ended alike."""
-        pnl = self.columns["outcome_realizedPnl"]
-        won = pnl[~np.isnan(pnl)] > 0
-        if won.all() or not won.any():
-            word = "profitable" if won.all() else "unprofitable"
-            raise BadDataError(f"{self.flags.data}: all {len(won):,} trades are {word}: one class only, nothing to learn")
+        """Itself. BadDataError where the unit of the excursions cannot be told, or the outcomes teach nothing."""
+        if why := unlearnable(label_trades(self.columns, None)):
+            raise BadDataError(f"{self.flags.data}: {why}")
         self.unit.require()
         return self
 

@@ -67,10 +67,10 @@ class TradePages:
     def equity(self) -> go.Figure:
         """Running sum of R over the judged trades."""
         replay = self.parts.finding.replay
-        time = pd.to_datetime(self.case.rows.time_s[replay.rows], unit="s")
+        time = pd.to_datetime(replay.trades.time_s, unit="s")
         figure = go.Figure(layout={"yaxis_title": "R, net of fees"})
-        for name, sizes in ((Policy.MODEL, replay.sizes), (Policy.EVERY_TRADE, np.ones(len(replay.rows)))):
-            figure.add_scatter(x=time, y=np.cumsum(sizes * replay.net_r), name=name.replace("_", " "))
+        for name, sizes in ((Policy.MODEL, replay.trades.size), (Policy.EVERY_TRADE, np.ones(len(replay.rows)))):
+            figure.add_scatter(x=time, y=np.cumsum(sizes * replay.trades.net_r), name=name.replace("_", " "))
         return figure
 
     def reliability(self) -> go.Figure:

@@ -17,6 +17,7 @@ from trademl.pipeline.trades.improvement import TradeParts, improvement_report, 
 from trademl.pipeline.trades.inputs import LINE, TradeInputs
 from trademl.pipeline.trades.looks import recipe_parts
 from trademl.pipeline.trades.markdown import markdown_report
+from trademl.pipeline.trades.recompute import JUDGED_TRADES, judged_bytes
 from trademl.pipeline.trades.stored import registry_hash, trade_store
 from trademl.pipeline.trades.studies import last_tuning, studies_record
 from trademl.ship.export import OPSET, RAW_INPUT
@@ -45,7 +46,7 @@ def advice_rule(parts: TradeParts) -> AdviceRule:
 
 def revision_files(parts: TradeParts, trained_at: str) -> dict[str, bytes]:
     """Every file of the revision but its manifest."""
-    report = improvement_report(parts)
+    report, claims = improvement_report(parts), [claim.record() for claim in parts.finding.findings.claims.values()]
     files = {f"{model}.onnx": graph for model, graph in parts.proven.graphs.items()}
     files |= {f"native/{model}.ubj": bytes(fit.booster.save_raw("ubj")) for model, fit in parts.shipped.items()}
     files |= {f"{model}_features.json": json_bytes(manifest(model, parts.case.rows.assets)) for model in parts.shipped}
@@ -55,7 +56,8 @@ def revision_files(parts: TradeParts, trained_at: str) -> dict[str, bytes]:
         "improvement_report.md": markdown_report(report).encode(),
         "training_metadata.json": json_bytes(training_metadata(parts, report, trained_at)),
         "backtest_report.json": json_bytes(backtest_report(parts)),
-        "metrics.json": json_bytes({"schema": 1, "headline": headline(parts), "advice": report["advice"]}),
+        "metrics.json": json_bytes({"schema": 1, "headline": headline(parts), "advice": report["advice"], "claims": claims}),
+        JUDGED_TRADES: judged_bytes(parts.finding.replay),
     }
     return files
 
