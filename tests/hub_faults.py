@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -139,22 +140,47 @@ def _close(one):
     one.close()
 
 
-def storm(seed: int, share: float) -> Callable[[str, int, bytes], bytes | None]:
-    """Cuts, flips of one bit, and delays, each in `share` of the pieces."""
-    rng = random.Random(seed)
+class Storm:
+    """Cuts, flips of one bit, and delays, each in `share` of the pieces; `count` says how many of each there were."""
 
-    def fault(direction, offset, data):
-        lot = rng.random()
+    def __init__(self, seed: int, share: float):
+        self.rng, self.share, self.count = random.Random(seed), share, Counter()
+
+    def __call__(self, direction, offset, data):
+        lot, share = self.rng.random(), self.share
         if lot < share:
+            self.count["cut"] += 1
             return None
         if lot < 2 * share:
-            at = rng.randrange(len(data))
-            return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+            self.count["flipped"] += 1
+            at = self.rng.randrange(len(data))
+            return data[:at] + bytes([data[at] ^ 1 << self.rng.randrange(8)]) + data[at + 1 :]
         if lot < 3 * share:
-            time.sleep(rng.uniform(0, 0.05))
+            self.count["delayed"] += 1
+            time.sleep(self.rng.uniform(0, 0.05))
         return data
 
-    return fault
+
+class Wire:
+    """What a client puts on the wire while this stands: (method, key, bytes of the body), one for each request."""
+
+    def __init__(self, objects):
+        self.objects, self.sent = objects, []
+
+    def __enter__(self) -> "Wire":
+        self.objects.client.meta.events.register("before-send.s3", self._see)
+        return self
+
+    def __exit__(self, *_):
+        self.objects.client.meta.events.unregister("before-send.s3", self._see)
+
+    def _see(self, request, **rest):
+        path = request.url.split("?")[0].partition(self.objects.prefix)[2]
+        self.sent.append((request.method, path, int(request.headers.get("Content-Length", 0))))
+
+    def count(self, method: str, part: str) -> Counter:
+        """How often each key that holds `part` was asked for."""
+        return Counter(key for verb, key, _ in self.sent if verb == method and part in key)
 
 
 @dataclass

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from trademl.bot import Bars, Decision, DecisionLog, Mode, Reason, read_log
-from trademl.bot.log import GENESIS
+from trademl.bot.chained import GENESIS
 from trademl.errors import BadDataError, UsageError
 from trademl.files import digest
 

@@ -169,6 +169,22 @@ def test_a_hub_that_is_none(room, monkeypatch, url, match):
         call("log")
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("URL", "https://hub.example/b/x?X-Amz-Signature=s3cr3t"),
+        ("URL", "s3://AKIA:s3cr3t@bucket"),
+        ("ENDPOINT", "https://user:s3cr3t@store.example"),
+    ],
+)
+def test_an_address_with_a_secret_in_it_is_refused_and_not_repeated(room, monkeypatch, name, value):
+    monkeypatch.setenv(f"TRADEML_HUB_{name}", value)
+    for words in (["hub", "log"], ["config", "show"]):
+        with pytest.raises(UsageError, match=rf"\[hub\] {name.lower()}: takes no '@'") as refusal:
+            RUNNER.invoke(app, words, catch_exceptions=False)
+        assert "s3cr3t" not in str(refusal.value)
+
+
 class TestARetrainPublishes:
     """`retrain --push-to-hub`, from where the run is stored."""
 

@@ -47,7 +47,7 @@ def test_the_documents_are_what_the_code_says(folder, name):
 
 
 def test_an_unknown_document_is_refused():
-    with pytest.raises(UsageError, match="manifest, pointer, signature, log, account, registry"):
+    with pytest.raises(UsageError, match="manifest, pointer, signature, log, shadow, account, registry"):
         contract("models")
 
 

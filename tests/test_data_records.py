@@ -403,3 +403,36 @@ def test_any_bytes_are_read_or_refused(tmp_path_factory, lines):
         return
     assert report.source.kept + report.source.bad + report.source.repeats >= report.source.kept > 0
     assert report.source.lines >= report.source.kept + report.source.bad
+
+
+# --- what else a folder may hold --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.fault
+def test_a_file_that_the_bot_has_just_begun_does_not_stop_the_others(tmp_path):
+    write(tmp_path / "features_1.jsonl", [record(n) for n in range(10)])
+    (tmp_path / "features_2.jsonl").write_bytes(b"")
+    report = read(tmp_path)
+    assert (report.source.kept, report.source.bad, len(report.source.files)) == (10, 0, 2)
+    assert found(report, "unfinished")[0].message == "features_2.jsonl: the file is empty; a bot has just begun it"
+    (tmp_path / "features_1.jsonl").write_bytes(b"")
+    with pytest.raises(BadDataError, match=r"features_1\.jsonl: the file is empty"):
+        read(tmp_path)
+
+
+@pytest.mark.fault
+@pytest.mark.parametrize(
+    ("content", "what"),
+    [
+        (b"PK\x03\x04" + b"x" * 500, "is a ZIP archive; unpack it, or pack the lines with gzip"),
+        (json.dumps([record(1), record(2)]).encode(), r"an array holds many records: `jq -c '\.\[\]'` writes one a line"),
+        (json.dumps({"id": "1", "created_at": "2025-01-01", "payload": record(1)}).encode() + b"\n", "hold the record in `payload`"),
+        (b"id,timestamp,asset\nr1,1738000000000,BTC\n", "where most lines are such, the file is not JSON lines"),
+    ],
+    ids=["zip", "array", "rows of a database", "csv"],
+)
+def test_what_is_not_json_lines_says_what_to_do(tmp_path, content, what):
+    path = tmp_path / "f.jsonl"
+    path.write_bytes(content)
+    with pytest.raises(BadDataError, match=what):
+        read(path)

@@ -8,7 +8,15 @@ import pytest
 from trademl.evidence.looks import family_level
 from trademl.pipeline.market.replay import LOOKBACK
 
-PAGES = ["README.md", "docs/what-it-refuses.md", "docs/what-the-bot-refuses.md", "docs/hub-faults.md", "docs/contract/README.md"]
+PAGES = [
+    "README.md",
+    "docs/what-it-refuses.md",
+    "docs/what-the-bot-refuses.md",
+    "docs/hub-faults.md",
+    "docs/contract/README.md",
+    "docs/shadow.md",
+    "docs/trade-defects.md",
+]
 
 
 @pytest.mark.parametrize("page", PAGES)

@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from trademl.errors import UsageError
-from trademl.evidence.shap_subjects import Contributions, View, evenly, floors, joined, subject_of
+from trademl.evidence.figures import evenly
+from trademl.evidence.shap_subjects import Contributions, View, floors, joined, subject_of
 from trademl.evidence.shap_summary import SHAP_KIND, SHAP_SCHEMA, ShapSummary, Whose, subject_words
 
 pytestmark = pytest.mark.shap
@@ -85,3 +86,4 @@ def test_parts_are_joined_by_their_rows_and_refused_where_they_do_not_fit():
     with pytest.raises(UsageError, match="signal: 400 times"):
         replace(made(), x=X[:, :3])
     assert evenly(10, 4).tolist() == [0, 3, 6, 9] and evenly(3, 10).tolist() == [0, 1, 2]
+    assert evenly(10, 0).tolist() == evenly(0, 4).tolist() == []

@@ -2,11 +2,14 @@
 
 import json
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from trademl.bot.policy import Policy
 from trademl.cli import app
 from trademl.cli.common import RETRAIN_KEYS
 from trademl.clock import epoch_seconds, iso_z
@@ -14,6 +17,7 @@ from trademl.errors import LooksError, RevisionError, UsageError
 from trademl.evidence.explain import ensemble_shap
 from trademl.evidence.shap_summary import ALL, Whose, subject_words
 from trademl.pipeline import market as pipeline
+from trademl.pipeline.market import decision as decisions
 from trademl.pipeline.market import explain
 from trademl.pipeline.market.decision import explain_decision
 from trademl.pipeline.market.replay import out_of_sample
@@ -172,7 +176,23 @@ class TestPages:
     def test_a_revision_without_an_explanation_says_so_in_each_place(self, kept, tmp_path):
         files = {name: data for name, data in kept[0].items() if name not in (JUDGED_ROWS, SHAP_SUMMARY)}
         pages = ShapPages(Stored(Store(tmp_path).write(files, kept[1] | {"explained": None})))
-        assert {getattr(pages, name)() for name in (*PICTURES, "classes", "others", "sentence")} == {NONE_KEPT}
+        assert pages.sentence() == NONE_KEPT
+        assert {getattr(pages, name)() for name in (*PICTURES, "classes", "others")} == {None}
+
+    def test_a_summary_without_a_row_says_so_once(self, small_run):
+        signal, *others = small_run.explained.summary.subjects
+        empty = replace(small_run.explained.summary, subjects=(replace(signal, rankings=()), *others))
+        pages = ShapPages(SimpleNamespace(is_explained=True, shap_summary=empty))
+        assert pages.sentence().startswith("No row was explained")
+        assert pages.ranking() is None
+
+
+def test_rows_are_shared_out_to_the_last():
+    assert explain._shares([100, 100, 100], 200) == [67, 67, 66]
+    assert explain._shares([3, 900, 97], 100) == [1, 90, 10]
+    assert explain._shares([1, 0, 1_000], 10) == [1, 0, 10]
+    assert explain._shares([5, 0, 4], 10) == [5, 0, 4]
+    assert explain._shares([], 10) == []
 
 
 def called(small_run, *words):
@@ -227,6 +247,12 @@ class TestDecision:
         stored.__dict__["judged_rows"] = replace(rows, x=x)
         with pytest.raises(UsageError, match=f"nothing is decided at {iso_z(rows.time_s[5])}: {stored.feature_names[3]} has no value"):
             explain_decision(stored, "5")
+
+    def test_votes_ask_for_no_expected_r(self, small_run, monkeypatch):
+        monkeypatch.setattr(decisions.Policy, "of", partial(Policy.of, rule="votes"))
+        found = explain_decision(small_run.stored, "-1")
+        assert (found.rule, found.margin_r) == ("votes", None)
+        assert "but the models' votes decide" in found.words() and "are asked" not in found.words()
 
     def test_the_same_is_said_twice(self, small_run, bought):
         assert explain_decision(small_run.stored, bought.time_utc) == bought

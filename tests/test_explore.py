@@ -2,9 +2,10 @@
 
 import json
 import os
+import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -13,14 +14,15 @@ from small_run import SMALL
 
 from trademl.commands.lab import bring_notebooks, lab_arguments
 from trademl.data.synthetic import synthetic_market
-from trademl.errors import UsageError
-from trademl.explore import backtest, labels, revision, risk, shap, start
+from trademl.errors import RevisionError, UsageError
+from trademl.explore import backtest, label_room, labels, revision, risk, shap, start
 from trademl.explore.data import Market, open_market
 from trademl.explore.panel import Panel, Shown, slider
 from trademl.explore.view import FigureView, figure_json
 from trademl.market.labeling import label_bars
 from trademl.market.specs import LabelSpec, PricePath, Tie
 from trademl.pipeline.choice import MarketChoice
+from trademl.pipeline.stored import Stored
 from trademl.settings import load_settings
 
 
@@ -33,7 +35,7 @@ def market():
 
 @pytest.fixture(scope="module")
 def room(market):
-    return labels.LabelRoom(market)
+    return label_room.LabelRoom(market)
 
 
 # ---------------------------------------------------------------- labels
@@ -42,7 +44,7 @@ def room(market):
 def test_a_coin_toss_keeps_ranges_and_takes_the_drift(market):
     bars = market.bars
     rising = bars * np.linspace(1, 3, len(bars))[:, None]
-    one, other = (labels.coin_toss(rising, 5, mirrored=mirrored) for mirrored in (False, True))
+    one, other = (label_room.coin_toss(rising, 5, mirrored=mirrored) for mirrored in (False, True))
     width = np.log(rising["high"] / rising["low"])
     assert np.allclose(np.log(one["high"] / one["low"]), width)
     assert (one["high"] >= one[["open", "close"]].max(axis=1)).all()
@@ -69,14 +71,14 @@ def test_shares_by_hour_add_up_to_the_labels(room, market):
     assert (table["half"] > 0).all()
 
 
-@pytest.mark.parametrize("by", labels.GROUPS)
+@pytest.mark.parametrize("by", label_room.GROUPS)
 def test_every_split_draws(room, by):
     drawn = json.loads(figure_json(room.by(LabelSpec(), True, by)))
     assert len(drawn["data"]) == 6
     assert {tuple(trace["x"]) for trace in drawn["data"]} == {tuple(room._groups()[by][1])}
 
 
-@pytest.mark.parametrize("kind", labels.KINDS)
+@pytest.mark.parametrize("kind", label_room.KINDS)
 def test_a_label_is_drawn_on_its_candles(room, kind):
     spec = LabelSpec(tp_atr=0.5, sl_atr=0.3)
     found = room.of_kind(spec, False, kind)
@@ -126,7 +128,7 @@ def test_a_day_and_the_next_button_find_a_label(room):
 
 def test_too_few_bars_are_said_and_not_thrown(market):
     few = replace(market, bars=market.bars.iloc[:30])
-    panel = labels.LabelPanel(labels.LabelRoom(few), LabelSpec())
+    panel = labels.LabelPanel(label_room.LabelRoom(few), LabelSpec())
     assert "No bar has a label" in panel.sentence.value
 
 
@@ -291,12 +293,12 @@ def test_a_day_finds_its_judged_bar(explained):
     assert pd.Timestamp(found, unit="s").date() == explained.date.value
 
 
-def test_a_feature_without_a_curve_is_said_and_a_revision_without_a_summary_refused(explained, settings):
+def test_a_feature_without_a_curve_is_said_and_a_revision_without_a_summary_refused(explained, settings, monkeypatch):
     asked = shap.Asked(shap.Whose.RECIPE, "signal", "all", "probability", 5, "no such feature", 0)
     assert "strongest features" in explained.room.dependence(asked).layout.annotations[0].text
-    without = SimpleNamespace(is_explained=False, name="1a2b")
-    with pytest.raises(UsageError, match="--no-shap"):
-        shap.ShapRoom(without, settings)
+    monkeypatch.setattr(Stored, "is_explained", False)
+    with pytest.raises(RevisionError, match="--no-shap"):
+        shap.ShapPanel(Stored(explained.room.stored.revision), settings)
 
 
 @pytest.mark.slow
@@ -366,6 +368,12 @@ def test_bars_that_are_refused_offer_the_embedded_market(tmp_path):
     assert "embedded market" in shown.panel.children[0].value
 
 
+def test_labels_that_nobody_executes_are_refused_as_by_a_retrain():
+    shown = labels.explore(load_settings({"labeling.method": "sltp_aware", "synthetic.bars": 400}))
+    assert shown.panel is None
+    assert "labeling.method = sltp_aware is refused" in shown.children[0].value
+
+
 def test_a_store_that_cannot_be_opened_is_a_sentence(tmp_path):
     shown = risk.explore("no hex", settings=load_settings({"paths.models": str(tmp_path / "models")}))
     assert shown.panel is None
@@ -430,11 +438,21 @@ def test_the_lab_passes_on_what_follows_and_refuses_root(monkeypatch):
     made = lab_arguments(port=9999, ip="localhost", browser=False, allow_root=False, more=["--ServerApp.token=x"])
     assert {"--ServerApp.port=9999", "--no-browser", "--ServerApp.ip=localhost"} <= set(made)
     assert made[-1] == "--ServerApp.token=x"
+    served = next(argument.split("=", 1)[1] for argument in made if argument.startswith("--ServerApp.extra_static_paths="))
+    assert (Path(served) / "plotly.min.js").is_file()
     assert "--LabApp.default_url=/lab/tree/nbs/explore/00_start.ipynb" in made
     monkeypatch.setattr(os, "geteuid", lambda: 0, raising=False)
     with pytest.raises(UsageError, match="--allow-root"):
         lab_arguments(port=None, ip="localhost", browser=True, allow_root=False, more=[])
     assert "--allow-root" in lab_arguments(port=None, ip="localhost", browser=True, allow_root=True, more=[])
+
+
+@pytest.mark.slow
+def test_what_gets_a_kernel_ready_imports_no_widget():
+    """A kernel that has widgets when its notebook opens is asked for them, and the figure waits twenty seconds."""
+    asked = "import sys, trademl.explore.label_room as r; r.warm_up(); print([m for m in ('ipywidgets', 'anywidget') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_notebooks_are_brought_once_and_never_overwritten(tmp_path):

@@ -139,6 +139,12 @@ def test_an_explanation_of_a_fit_is_a_look_too(walked, tmp_path):
         tm.explain(walked, "-1")
 
 
+def test_days_that_were_judged_are_not_judged_again_for_an_explanation(walked, monkeypatch):
+    tm.backtest(walked)
+    monkeypatch.setattr(sys.modules["trademl.pipeline.market.walk"], "judge_final", None)
+    assert tm.explain(walked).summary["looks"] == 1
+
+
 def test_a_chain_that_cannot_be_read_means_no_explanation(walked, tmp_path):
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "looks.jsonl").write_text("not a chain\n")

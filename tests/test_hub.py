@@ -11,10 +11,11 @@ from hub_rooms import LINE, NOW, rooms
 
 from trademl.errors import Exit, HubError, LockedError, RevisionError, RollbackError, SupersededError, UsageError
 from trademl.files import canonical_json, strict_json
-from trademl.ship.hub.hub import Hub, Terms, blob_key
+from trademl.ship.hub.hub import Hub, Terms
 from trademl.ship.hub.objects import FolderObjects
 from trademl.ship.hub.pointer import MAX_BYTES, Channel, sign_pointer
 from trademl.ship.hub.pull import pull
+from trademl.ship.hub.room import blob_key
 from trademl.ship.runtime import predict_onnx
 from trademl.ship.signing import KeyFolder, Trust
 from trademl.ship.store import State, Store
@@ -130,6 +131,23 @@ class TestTheWay:
         fetch(either)
 
 
+@pytest.mark.fault
+def test_collecting_leaves_what_no_push_wrote(room):
+    """A system's own files in a shared folder, names that are none: they are in nobody's way."""
+    room.approved(1)
+    later, strangers = (
+        datetime.now(UTC) + timedelta(hours=1),
+        ("blobs/Thumbs.db", "blobs/sha256/ab/.x", "revisions/Desktop.ini/a", "blobs/sha256/aa/bb"),
+    )
+    for name in strangers:
+        path = room.folder / "hub" / room.key(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"x")
+    done = room.hub.collect(now=later, grace=timedelta(minutes=1), keep=1)
+    assert (done.revisions, done.blobs) == ((), 0)
+    assert all((room.folder / "hub" / room.key(name)).exists() for name in strangers)
+
+
 class TestPush:
     """What is published."""
 
@@ -220,7 +238,8 @@ class TestCollectingMeanwhile:
         room.hub.push(old, now=NOW)
         for name in ("manifest.json", "manifest.sig"):
             room.objects.delete(room.key(f"revisions/{old.name}/{name}"))
-        room.objects.delete(room.key("channels/candidate.json"))  # now nobody names its files
+        for key in [key for key in keys_of(room) if "/channels/" in key]:
+            room.objects.delete(key)  # now nobody names its files
         monkeypatch.setattr(Meddling, "before", "blobs/")
         monkeypatch.setattr(Meddling, "deed", staticmethod(lambda: room.hub.push(old, now=NOW)))
         later = datetime.now(UTC) + timedelta(hours=1)
@@ -356,6 +375,40 @@ class TestTrust:
             room.hub.promote(one.name, now=NOW)
         self.put(room, current)
         assert room.hub.verify()[1] == []
+
+    @pytest.mark.parametrize("number", [1, None])
+    def test_an_older_pointer_that_was_put_back_is_found_out_by_a_promoter(self, standing, number):
+        """Or none at all: the copy of its successor lies in the log, and nothing is approved over it unseen."""
+        room, _, _ = standing
+        three, current = room.revision(3), room.objects.get(room.key("channels/approved.json"), MAX_BYTES).data
+        room.hub.push(three, now=NOW)
+        if number is None:
+            room.objects.delete(room.key("channels/approved.json"))
+        else:
+            self.put(room, room.objects.get(room.key(f"channels/log/approved/0000000{number}.json"), MAX_BYTES).data)
+        before = keys_of(room)
+        with pytest.raises(HubError, match="an older one was put back"):
+            room.hub.promote(three.name, now=NOW, reason="why")
+        if number is not None:
+            with pytest.raises(HubError, match="approval 2 is not the one that approval 1 follows"):
+                room.hub.rollback(None, now=NOW, reason="why")
+        assert keys_of(room) == before
+        assert any("is not the one that" in problem or "was taken away" in problem for problem in room.hub.verify()[1])
+        self.put(room, current)
+        assert room.hub.verify()[1] == []
+
+    def test_a_rollback_does_not_pass_over_what_it_cannot_believe(self, standing):
+        """Somebody who spoils a log entry must not choose what a rollback goes back to."""
+        room, one, _ = standing
+        room.hub.promote(one.name, now=NOW, reason="a trial")
+        room.approved(3)
+        log = [room.key(f"channels/log/approved/0000000{number}.json") for number in (1, 2, 3)]
+        whole = (room.folder / "hub" / log[2]).read_bytes()
+        (room.folder / "hub" / log[2]).write_bytes(b"{}")
+        with pytest.raises(HubError, match=r"00000003\.json is not believed .*; name the revision"):
+            room.hub.rollback(None, now=NOW, reason="why")
+        (room.folder / "hub" / log[2]).write_bytes(whole)
+        assert room.hub.rollback(None, now=NOW, reason="why", dry_run=True).revision == one.name
 
     def test_an_edited_pointer(self, standing):
         room, one, _ = standing
@@ -605,6 +658,23 @@ class TestPull:
         path.write_bytes(b"damaged")
         with pytest.raises(RevisionError, match=r"position\.onnx is not what the manifest says"):
             fetch(room)
+
+    def test_a_local_pointer_that_a_bot_would_refuse_is_written_anew(self, tmp_path):
+        room = rooms(tmp_path, is_standing=True)
+        path = room.bot.models_dir / "model_compat.json"
+        path.write_bytes(canonical_json(strict_json(path.read_bytes()) | {"feature_count": 1}))
+        with pytest.raises(RevisionError, match="activate it anew"):
+            room.bot.active(NOW)
+        assert fetch(room).fetched == 0
+        assert room.bot.active(NOW).name == room.revision(2).name
+
+    def test_an_active_revision_that_expired_is_not_called_active(self, room):
+        revision = room.revision(expires_at="2026-03-01T00:00:00Z")
+        room.hub.push(revision, now=NOW)
+        room.hub.promote(revision.name, now=NOW)
+        fetch(room)
+        with pytest.raises(RevisionError, match="expired at 2026-03-01"):
+            fetch(room, now=NOW + timedelta(days=40))
 
     def test_a_local_pointer_that_is_torn_is_written_anew(self, tmp_path):
         room = rooms(tmp_path, is_standing=True)

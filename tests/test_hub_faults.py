@@ -12,15 +12,16 @@ from datetime import timedelta
 
 import hub_server
 import pytest
-from hub_faults import Answers, Nursery, Proxy, storm
+from hub_faults import Answers, Nursery, Proxy, Storm, Wire
 from hub_rooms import NOW, files_of_all, rooms
 
 from trademl.errors import HubError, LockedError, RevisionError, SupersededError
 from trademl.files import digest
 from trademl.ship.hub import s3
-from trademl.ship.hub.hub import blob_key
+from trademl.ship.hub.kept import Kept
 from trademl.ship.hub.objects import ConflictError, FolderObjects, RefusedError
 from trademl.ship.hub.pull import pull
+from trademl.ship.hub.room import blob_key
 from trademl.ship.store import Store
 
 pytestmark = pytest.mark.fault
@@ -65,6 +66,14 @@ def published(tmp_path_factory, s3_server):
 
 def fetch(room, hub=None, **words):
     return pull(hub or room.seen_by_bot, room.bot, **{"now": NOW} | words)
+
+
+def remove(store):
+    """A store is read-only inside."""
+    for folder in (store.models_dir / "revisions").rglob("*"):
+        if folder.is_dir():
+            folder.chmod(0o755)
+    shutil.rmtree(store.models_dir)
 
 
 def through(room, endpoint):
@@ -167,6 +176,110 @@ class TestKilled:
             assert standing.bot.scan()[1] == []
         assert kills > rounds / 3
         assert fetch(standing).revision == standing.hub.standing().pointer.revision
+
+
+# ---------------------------------------------------------------- cut off
+
+
+def cut_after(count: int, verb: bytes):
+    """A way that ends for good with the request that follows `count` of blobs."""
+    seen = []
+
+    def fault(way, at, data):
+        if way == "up":
+            seen.extend([1] * data.count(verb + b" /hub/") * (b"/blobs/" in data))
+        return None if len(seen) > count else data
+
+    return fault
+
+
+@pytest.mark.contract
+class TestGoesOn:
+    """What came whole is kept: the next run asks for the rest, and nothing crosses the wire twice."""
+
+    def test_a_pull_that_was_cut(self, published, s3_server, hurried):
+        far = replace(published, bot_folder=f"bot-{next(BOTS)}")
+        entries = list(far.revision(1).manifest["files"])
+        with Proxy(s3_server.port, cut_after(4, b"GET")) as proxy:
+            for _ in range(2):
+                with pytest.raises(HubError, match="no usable answer"):
+                    fetch(far, through(far, proxy.endpoint)[1])
+        assert far.bot.pointer() is None
+        assert list((far.bot.models_dir / ".staging").iterdir()) == []
+        rest = sum(entry["bytes"] for entry in entries[4:])
+        assert fetch(far, dry_run=True).fetched == rest
+        with Wire(far.readable) as wire:
+            done = fetch(far)
+        assert done.fetched == rest
+        assert wire.count("GET", "blobs/") == {far.key(blob_key(entry["sha256"])): 1 for entry in entries[4:]}
+        assert far.bot.active(NOW).name == far.revision(1).name
+        assert not (far.bot.models_dir / ".fetched").exists()
+
+    def test_a_push_that_was_cut(self, tmp_path, s3_server, hurried):
+        room, sent = rooms(tmp_path, s3_server), []
+        revision = room.revision(1)
+        with Proxy(s3_server.port, cut_after(2, b"PUT")) as proxy:
+            hub = through(room, proxy.endpoint)[0]
+            with Wire(hub.objects) as wire, pytest.raises(HubError, match="no usable answer"):
+                hub.push(revision, now=NOW)
+        sent = wire.count("PUT", "blobs/")
+        assert sorted(sent.values()) == [1, 1, s3.ATTEMPTS]  # two arrived, the third one never did
+        with Wire(room.objects) as wire:
+            again = room.hub.push(revision, now=NOW)
+        assert len(again.sent) == FILES - 2
+        blobs = wire.count("PUT", "blobs/")
+        assert set(blobs.values()) == {1}
+        assert {key for key, times in sent.items() if times == 1} | set(blobs) == {
+            room.key(blob_key(entry["sha256"])) for entry in revision.files().values()
+        }
+        assert again.bytes_sent == sum(size for verb, key, size in wire.sent if verb == "PUT" and "blobs/" in key)
+        with Wire(room.objects) as wire:
+            room.hub.push(revision, now=NOW)
+        assert [key for verb, key, _ in wire.sent if verb == "PUT"] == []
+
+    @pytest.mark.parametrize("files", [1, pytest.param(FILES - 1, marks=SLOW)])
+    def test_a_pull_that_was_killed(self, standing, nursery, files):
+        revision = standing.approved(3)
+        assert nursery.killed(standing, "pull", 3, "_finish", files - 1)
+        done = fetch(standing)
+        assert done.fetched == sum(entry["bytes"] for entry in revision.manifest["files"][files:])
+        assert standing.bot.active(NOW).name == revision.name
+
+    def test_what_was_kept_is_proven_again(self, standing, monkeypatch):
+        """Altered, cut, a link, of another revision: fetched anew or forgotten."""
+        revision = standing.approved(3)
+        entries = revision.manifest["files"]
+        kept = Kept(standing.bot.models_dir, standing.seen_by_bot.blob)
+        kept.begin(entries)
+        for entry in entries:
+            kept.fetch(entry)
+        paths = [kept.folder / entry["sha256"] for entry in entries]
+        paths[0].write_bytes(bytes(entries[0]["bytes"]))
+        paths[1].write_bytes(paths[1].read_bytes()[:-1])
+        paths[2].unlink()
+        paths[2].symlink_to(revision.folder / entries[2]["name"])
+        (kept.folder / ("0" * 64)).write_bytes(b"another's")
+        with monkeypatch.context() as patch:
+            patch.setattr("trademl.ship.store.Store.remember", cut_off)
+            with pytest.raises(KeyboardInterrupt):
+                fetch(standing)
+        assert not (kept.folder / ("0" * 64)).exists()
+        assert all(digest(path.read_bytes()) == path.name and not path.is_symlink() for path in paths)
+        assert fetch(standing).fetched == 0
+        assert not kept.folder.exists()
+
+    def test_a_disk_that_has_no_room_for_both(self, standing, monkeypatch):
+        revision = standing.approved(3)
+        size = sum(entry["bytes"] for entry in revision.manifest["files"])
+        monkeypatch.setattr("shutil.disk_usage", lambda path: type("Usage", (), {"free": 2 * size + (1 << 20) - 1}))
+        monkeypatch.setattr("trademl.ship.store.Store.remember", cut_off)
+        with pytest.raises(KeyboardInterrupt):
+            fetch(standing)
+        assert not (standing.bot.models_dir / ".fetched").exists()
+
+
+def cut_off(*words, **more):
+    raise KeyboardInterrupt
 
 
 # ---------------------------------------------------------------- the disk
@@ -380,25 +493,54 @@ class TestTheWay:
         assert flipped
         assert room.hub.verify()[1] == []
 
-    @pytest.mark.parametrize("pulls", [10, pytest.param(5_000, marks=SLOW)])
-    def test_no_bad_pull_through_a_storm(self, far, s3_server, hurried, pulls):
-        """Pointer, manifest, signature and every file, through a way that cuts, flips and delays."""
-        entries = far.revision(1).files().values()
-        good = refused = 0
-        with Proxy(s3_server.port, storm(5, 0.02)) as proxy:
-            hub = through(far, proxy.endpoint)[1]
-            for _ in range(pulls):
-                try:
-                    pointer = hub.standing().pointer
-                    published = hub.published(pointer.revision, pointer.manifest_sha256)
-                    files = {entry["name"]: hub.blob(entry) for entry in published.manifest["files"]}
-                except HubError:
-                    refused += 1
-                    continue
-                assert pointer.revision == far.revision(1).name
-                assert all(digest(files[entry["name"]]) == entry["sha256"] for entry in entries)
-                good += 1
-        assert good > pulls * 0.8, (good, refused)
+    @pytest.mark.parametrize("pulls", [8, pytest.param(5_000, marks=SLOW)])
+    def test_no_bad_pull_through_a_storm(self, far, s3_server, hurried, tmp_path, pulls):
+        """Four bots, each by a way of its own that cuts, flips and delays; `-s` prints what came of it. At most half an hour."""
+        whole = {name: (far.revision(1).folder / name).read_bytes() for name in far.revision(1).files()}
+        told, end = [], time.monotonic() + 1_800
+
+        def check(bot):
+            """A store after a pull that ended well: the very bytes that were published."""
+            active = bot.active(NOW)
+            if {name: (active.folder / name).read_bytes() for name in active.files()} != whole:
+                raise AssertionError(active.folder)
+
+        def work(seed):
+            storm, bot, tries, done = Storm(seed, 0.02), None, 0, Counter()
+            told.append((done, storm.count))
+            with Proxy(s3_server.port, storm) as proxy:
+                hub = through(far, proxy.endpoint)[1]
+                for number in range(pulls // 4):
+                    bot = bot or Store(tmp_path / f"{seed}-{number}", far.bot.trust)
+                    try:
+                        if time.monotonic() > end:
+                            return
+                        pull(hub, bot, now=NOW)
+                        check(bot)
+                        done["good"] += 1
+                        done["good, after a refusal"] += tries > 0
+                    except HubError:
+                        done["refused"] += 1
+                        done["bad"] += bot.pointer() is not None or bot.scan() != ([], [])
+                        tries += 1  # this store tries again, with what it has
+                        continue
+                    except Exception as error:
+                        done["bad"] += 1
+                        print(repr(error))
+                    remove(bot)
+                    bot, tries = None, 0
+
+        threads = [threading.Thread(target=work, args=(seed,)) for seed in (5, 6, 7, 8)]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+        done, faults = (sum(counts, Counter()) for counts in zip(*told))
+        print(f"{pulls} pulls: {dict(done)}; the way: {dict(faults)}")
+        assert done["bad"] == 0
+        assert done["good"] + done["refused"] == pulls
+        assert done["good"] > pulls * 0.8
+        assert all(faults[kind] > pulls / 10 for kind in ("cut", "flipped", "delayed"))
 
     @pytest.mark.parametrize(("status", "times"), [(429, 3), pytest.param(503, 2, marks=SLOW), pytest.param(500, 1, marks=SLOW)])
     def test_a_store_that_is_busy_for_a_while_is_waited_for(self, far, monkeypatch, status, times):
@@ -425,6 +567,44 @@ class TestTheWay:
                     ask()
                 assert server.asked - before <= s3.ATTEMPTS
                 assert "\n" not in str(refusal.value)
+
+    @pytest.mark.parametrize(
+        ("status", "chunked"),
+        [
+            ("200 OK", False),
+            ("403 Forbidden", True),
+            *(pytest.param(*one, marks=SLOW) for one in (("200 OK", True), ("403 Forbidden", False), ("503 Busy", True))),
+        ],
+    )
+    def test_a_listing_or_a_refusal_without_an_end_is_capped(self, far, hurried, monkeypatch, status, chunked):
+        monkeypatch.setattr(s3, "MAX_ANSWER", 1 << 17)
+        head = f"HTTP/1.1 {status}\r\n{'Transfer-Encoding: chunked' if chunked else 'Connection: close'}\r\n\r\n".encode()
+        piece = b"10000\r\n" + b" " * 65_536 + b"\r\n" if chunked else b" " * 65_536
+        with Answers(head, piece) as server:
+            hub = through(far, server.endpoint)[1]
+            for ask in (hub.revisions, hub.standing) if status[0] != "2" else (hub.revisions,):
+                with pytest.raises(HubError, match="an answer without an end"):
+                    ask()
+            assert server.asked <= 2 * s3.ATTEMPTS
+
+    def test_a_listing_that_goes_round_is_ended(self, far, monkeypatch):
+        real, asked = far.readable.client.list_objects_v2, []
+
+        def turn(**words):
+            asked.append(words)
+            words.pop("ContinuationToken", None)
+            return real(**words) | {"IsTruncated": True, "NextContinuationToken": "round"}
+
+        monkeypatch.setattr(far.readable.client, "list_objects_v2", turn)
+        with pytest.raises(HubError, match="a listing of other names than were asked for"):
+            far.seen_by_bot.revisions()
+        assert len(asked) <= 1 + s3.ATTEMPTS
+
+    def test_a_listing_that_ignores_what_was_asked_for_is_not_believed(self, far, monkeypatch):
+        real = far.readable.client.list_objects_v2
+        monkeypatch.setattr(far.readable.client, "list_objects_v2", lambda **words: real(Bucket=words["Bucket"]))
+        with pytest.raises(HubError, match="a listing of other names"):
+            far.seen_by_bot.revisions()
 
     def test_a_body_without_an_end_is_capped(self, far):
         head = b'HTTP/1.1 200 OK\r\nETag: "1"\r\nContent-Length: 99999999999\r\n\r\n'

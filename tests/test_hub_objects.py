@@ -132,6 +132,20 @@ class TestFolder:
         with pytest.raises(RefusedError, match="or a link"):
             FolderObjects(tmp_path).get("link", 10)
 
+    def test_a_linked_folder_is_not_followed(self, tmp_path):
+        """Somebody who may write to the shared folder must not turn a trainer's writes elsewhere; the hub's own address may be a link."""
+        (tmp_path / "elsewhere").mkdir()
+        (tmp_path / "hub").mkdir()
+        (tmp_path / "hub" / "blobs").symlink_to(tmp_path / "elsewhere")
+        (tmp_path / "address").symlink_to(tmp_path / "hub")
+        for root in ("hub", "address"):
+            objects = FolderObjects(tmp_path / root)
+            for ask, words in ((objects.put, ("blobs/x/a", b"1")), (objects.get, ("blobs/a", 1)), (objects.delete, ("blobs/a",))):
+                with pytest.raises(RefusedError, match="is a link; the hub's folder holds none"):
+                    ask(*words)
+            objects.put(f"other/{root}", b"1")
+        assert list((tmp_path / "elsewhere").iterdir()) == []
+
     def test_a_folder_that_is_not_there_is_named(self, tmp_path):
         objects = FolderObjects(tmp_path / "gone")
         for ask in (lambda: objects.get("a", 1), lambda: objects.put("a", b""), lambda: list(objects.list(""))):
@@ -214,10 +228,11 @@ class TestRefusals:
     def test_a_bucket_that_is_not_there(self, s3_server):
         self.say(lambda: bucket(s3_server, name="no-such-bucket").get("a", 1), r"bucket does not exist there; make it, or correct \[hub\]")
 
-    def test_a_debug_log_is_refused(self, monkeypatch):
+    @pytest.mark.parametrize("name", ["botocore", "botocore.auth", "urllib3.connectionpool"])
+    def test_a_debug_log_is_refused(self, monkeypatch, name):
         import logging
 
-        logger = logging.getLogger("botocore")
+        logger = logging.getLogger(name)
         monkeypatch.setattr(logger, "level", logging.DEBUG)
         logger._cache.clear()
         try:

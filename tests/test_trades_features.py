@@ -56,6 +56,7 @@ def log() -> list[dict]:
 
 
 def test_the_live_vector_is_the_training_row_of_every_stored_record(log, tmp_path):
+    """Part 7, defect 5: trained on raw units, served normalised."""
     path = tmp_path / "features_1.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in log))
     features = list(registry(ASSETS).values())  # every input of any model
@@ -123,6 +124,7 @@ def test_earlier_rows_of_nothing():
 @pytest.mark.leakage
 @pytest.mark.parametrize("entry", [entry for entry in FIELDS if entry.known != Known.DECISION], ids=lambda entry: entry.path)
 def test_what_is_known_later_cannot_be_a_feature(entry):
+    """Part 7, defect 19: `wtt.invalidateHit` was one."""
     with pytest.raises(UsageError, match=f"known at {entry.known} only"):
         Feature("x", entry.path, codes=(("a", 1.0),) if entry.kind == "text" else ())
 
@@ -284,6 +286,10 @@ def test_doctor_refuses_what_training_would(run, tmp_path):
     code, _, err = run("doctor", tmp_path / "none.jsonl")
     assert (code, "no such file or folder" in err) == (4, True)
     assert run("doctor", path, "--excursion-unit", "points")[0] == 2
+    path.write_text("\n".join(lines).replace('"realizedPnl":-', '"realizedPnl":') + "\n")
+    code, out, _ = run("doctor", path, "--excursion-unit", "usd")
+    assert code == 4
+    assert re.search(r"must not be trained on: all \d+ trades are profitable: one class only", out)
 
 
 def test_doctor_of_the_real_sample(run, shared_data):

@@ -1,19 +1,23 @@
 """The four models and what they may advise: nothing where there is nothing, the right drivers where there is something."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from trademl.data.record_columns import record_columns
 from trademl.data.record_maker import make_records
 from trademl.data.record_truth import TARGET_R, Edges
+from trademl.device import CPU, Resolved
 from trademl.errors import BadDataError, UsageError
 from trademl.evidence.treeshap import tree_shap
 from trademl.learn.readers import from_xgboost
+from trademl.trades import models
 from trademl.trades.advice import Topic, best_targets, size_multipliers
 from trademl.trades.models import HERE, TASKS, Machine, answers, fit_model, scale_of
-from trademl.trades.policy import Policy, replay_advice
+from trademl.trades.policy import Policy, policy_sizes, replay_sizes
 from trademl.trades.registry import TradeModel
-from trademl.trades.rows import RecordFilter, WeightRule, trade_rows
+from trademl.trades.rows import BenchLimit, WeightRule, trade_rows
 from trademl.trades.scores import GAIN, scored
 from trademl.trades.walkforward import Recipe, folds_of, judge_model, lesson_of, said_by, ship_model, thirds_of
 from trademl.trades.worth import find_claims, holm
@@ -33,9 +37,9 @@ ONLY = {
 }
 
 
-def rows_of(n, edges, seed, **rule):
+def rows_of(n, edges, seed):
     made = make_records(n, edges, seed=seed)
-    return made, trade_rows(record_columns(list(made.records())).values, made.unit, RecordFilter(**rule))
+    return made, trade_rows(record_columns(list(made.records())).values, made.unit)
 
 
 @pytest.fixture(scope="module")
@@ -85,10 +89,34 @@ def test_equal_records_give_equal_models_at_any_number_of_threads(small):
     for model in (TradeModel.SIGNAL_QUALITY, TradeModel.TP_OPTIMIZER):
         lesson = lesson_of(rows, model, np.arange(300), WeightRule())
         one, two = (
-            fit_model(model, lesson, Recipe().grown(model, 500), 20, seed=7, machine=machine).save_raw("ubj")
+            fit_model(model, lesson, Recipe().grown(model, 500), 20, seed=7, machine=machine)[0].save_raw("ubj")
             for machine in (HERE, Machine(threads=2))
         )
         assert one == two
+
+
+def test_where_a_fit_trained_is_read_back(small, monkeypatch):
+    """XGBoost asked for CUDA where there is none warns and trains on the CPU; one that fails in mid-fit is fitted again there."""
+    _, rows, _ = small
+    asked = Machine(where=Resolved("cuda", "cuda", "as asked"))
+    on_cpu = ship_model(rows, TradeModel.SL_OPTIMIZER, Recipe())
+    monkeypatch.setattr(models, "xgb_device", lambda _: "cpu")
+    fit = ship_model(rows, TradeModel.SL_OPTIMIZER, Recipe(), asked)
+    assert (fit.where.resolved, on_cpu.where) == ("cpu", CPU)
+    assert fit.where.reason == "asked for cuda, the library trained on cpu"
+    train, options = models.xgb.train, []
+
+    def broken(given, *arguments, **more):
+        options.append(given.get("device"))
+        if given.get("device") == "cuda":
+            raise models.xgb.core.XGBoostError("out of memory")
+        return train(given, *arguments, **more)
+
+    monkeypatch.setattr(models.xgb, "train", broken)
+    again = ship_model(rows, TradeModel.SL_OPTIMIZER, Recipe(), asked)
+    assert options == ["cuda", None]
+    assert "out of memory" in again.where.reason
+    assert again.booster.save_raw("ubj") == on_cpu.booster.save_raw("ubj")
 
 
 def test_a_missing_value_is_not_zero(small):
@@ -113,20 +141,22 @@ def test_one_class_and_too_few_trades_are_refused_by_name():
         ship_model(few, TradeModel.SL_OPTIMIZER, Recipe())
 
 
-def test_the_bench_filter_comes_before_the_lags():
-    """Part 7, defect 17: a lag came from a record that the filter had removed."""
-    made = make_records(200, 0.5, seed=2)
-    columns = record_columns(list(made.records())).values
-    columns["label_benchScore"] = np.where(made.is_traded, np.arange(200) % 10, np.nan).astype(float)
-    rows = trade_rows(columns, made.unit, RecordFilter(min_bench_score=5))
-    gone = set(columns["market_rsi14"][made.is_traded & (columns["label_benchScore"] < 5)].astype(np.float32).tolist())
-    lags = rows.x[:, [at for at, name in enumerate(rows.names) if name.startswith("market_rsi14_lag")]]
-    assert rows.records == 200 - len(gone)
-    assert gone.isdisjoint(lags[~np.isnan(lags)].tolist())
-    by_share = trade_rows(columns, made.unit, RecordFilter(bench_score_quantile=0.5))
-    assert 0.4 < len(by_share) / made.is_traded.sum() < 0.7
-    with pytest.raises(UsageError, match=r"no trade has a labels\.benchScore"):
-        trade_rows(columns | {"label_benchScore": np.full(200, np.nan)}, made.unit, RecordFilter(min_bench_score=1))
+@pytest.mark.parametrize("limit", [BenchLimit(least=-0.5), BenchLimit(quantile=0.3)])
+def test_a_bench_score_chooses_what_teaches_and_nothing_else(small, limit):
+    """Part 7, defect 17. A score is known at the close: here only trades that won have a good one, so judging by it would flatter."""
+    _, rows, judged = small
+    model = TradeModel.SIGNAL_QUALITY
+    score = np.where(rows.labels.profitable == 1, 1.0, -1.0) * np.random.default_rng(3).random(len(rows))
+    scored_rows = replace(rows, columns={**rows.columns, "label_benchScore": np.where(np.arange(len(rows)) % 40, score, 0.2)})
+    found = judge_model(scored_rows, model, Recipe(bench=limit))
+    assert np.array_equal(found.at, judged[model].at)
+    assert np.array_equal(found.baseline, judged[model].baseline)
+    for fit, whole in zip(found.fits, judged[model].fits, strict=True):
+        own = scored_rows.column("label_benchScore")[whole.at]
+        least = limit.least if limit.quantile is None else np.quantile(own, limit.quantile)  # of this fit's trades, later ones unseen
+        assert np.array_equal(fit.at, whole.at[own >= least])
+    with pytest.raises(UsageError, match="two ways to say one limit"):
+        BenchLimit(least=1, quantile=0.5)
 
 
 # --- drivers and signs ----------------------------------------------------------------------------------------------------
@@ -176,7 +206,7 @@ def test_the_stated_gains_hold_the_known_truth():
     assert (said == best[tp.at]).mean() > 1.2 * max(np.bincount(best[tp.at]) / len(tp.at)) or np.corrcoef(said, best[tp.at])[0, 1] > 0.2
     covered = scored(rows, judged[TradeModel.SL_OPTIMIZER], seed=1)["coverage"]
     assert covered.low - 0.03 <= 0.95 <= covered.high + 0.03
-    replay = replay_advice(rows, judged, found, seed=1)
+    replay = replay_sizes(rows, *policy_sizes(rows, judged), seed=1)
     assert replay.results[Policy.MODEL].total_r > replay.results[Policy.EVERY_TRADE].total_r
     assert replay.random_p < 0.01
     assert all(one.difference.low > 0 for one in replay.versus)

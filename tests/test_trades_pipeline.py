@@ -10,17 +10,25 @@ import onnxruntime
 import pytest
 import typer
 import xgboost as xgb
+from test_recompute import changed
 
 from trademl.cli import models as cli
 from trademl.commands.trades import run_due, run_train
 from trademl.data.record_maker import make_records, write_records
-from trademl.errors import BadDataError, Exit, ParityError, UsageError
+from trademl.errors import BadDataError, Exit, LooksError, ParityError, RevisionError, UsageError
 from trademl.pipeline import trades as pipeline
+from trademl.pipeline.trades import champion, evidence, looks, stored
 from trademl.pipeline.trades.proof import LEAST_ROWS, parity_rows
+from trademl.pipeline.trades.recompute import check_verdict, derived_verdict
 from trademl.pipeline.trades.stored import answers_of, rule_of
+from trademl.settings import load_settings
 from trademl.ship.export import check_parity, tree_graph
 from trademl.ship.store import Store
+from trademl.trades import scores, worth
+from trademl.trades.advice import Topic
+from trademl.trades.policy import policy_sizes, replay_sizes
 from trademl.trades.registry import TradeModel, manifest
+from trademl.trades.walkforward import thirds_of
 
 pytestmark = pytest.mark.trades
 SHIFT_MS = int(1_000 * time.time()) - 1_735_689_600_000 - 20 * 86_400_000  # the log's first day becomes twenty days ago
@@ -133,6 +141,25 @@ def test_too_few_trades_are_no_error(tmp_path, monkeypatch):
     assert not (tmp_path / "models").exists()
 
 
+def test_a_bench_limit_leaves_the_log_whole_and_counts_what_may_teach(run, tmp_path):
+    """Part 7, defect 17: the count was never taken again. And scores are known at the close: no judged trade is left out by them."""
+    scored, traded = [], 0
+    for line in run.lines:
+        traded += "labels" in line
+        scored.append(line | {"labels": line["labels"] | {"benchScore": traded % 3}} if "labels" in line else line)
+    (tmp_path / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in scored))
+    flags = pipeline.TradeFlags(str(tmp_path / "log.jsonl"), min_bench_score=2)
+    inputs = pipeline.load_trades(flags)
+    rows = inputs.rows()
+    assert (inputs.records, inputs.trades, inputs.teaching) == (260, len(run.case.rows), len(range(2, 1 + len(run.case.rows), 3)))
+    assert np.array_equal(rows.x, run.case.rows.x, equal_nan=True)
+    assert not inputs.is_enough
+    pipeline.write_short(inputs, tmp_path / "out")
+    assert f"learn from the {inputs.teaching}" in (tmp_path / "out" / "improvement_report.md").read_text()
+    with pytest.raises(UsageError, match=r"no trade has a labels\.benchScore"):
+        pipeline.load_trades(replace(run.case.inputs.flags, min_bench_score=1))
+
+
 @pytest.mark.parametrize(
     ("spoil", "message"),
     [
@@ -140,6 +167,10 @@ def test_too_few_trades_are_no_error(tmp_path, monkeypatch):
         (
             lambda lines: [line.replace(b'"realizedPnl":-', b'"realizedPnl":') for line in lines],
             r"all .* trades are profitable: one class only",
+        ),
+        (
+            lambda lines: [line.replace(b'"stopLossDistancePct":', b'"stopLossDistance":') for line in lines],
+            r"log\.jsonl: no trade has both execution\.stopLossDistancePct and execution\.positionSizeUsd: .* no R can be learned",
         ),
     ],
 )
@@ -169,6 +200,85 @@ def test_the_same_log_again_repeats_the_standing_verdict(run):
     assert again.verdict.standing.startswith("standing verdict of")
 
 
+def test_no_outcome_of_the_judged_trades_is_scored_before_the_look(run, monkeypatch):
+    """A run that is refused its look must have shown and computed nothing."""
+
+    def refused(*_, **__):
+        raise LooksError("the chain is damaged")
+
+    monkeypatch.setattr(evidence, "open_look", refused)
+    for module in (scores, worth):
+        monkeypatch.setattr(module, "interval_of", lambda *_, **__: pytest.fail("scored before the look"))
+    monkeypatch.setattr(scores, "row_figures", lambda *_: pytest.fail("scored before the look"))
+    with pytest.raises(LooksError, match="damaged"):
+        pipeline.judge_policy(run.case, pipeline.judge_trades(run.case), "a-run")
+
+
+def test_a_champion_that_cannot_be_compared_holds_the_new_one_back_by_name(run, tmp_path, monkeypatch):
+    """A graph that was fed another registry's columns would answer nonsense, or end in a traceback of onnxruntime."""
+    shutil.copytree(run.store, tmp_path / "models" / "trades")
+    settings = load_settings({"paths.models": str(tmp_path / "models"), "paths.reports": str(tmp_path / "reports")})
+    case, store = replace(run.case, settings=settings), Store(tmp_path / "models" / "trades")
+    store.activate(run.stored.name, "to be compared with")
+    found = champion.beside_champion(case, run.finding.replay, run.finding.look)
+    assert (found.days, found.is_same_recipe, found.is_held) == (0, True, False)  # it has seen every judged trade, and is of this recipe
+    monkeypatch.setattr(stored, "registry_hash", lambda *_: "0" * 64)
+    held = champion.beside_champion(case, run.finding.replay, run.finding.look)
+    assert held.is_held
+    assert f"held back by revision {run.stored.name}: no comparison with it is possible" in held.sentence
+    assert "signal_quality was trained on another feature registry (feature_hash" in held.sentence
+    verdict = evidence.gate_verdict(case, run.finding.replay, run.finding.findings, run.finding.look, held)
+    assert held.sentence in verdict.reasons
+    (store.models_dir / "model_compat.json").write_text("{")
+    assert "held back by the active revision" in champion.beside_champion(case, run.finding.replay, run.finding.look).sentence
+
+
+def test_trades_of_one_second_keep_their_own_sizes(run):
+    """A bot decides on several assets at once: the size of one was given to all of them, and the others' were lost."""
+    same = run.case.rows.time_s // 14_400 * 14_400  # four decisions of an hour each
+    rows = replace(run.case.rows, time_s=same)
+    at, sizes = np.arange(len(rows)), np.arange(len(rows)) % 3 / 2
+    assert (np.diff(same) == 0).any()
+    entries = looks.entries_of(rows, at, sizes)
+    assert len(entries) == (sizes > 0).sum()
+    assert np.array_equal(looks.sizes_in(entries, rows, at), sizes)
+    thirds = thirds_of(rows, at)
+    assert same[thirds.report[0] - 1] < same[thirds.report[0]]
+    request = looks.look_request(replace(run.case, rows=rows), run.judged, "a-run")
+    taken = policy_sizes(rows, run.judged.models)[1]
+    assert len(request.entries) == (taken > 0).sum()
+
+
+def test_a_policy_that_loses_less_than_every_trade_does_not_pass(run):
+    """Skipping the worst trades beats taking them all; it still loses."""
+    rows = run.case.rows
+    loss = np.where(np.arange(len(rows)) % 2, -1.5, -0.1) + 0.02 * np.sin(np.arange(len(rows)))
+    rows = replace(rows, labels=replace(rows.labels, r_multiple=loss))
+    replay = replay_sizes(rows, np.arange(len(rows)), (loss > -1).astype(float), seed=1)
+    verdict = evidence.gate_verdict(replace(run.case, rows=rows), replay, run.finding.findings, run.finding.look, None)
+    assert verdict.checks["above_every_trade"].passed
+    assert verdict.checks["random_p"].passed
+    assert not verdict.checks["expectancy_lower_bound_r"].passed
+    assert "bound of the expectancy is -0.1" in verdict.sentence
+    assert all(check.passed == (not check.reason) for check in verdict.checks.values())
+
+
+def test_a_standing_look_advises_what_was_advised_then(run, tmp_path, monkeypatch):
+    """Testing again at every run would be as many looks at the same days as there are runs."""
+    settings = load_settings({"paths.models": str(tmp_path / "models"), "paths.reports": str(tmp_path / "reports")})
+    case, found = replace(run.case, settings=settings), run.finding.findings
+    given = {topic: replace(found.claims[topic], p_value=1e-4, needed=0.01, obstacle="") for topic in (Topic.SIZE, Topic.THRESHOLD)}
+    monkeypatch.setattr(evidence, "find_claims", lambda *_, **__: replace(found, claims={**found.claims, **given}))
+    first = pipeline.judge_policy(case, run.judged, "one")
+    assert first.look.standing is None
+    monkeypatch.setattr(evidence, "find_claims", lambda *_, **__: pytest.fail("tested again"))
+    again = pipeline.judge_policy(case, run.judged, "another")
+    assert again.look.standing is not None
+    assert again.findings.claims[Topic.SIZE] == given[Topic.SIZE]
+    assert "gives no value for it" in again.findings.claims[Topic.THRESHOLD].sentence  # 180 trades choose none
+    assert {t for t in Topic if again.findings.is_given(t)} == {Topic.SIZE}
+
+
 # --- the commands ---------------------------------------------------------------------------------------------------------
 
 
@@ -185,6 +295,31 @@ def test_the_store_is_listed_shown_and_verified_like_any_other(run, capsys):
     assert "every check passed" in said
 
 
+def test_the_verdict_follows_from_the_judged_trades(run):
+    assert "the chain of looks holds the same" in check_verdict(run.stored, run.folder / "models" / "looks.jsonl")
+    derived, said = derived_verdict(run.stored), run.finding.verdict
+    assert (derived.checks, derived.sentence, derived.record_sentence) == (said.checks, said.sentence, said.record_sentence)
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        (("gate", "passed"), True, "gate.passed is True, but its own trades give False"),
+        (("gate", "checks", "random_p", "value"), 0.001, "gate.checks.random_p.value"),
+        (("gate", "checks", "above_every_trade", "passed"), True, "gate.checks.above_every_trade.passed"),
+        (("gate", "checks", "advised_size", "passed"), True, "gate.checks.advised_size.passed"),
+        (("look", "number"), 9, "gate.terms.number is not look.number"),
+        (("trades", "advice", "threshold"), 0.5, "threshold is advised and its claim is not given"),
+        (("champion",), {"is_held": True, "sentence": "held back"}, "objections are not the champion's"),
+        (("seed",), 8, "gate.checks.random_p"),
+    ],
+    ids=lambda value: ".".join(map(str, value)) if isinstance(value, tuple) else "",
+)
+def test_a_trade_manifest_that_was_edited_and_hashed_anew_is_refused(run, path, value, said):
+    with pytest.raises(RevisionError, match=said.replace(".", r"\.")):
+        check_verdict(changed(run.stored, *path, value=value), run.folder / "models" / "looks.jsonl")
+
+
 @pytest.mark.slow
 @pytest.mark.e2e
 def test_the_command_trains_reports_and_copies(tmp_path, monkeypatch):
@@ -199,6 +334,44 @@ def test_the_command_trains_reports_and_copies(tmp_path, monkeypatch):
     page = (tmp_path / summary["report"]).read_text()
     assert "SMOTE" in page
     assert "Advice" in page
+
+
+def made_log(path, edge, records, *, hours=1, after_ms=0):
+    """A log at an edge, a record every so many hours, the first of them at `after_ms` (0: where the generator begins)."""
+    lines = list(make_records(records, edge, seed=5).records())
+    begun, at = lines[0]["timestamp"], after_ms or lines[0]["timestamp"]
+    moved = [line | {"timestamp": at + hours * (line["timestamp"] - begun), "id": f"{edge}-{line['id']}"} for line in lines]
+    path.write_text("".join(json.dumps(line) + "\n" for line in moved))
+    return moved[-1]["timestamp"]
+
+
+@pytest.mark.slow
+@pytest.mark.e2e
+def test_a_champion_gives_way_only_to_what_is_better_on_records_that_neither_saw(tmp_path, monkeypatch):
+    """Candidate against active revision, trade by trade on the same later days; without a clear gain nothing is activated (exit 3)."""
+    monkeypatch.chdir(tmp_path)
+    store = Store(tmp_path / "models" / "trades")
+
+    def train(log, **flags):
+        return run_train({"gate.level": 0.05}, pipeline.TradeFlags(log, parallel=True, **flags), quiet=True)  # 31 days show little
+
+    end_ms = made_log(tmp_path / "noise.jsonl", 0.0, 300)
+    noise = train("noise.jsonl")
+    assert noise["exit"] == Exit.GATE_REFUSED
+    assert store.active() is None
+    store.activate(noise["revision"], "nothing better yet")
+    made_log(tmp_path / "later.jsonl", 1.0, 800, hours=4, after_ms=end_ms + 7 * 86_400_000)
+    better = train("later.jsonl", recency_decay=0.1)  # another recipe, judged on days that the champion never saw
+    assert better["gate"]["reasons"] == []
+    beside = store.active().manifest["champion"]
+    assert (better["exit"], store.active().name) == (Exit.DONE, better["revision"])
+    assert (beside["is_held"], beside["is_same_recipe"]) == (False, False)
+    assert beside["days"] >= 30
+    assert beside["bound_r"] > 0
+    other = train("later.jsonl", recency_decay=0.2)  # as good, on days that the champion has seen by now
+    assert other["exit"] == Exit.GATE_REFUSED
+    assert any(f"held back by revision {better['revision']}: 0 common days" in why for why in other["gate"]["reasons"])
+    assert store.active().name == better["revision"]
 
 
 # --- when to train --------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from trademl.errors import BadDataError, RevisionError, UsageError
 from trademl.validate.calibration import Calibration, choose_weights, fit_temperature, identity, reliability
 from trademl.validate.metrics import log_loss
+from trademl.validate.platt import Platt, fit_platt
 
 
 def drawn(seed, n=3000, alpha=(4, 4, 3)):
@@ -118,3 +119,17 @@ def test_weights_edge_cases():
         choose_weights(p, y)
     with pytest.raises(BadDataError, match="row 0"):
         choose_weights(np.stack([p, p * 2], axis=1), y)
+
+
+@pytest.mark.parametrize("spread", [0.004, 0.02, 0.1, 0.5])
+@pytest.mark.parametrize("centre", [0.1, 0.5, 0.9])
+def test_platt_finds_the_largest_likelihood_of_narrow_scores_too(spread, centre):
+    """A step that was cut part by part turned away: scores of 0.45 to 0.55 got a slope of 20 and a chance of 0."""
+    rng = np.random.default_rng(1)
+    score, time_s = centre + spread * rng.uniform(-1, 1, 400), 3_600 * np.arange(400)
+    y = rng.random(400) < Platt(2 / spread, -2 * centre / spread).apply(score)
+    found = fit_platt(score, y, time_s)
+    p = found.apply(score)
+    assert abs((p - y).sum()) < 1e-6  # both derivatives of the likelihood are zero there
+    assert abs(((p - y) * (score - centre) / spread).sum()) < 1e-6
+    assert abs(found.scale * spread - 2) < 0.8

@@ -3,9 +3,12 @@
 Modules:
 
 - `trademl.bot.account`: What a bot remembers of its account, as one small JSON file that it keeps itself.
+- `trademl.bot.chained`: A log whose every line holds the sha256 of the line before it: a line that was changed, removed or inserted later shows.
 - `trademl.bot.log`: The bot's log: one line of JSON a decision, fill or exit, each bound to the one before by its hash.
+- `trademl.bot.shadow`: What a revision suggested for each trade, and what the bot did: one line of JSON a decision, for `trademl trades shadow`.
 - `trademl.errors`: One root for everything that TradeML refuses, with the exit code that the command line gives for it.
 - `trademl.explore.backtest`: A stored revision's decisions under other costs, margins, profiles and tie rules, beside random entries; each trade with its reason.
+- `trademl.explore.trades`: What four models see in a bot's trades: whether they rank and calibrate, what they hang on, and how far trades ran.
 - `trademl.facade`: `import trademl as tm`: what a researcher calls first, each one call into the package. Nothing is computed here.
 - `trademl.files`: Durable writes and careful reads, once for everybody; and arrays as bytes.
 - `trademl.pipeline.market.canary`: The null canary: markets in which there is nothing to find go through the whole pipeline.
@@ -15,6 +18,7 @@ Modules:
 - `trademl.settings`: Frozen run settings and where each value came from.
 - `trademl.ship.export`: The shipped graph: raw features in, calibrated probabilities out, one ONNX file per role.
 - `trademl.ship.hub.hub`: One line's room on the hub: push, approve, roll back, prove what lies there, collect what nobody names.
+- `trademl.ship.hub.kept`: What a pull that was cut off keeps: each file that came whole, under its hash, so that the next pull fetches only the rest.
 - `trademl.ship.hub.objects`: What the hub asks of a store of objects, and a folder that does it.
 - `trademl.ship.hub.pointer`: The pointer of a channel: a signed record that says which revision the channel names, and since when.
 - `trademl.ship.hub.pull`: The bot's read-only side of the hub: from a channel into a local store, each thing proven before the next.

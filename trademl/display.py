@@ -1,10 +1,17 @@
-"""What a notebook shows of a record: a small table, escaped, in the colours of the page around it, light or dark."""
+"""What a notebook shows of a record: a small table, escaped, in the colours of the page around it, light or dark. And tables as text."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
 
 _LINE = "border-bottom:1px solid color-mix(in srgb,currentColor 20%,transparent)"
 _CELL = f"padding:.15em .8em .15em 0;text-align:left;vertical-align:top;{_LINE}"
+
+
+def table_lines(rows: Sequence[Sequence[object]]) -> list[str]:
+    """Rows in aligned columns, a line each."""
+    cells = [tuple(map(str, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    return ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in cells]
 
 
 def facts_html(title: str, facts: Mapping[str, object], note: str = "") -> str:

@@ -115,7 +115,8 @@ def explain(
 def retrain(**flags) -> dict:
     """The job `retrain`: store a revision and judge it. Flags as on the command line, without dashes: `profile=3, no_news=True`.
 
-    Returns what `trademl retrain --json` prints; `exit` 3 says that the gate refused. Raises what the job raised.
+    Returns what `trademl retrain --json` prints; `exit` 3 says that the gate refused. Raises what the job raised. With `shap_only=True`
+    nothing is trained: it explains the newest revision and returns what `trademl explain --json` prints.
     """
     return retrain_by_flags(**flags)
 

@@ -250,6 +250,14 @@ class HubSettings:
     keep: Annotated[int, Range(1, 100_000)]
     grace_hours: Annotated[float, Range(1, 876_000)]
 
+    def __post_init__(self):
+        for name, value in (("url", self.url.partition("://")[2]), ("endpoint", self.endpoint)):
+            if set("@?#") & set(value):  # user:secret@host, a presigned address: settings are shown, and kept with every run
+                raise UsageError(
+                    f"[hub] {name}: takes no '@', '?' or '#': credentials stand in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, "
+                    "or in the shared credentials file. The value is not repeated here"
+                )
+
 
 @dataclass(frozen=True)
 class Run:

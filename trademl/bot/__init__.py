@@ -5,6 +5,7 @@
 
     advisor = TradeAdvisor.load("models/trades", keys=["ed25519:..."])
     advice = advisor.advise(record, earlier_records)
+    ShadowLog("shadow.jsonl").suggestion(advisor, record, advice, size_usd=1_000.0)
 
 The pipelines' replay decides by the same code. Everything here imports numpy, onnxruntime when a graph is run, cryptography when a
 signature is checked, and nothing else.
@@ -16,6 +17,7 @@ from trademl.bot.loader import Expect, load_approved
 from trademl.bot.log import DecisionLog, read_log
 from trademl.bot.predictor import Decision, Mode, OpenPosition, PositionAdvice, Predictor, Reason
 from trademl.bot.refusals import AccountError, LoadCheck, LoadError, TailError, TailFault
+from trademl.bot.shadow import ShadowLog, read_shadow
 from trademl.bot.tail import Calendar
 from trademl.market.context import Bars
 from trademl.trades.advice import Advice, Topic
@@ -36,10 +38,12 @@ __all__ = [
     "PositionAdvice",
     "Predictor",
     "Reason",
+    "ShadowLog",
     "TailError",
     "TailFault",
     "Topic",
     "TradeAdvisor",
     "load_approved",
     "read_log",
+    "read_shadow",
 ]

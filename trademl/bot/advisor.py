@@ -33,6 +33,8 @@ class TradeAdvisor:
     features: Mapping[TradeModel, tuple[Feature, ...]]
     graphs: Mapping[TradeModel, object]  # onnxruntime sessions
     standing: Mapping[str, str]  # what is said of every piece of advice
+    line: str  # that the revision is of
+    mode: Mode
 
     @classmethod
     def load(
@@ -55,7 +57,7 @@ class TradeAdvisor:
             if not one.ok:
                 raise LoadError(LoadCheck(one.name), one.detail)
         standing = ({"signature": UNSIGNED} if keys is None else {}) | ({"mode": SHADOW} if mode is Mode.SHADOW else {})
-        return cls(revision.name, *_contract(revision), standing)
+        return cls(revision.name, *_contract(revision), standing, revision.line, mode)
 
     def advise(self, record: Mapping, history: Sequence[Mapping] = ()) -> Advice:
         """Advice on one decision. `history`: earlier records of any kind, oldest first; what is missing stays missing.

@@ -7,6 +7,7 @@ import math
 
 from trademl.bot.account import SHAPE as ACCOUNT
 from trademl.bot.log import SHAPES as LOG
+from trademl.bot.shadow import SHADOW_SHAPES
 from trademl.errors import choose
 from trademl.market import definitions
 from trademl.market.context import BAR_SECONDS, COLUMNS
@@ -63,12 +64,19 @@ def _entry(column: int, feature: Feature) -> dict:
 
 def log_schema() -> dict:
     """Of a line of the bot's log."""
-    kinds = []
-    for kind, shape in LOG.items():
-        schema = schema_of_object(shape, is_closed=True)
-        schema["properties"]["kind"] = {"const": kind}
-        kinds.append(schema)
-    return document("TradeML decision log, one line", {"oneOf": kinds})
+    return document("TradeML decision log, one line", {"oneOf": [_line_schema(kind, shape) for kind, shape in LOG.items()]})
+
+
+def shadow_schema() -> dict:
+    """Of a line of the log of suggestions on trades."""
+    ((kind, shape),) = SHADOW_SHAPES.items()
+    return document("TradeML shadow log, one line", _line_schema(kind, shape))
+
+
+def _line_schema(kind: str, shape: dict) -> dict:
+    schema = schema_of_object(shape, is_closed=True)
+    schema["properties"]["kind"] = {"const": kind}
+    return schema
 
 
 def account_schema() -> dict:
@@ -81,6 +89,7 @@ DOCUMENTS = {
     "pointer": pointer_schema,
     "signature": signature_schema,
     "log": log_schema,
+    "shadow": shadow_schema,
     "account": account_schema,
     "registry": registry,
 }

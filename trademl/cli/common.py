@@ -47,8 +47,7 @@ def print_anywhere() -> None:
 
 def table(rows: list[tuple], header: tuple = ()) -> None:
     """Rows in aligned columns, plain text."""
-    cells = [tuple(map(str, row)) for row in ([header] if header else []) + list(rows)]
-    if cells:
-        widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-        for row in cells:
-            print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+    from trademl.display import table_lines
+
+    for line in table_lines([*([header] if header else []), *rows]):
+        print(line)

@@ -162,15 +162,12 @@ def _store(symbol: str | None, models_dir: str | None, revision: str | None = No
 
 def _verdict_check(stored):
     """Whether the verdict follows from the trades that the revision keeps."""
-    from trademl.pipeline.market.looks import looks_file
-    from trademl.pipeline.market.recompute import check_verdict
+    from trademl.commands.hub import check_verdict
     from trademl.settings import load_settings
     from trademl.ship.revision import Check
 
-    if not stored.line.startswith("market-"):
-        return Check("verdict", True, "as the manifest says it: a trade revision does not keep the trades that it was judged on")
     try:
-        return Check("verdict", True, check_verdict(stored, looks_file(load_settings())))
+        return Check("verdict", True, check_verdict(load_settings(), stored.revision))
     except RevisionError as refusal:
         return Check("verdict", False, str(refusal))
 

@@ -44,9 +44,12 @@ def train(
     real_only: Annotated[bool, typer.Option("--real-only", help="leave out what a generator wrote")] = False,
     parallel: Annotated[bool, typer.Option("--parallel", help="the four models at once, with the same result")] = False,
     bench_score_weight: Annotated[bool, typer.Option("--bench-score-weight", help="weigh trades by labels.benchScore")] = False,
-    min_bench_score: Annotated[float | None, typer.Option(help="leave out trades below this labels.benchScore")] = None,
-    bench_score_quantile: Annotated[float | None, typer.Option(help="the same limit as a quantile, 0 to 1")] = None,
+    min_bench_score: Annotated[float | None, typer.Option(help="learn only from trades with this labels.benchScore")] = None,
+    bench_score_quantile: Annotated[float | None, typer.Option(help="the same as a quantile of each fit's trades, 0 to 1")] = None,
     excursion_unit: ExcursionUnit = "auto",
+    tune_hyperparams: Annotated[bool, typer.Option("--tune-hyperparams", help="search the boosters' parameters first")] = False,
+    optuna_trials: Annotated[int | None, typer.Option(help="trials of each model's search; default: 50")] = None,
+    select_features: Annotated[bool, typer.Option("--select-features", help="leave out features that only add noise")] = False,
     models_dir: Annotated[str | None, typer.Option(help="the store to use; default: models/trades")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of everything random")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
@@ -57,6 +60,7 @@ def train(
 ) -> None:
     """A bot's log in; four models, a verified revision and an improvement report out. Exit 3: stored, but not to be used."""
     from trademl.commands.trades import run_train
+    from trademl.device import notes
     from trademl.pipeline.trades import TradeFlags
 
     flags = TradeFlags(
@@ -71,15 +75,21 @@ def train(
         bench_score_quantile=bench_score_quantile,
         excursion_unit=excursion_unit,
         models_dir=models_dir,
+        tune_hyperparams=tune_hyperparams,
+        optuna_trials=optuna_trials,
+        select_features=select_features,
     )
     summary = run_train({"run.seed": seed, "run.device": device}, flags, output, if_due=if_due, quiet=quiet)
     if json:
         common.emit(summary)
     else:
         print(summary["headline"])
+        for line in _searched(summary.get("studies") or {}):
+            print(f"  {line}")
         for topic, why in summary["advice"].items():
             print(f"  {topic:12} {why if verbose else why.split(':')[0]}")
-        for line in filter(None, (summary["note"], summary["report"] and f"report: {summary['report']}")):
+        places = notes(summary.get("devices", {}))
+        for line in filter(None, (summary["note"], *places, summary["report"] and f"report: {summary['report']}")):
             print(line)
     raise typer.Exit(summary["exit"])
 
@@ -101,8 +111,46 @@ def due(
     else:
         print(f"{'train now' if found['is_due'] else 'not now'}: {found['reason']}")
         if found["is_tuning_suggested"]:
-            print("another 500 trades have been closed since the parameters were last looked at")
+            print("500 trades or more have been closed since the parameters were last tuned")
     raise typer.Exit(found["exit"])
+
+
+@app.command()
+def shadow(
+    log: Annotated[Path, typer.Option(help="the log of suggestions that `trademl.bot.ShadowLog` writes")],
+    data: Annotated[Path, typer.Option(help="the bot's records: a JSON lines file, or the folder that it writes to")],
+    revision: Annotated[str | None, typer.Option(help="whose suggestions, where the log holds several; its first characters do")] = None,
+    seed: Annotated[int | None, typer.Option(help="seed of the intervals")] = None,
+    json: Json = False,
+) -> None:
+    """Say what following a revision's suggestions would have earned. Exit 4 when the log cannot be judged."""
+    from trademl.commands.trades import run_shadow
+
+    found = run_shadow(log, data, revision, seed=seed)
+    if json:
+        common.emit(found)
+    else:
+        _show_shadow(found)
+    raise typer.Exit(found["exit"])
+
+
+def _show_shadow(found: dict) -> None:
+    counts = f"{found['suggestions']:,} suggestions, {found['joined']:,} joined with an outcome, {found['advised']:,} of these advised"
+    print(f"revision {found['revision']}: {counts}")
+    for one in found["unjoined"]:
+        print(f"  {one['count']:,} not joined: {one['reason']} (first: line {one['first_line']})")
+    for note in found["notes"]:
+        print(f"  {note}")
+    sizes = f"{found['larger']:,} larger, {found['smaller']:,} smaller, {found['left_out']:,} left out"
+    print(f"sizes: {sizes}; {found['mean_ratio']:.2f} of the traded size in the mean\n")
+    rows = [("as it was done", str(found["actual_r"]), f"{found['actual_usd']:+,.2f}")]
+    rows += [("as suggested", str(found["suggested_r"]), f"{found['suggested_usd']:+,.2f}")]
+    rows += [("difference", str(found["difference_r"]), f"{found['suggested_usd'] - found['actual_usd']:+,.2f}")]
+    rows += [("of it, by choosing", str(found["choice_r"]), "")]
+    common.table(rows, ("", "R a trade, net of fees", "USD in all"))
+    if found["with_exit"]:
+        print(f"{found['with_exit']:,} suggestions name a target or a stop too: a record cannot replay these")
+    print(f"\n{found['sentence']}")
 
 
 @app.command()
@@ -121,6 +169,14 @@ def features(
         models = [manifest(model, assets) for model in TradeModel]
         return common.emit({"status": "done", "exit": 0, "models": models, "features": table_rows(assets)})
     return print(typescript_table(assets) if typescript else features_table(assets))
+
+
+def _searched(studies: dict) -> list[str]:
+    """What was searched before anything was judged, a line each."""
+    if "reason" in studies:
+        return [studies["reason"]]
+    parts = (("parameters of ", "hyperparameters"), ("features of ", "features"), ("", "failed"))
+    return [f"{word}{model}: {one['reason']}" for word, part in parts for model, one in studies.get(part, {}).items()]
 
 
 def _show(found) -> None:

@@ -15,9 +15,9 @@ from trademl.ship.contents import SHAP_SUMMARY
 
 @dataclass(frozen=True, eq=False)
 class Explained:
-    """An explanation: the object that `trademl explain --json` prints, told in words."""
+    """An explanation, told in words."""
 
-    summary: dict
+    summary: dict  # of a revision, what `trademl explain --json` prints; of a fit, its look and the recipe's part
 
     def __repr__(self) -> str:
         """The words."""

@@ -259,8 +259,11 @@ def _judged_again(place: Place, name: str) -> list[str]:
 
 def check_verdict(settings: Settings, revision: Revision) -> str:
     """Judge the trades again that a revision keeps, in words. RevisionError when its verdict does not follow from them."""
+    from trademl.pipeline.choice import looks_file
     from trademl.pipeline.market import recompute
-    from trademl.pipeline.market.looks import looks_file
     from trademl.pipeline.stored import Stored
+    from trademl.pipeline.trades import LINE
+    from trademl.pipeline.trades import recompute as of_trades
 
-    return recompute.check_verdict(Stored(revision), looks_file(settings))
+    judge = of_trades if revision.line == LINE else recompute
+    return judge.check_verdict(Stored(revision), looks_file(settings))

@@ -52,10 +52,17 @@ def lab_arguments(*, port: int | None, ip: str, browser: bool, allow_root: bool,
         )
     extensions = Path(str(resources.files("trademl"))) / "explore" / "lab"
     arguments = [f"--ServerApp.ip={ip}", f"--LabApp.default_url=/lab/tree/{START}", f"--LabApp.extra_labextensions_path={extensions}"]
+    # no search for language servers, which the first page would wait for
+    arguments += [f"--ServerApp.extra_static_paths={_plotly_folder()}", "--LanguageServerManager.autodetect=False"]
     arguments += [f"--ServerApp.port={port}"] if port is not None else []
     arguments += [] if browser else ["--no-browser"]
     arguments += ["--allow-root"] if allow_root else []
     return [*arguments, *more]
+
+
+def _plotly_folder() -> Path:
+    """Where plotly.min.js lies: a page that has it from the server does not wait for a kernel to send it."""
+    return Path(find_spec("plotly").origin).parent / "package_data"
 
 
 def run_lab(arguments: Sequence[str]) -> None:

@@ -10,7 +10,7 @@ from trademl.commands.explain import run_explain
 from trademl.commands.hub import open_publication
 from trademl.commands.spine import FIGURES, LOOK, REPORT, finish_revision_run, given, open_run, printed, refuse_unknown
 from trademl.device import check
-from trademl.display import table_html
+from trademl.display import table_html, table_lines
 from trademl.errors import UsageError
 from trademl.evidence.looks import Look
 from trademl.evidence.page import Evidence
@@ -256,9 +256,7 @@ class Backtested:
 
     def __repr__(self) -> str:
         """The verdict, the look and the table as text."""
-        rows = [(" ", *map(str, row)) for row in self.summary["table"]]
-        widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-        lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
+        lines = table_lines([(" ", *row) for row in self.summary["table"]])
         return "\n".join([self.summary["sentence"], *lines, self._told()])
 
     def _repr_html_(self) -> str:

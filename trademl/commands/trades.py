@@ -8,20 +8,22 @@ from pathlib import Path
 
 import numpy as np
 
+from trademl.bot.shadow import read_shadow
 from trademl.clock import utc_now
 from trademl.commands.spine import finish_revision_run, given, open_run
 from trademl.data.records import MAX_BAD_SHARE, RecordsReport, read_records
 from trademl.device import check
-from trademl.errors import Exit
+from trademl.errors import BadDataError, Exit, UsageError
 from trademl.pipeline import trades as pipeline
 from trademl.pipeline.stored import Stored
 from trademl.runs import Course, run_job
 from trademl.settings import Settings, load_settings
 from trademl.trades.due import Due, LastTraining, decide_due
-from trademl.trades.labels import ExcursionUnit
+from trademl.trades.labels import ExcursionUnit, label_trades, unlearnable
 from trademl.trades.profile import MIN_SAMPLES, TradesProfile, profile_trades
 from trademl.trades.registry import TradeModel
 from trademl.trades.rows import closed_at
+from trademl.trades.shadow import check_order, follow, join_outcomes
 
 
 @dataclass(frozen=True)
@@ -38,6 +40,7 @@ class Examination:
         if not self.report.is_usable:
             share = f"{source.bad:,} of {source.lines:,} lines are bad ({source.bad_share:.1%}; {MAX_BAD_SHARE:.0%} is allowed)"
             found.append(f"{share}: mend the lines named above")
+        found += filter(None, [unlearnable(label_trades(self.report.records, None))])
         if self.profile.unit.unit is None:
             found.append(self.profile.unit.sentence)
         return tuple(found)
@@ -63,7 +66,8 @@ def examine(path: str | os.PathLike, unit: ExcursionUnit | str = ExcursionUnit.A
 
 # ---------------------------------------------------------------- train
 
-TRAIN = Course.of_shares({"data": 0.08, "features": 0.02, "judge": 0.60, "evidence": 0.05, "ship": 0.10, "prove": 0.05, "store": 0.10})
+SHARES = {"data": 0.08, "features": 0.02, "search": 0.0, "judge": 0.60, "evidence": 0.05, "ship": 0.10, "prove": 0.05, "store": 0.10}
+SEARCHES = 10.0  # times the rest of a run, at 50 trials
 UNSIGNED = "carries no signature: nobody can tell whether it was changed since; a bot that can read a revision loads that instead"
 
 
@@ -73,8 +77,12 @@ def last_training(settings: Settings, models_dir: str | None = None) -> LastTrai
     if not stored:
         return LastTraining()
     refused = next((at for at, revision in enumerate(stored) if revision.gate_passed), len(stored))
-    at_s = int(datetime.fromisoformat(stored[0].trained_at).timestamp())
-    return LastTraining(at_s, refused, stored[0].manifest["trades"]["trades"])
+    tunings = filter(None, (revision.manifest["trades"].get("last_tuning") for revision in stored))
+    return LastTraining(_epoch_s(stored[0].trained_at), refused, _epoch_s(next(tunings, {}).get("at")))
+
+
+def _epoch_s(text: str | None) -> int | None:
+    return None if text is None else int(datetime.fromisoformat(text).timestamp())
 
 
 def is_due(inputs: pipeline.TradeInputs, settings: Settings) -> Due:
@@ -113,12 +121,13 @@ def run_train(
         return nothing | {"status": "not_due", "exit": int(Exit.DONE), "headline": f"nothing was trained: {due.reason}", "advice": {}}
     if not inputs.is_enough:
         return _too_few(settings, inputs, output)
-    inputs.rows()  # refuses a log that nothing can be learned from
+    inputs.require_trainable()
     store = pipeline.trade_store(settings, flags.models_dir)
     store.check_line(pipeline.LINE)
     parameters = flags.job_parameters() | {"overrides": given(overrides)}
     with store.lock(), open_run(settings, "trades_retrain", parameters) as run:
-        result = run_job("trades_retrain", parameters, run=run, course=TRAIN, quiet=quiet)
+        course = Course.of_shares(SHARES | ({"search": SEARCHES * flags.trials / 50} if flags.tune_hyperparams else {}))
+        result = run_job("trades_retrain", parameters, run=run, course=course, quiet=quiet)
         stored = Stored(store.locate(result.summary["revision"]))
         summary = finish_revision_run(run, result, stored, moves_pointer=True)
     return summary | _copied(stored, output)
@@ -138,7 +147,8 @@ def _copied(stored: Stored, output: str | None) -> dict:
 def _too_few(settings: Settings, inputs: pipeline.TradeInputs, output: str | None) -> dict:
     """Nothing is trained; the short report says what is missing."""
     needed = inputs.flags.min_samples
-    headline = f"{inputs.trades:,} trades with an outcome, {needed:,} are needed: nothing was trained"
+    limit = f", {inputs.teaching:,} of them within the bench score limit" if inputs.flags.bench.is_set else ""
+    headline = f"{inputs.trades:,} trades with an outcome{limit}, {needed:,} are needed: nothing was trained"
     with open_run(settings, "trades_retrain", inputs.flags.job_parameters()) as run:
         pipeline.write_short(inputs, run.path)
         folder = run.finish(message=headline, next_step="train again when the bot has closed more trades, or lower --min-samples")
@@ -147,3 +157,53 @@ def _too_few(settings: Settings, inputs: pipeline.TradeInputs, output: str | Non
     report = str(Path(folder) / "improvement_report.md")
     record = {"run_id": run.run_id, "revision": None, "status": "done", "exit": int(Exit.DONE), "headline": headline, "models_trained": []}
     return record | {"report": report, "output": output, "note": None, "gate": None, "advice": {}}
+
+
+# ---------------------------------------------------------------- shadow
+
+
+def run_shadow(log: str | os.PathLike, data: str | os.PathLike, revision: str | None = None, *, seed: int | None = None) -> dict:
+    """`trademl trades shadow`: what following the suggestions of a log would have earned, by the bot's own records.
+
+    BadDataError where the log is broken, holds several revisions and none is named, or nothing of it can be judged; UsageError when
+    the revision that is named is not in it.
+    """
+    lines, notes = _shadow_lines(Path(log))
+    name, lines = _one_revision(Path(log), lines, revision)
+    try:
+        check_order(lines)
+        records = read_records(data).require_usable().records
+        joined = join_outcomes(lines, {column: values.to_numpy() for column, values in records.items()})
+        found = follow(joined, seed=load_settings({"run.seed": seed} if seed is not None else {}).run.seed)
+    except BadDataError as refusal:
+        raise BadDataError(f"{log}, revision {name}: {refusal}") from refusal
+    unjoined = [{"reason": str(reason), "count": count, "first_line": first} for reason, (count, first) in joined.unjoined.items()]
+    record = {"status": "done", "exit": int(Exit.DONE), "log": str(log), "data": str(data), "revision": name, "notes": notes}
+    return record | {"suggestions": len(lines), "joined": len(joined), "unjoined": unjoined} | vars(found)
+
+
+def _shadow_lines(log: Path) -> tuple[tuple[dict, ...], list[str]]:
+    """The suggestions of a log, and what is to be said of it."""
+    if not log.is_file():
+        raise BadDataError(f"{log}: no such file; name the log that `trademl.bot.ShadowLog` writes")
+    report = read_shadow(log)
+    if report.problems:
+        more = f" ({len(report.problems) - 1:,} more lines are wrong)" if len(report.problems) > 1 else ""
+        raise BadDataError(f"{log} {report.problems[0]}{more}; a log that was touched proves nothing: give the one that the bot wrote")
+    if not report.records:
+        raise BadDataError(f"{log}: the log holds no suggestion; `trademl.bot.ShadowLog` writes one for each decision")
+    return report.records, ["the last line has no end: the bot is writing it, or died; it is left out"] if report.torn else []
+
+
+def _one_revision(log: Path, lines: tuple[dict, ...], asked: str | None) -> tuple[str, tuple[dict, ...]]:
+    """The revision that is meant, and its suggestions."""
+    counts: dict[str, int] = {}
+    for line in lines:
+        counts[line["revision"]] = counts.get(line["revision"], 0) + 1
+    held = ", ".join(f"{name} ({count:,} lines)" for name, count in counts.items())
+    if asked is None and len(counts) > 1:
+        raise BadDataError(f"{log}: holds suggestions of {len(counts)} revisions: {held}; each is judged by itself, name one by --revision")
+    fitting = [name for name in counts if asked is None or (asked and name.startswith(asked))]
+    if len(fitting) != 1:
+        raise UsageError(f"--revision {asked!r} names {'several' if fitting else 'none'} of the revisions in {log}: {held}")
+    return fitting[0], tuple(line for line in lines if line["revision"] == fitting[0])

@@ -172,7 +172,7 @@ OUTCOME = (
     *numbers("outcome", "realizedPnl", "USD, net of fees", **AT_CLOSE),
     *numbers("outcome", "realizedPnlPct", "% of margin", **AT_CLOSE),
     *numbers("outcome", "feesUsd", "USD", low=0, **AT_CLOSE),
-    *numbers("outcome", "holdingPeriodMinutes", "min", low=0, **AT_CLOSE),
+    *numbers("outcome", "holdingPeriodMinutes", "min", low=0, high=525_600, **AT_CLOSE),  # a year
     *texts("outcome", "exitReason", choices=EXIT_REASONS, **AT_CLOSE),
     *numbers("outcome", "maxFavorableExcursion maxAdverseExcursion", "USD or % of entry", **AT_CLOSE),
     *numbers("outcome", "partialProfitsTaken", "count", low=0, **AT_CLOSE),

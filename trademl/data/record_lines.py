@@ -165,7 +165,9 @@ class BadLines:
 
 # %% ../../nbs/19b_data_record_lines.ipynb #bd0c7585
 REMEDIES = {
-    "torn": "the bot was stopped while it wrote; the next record is whole again",
+    "torn": "the bot was stopped while it wrote, and the next record is whole again; where most lines are such, the file is not JSON lines",
+    "not_object": "an array holds many records: `jq -c '.[]'` writes one a line",
+    "missing": "rows of a database hold the record in `payload`: export that column alone",
     "too_long": "look at that line: a log or an array has got into the file",
     "schema_version": "update trademl, or export the records in version 1",
     "clock_unit": "multiply seconds by 1,000, or divide microseconds by 1,000",

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['MAX_POINTS', 'Figure', 'figure', 'TradeFigures', 'AccountFigures', 'Run', 'AccountRun', 'annual_periods', 'daily_r',
-           'thin', 'drawdown_r', 'drawdown_pct', 'under_water_days', 'cost_share', 'path_of', 'DayShapes', 'day_shapes',
-           'redrawn_paths', 'trade_figures', 'account_figures', 'schema_table']
+           'thin', 'drawdown_r', 'drawdown_pct', 'evenly', 'under_water_days', 'cost_share', 'path_of', 'DayShapes',
+           'day_shapes', 'redrawn_paths', 'trade_figures', 'account_figures', 'schema_table']
 
 # %% ../../nbs/60_evidence_figures.ipynb #36917453
 import math
@@ -197,6 +197,11 @@ def drawdown_r(worth_r: np.ndarray) -> np.ndarray:
 def drawdown_pct(run: AccountRun) -> np.ndarray:
     """Percent below the peak of equity at each bar, (n,); the start balance is the first peak."""
     return 100 * drawdown_curve(np.concatenate([[run.start_balance], run.equity]))[1:]
+
+# %% ../../nbs/60_evidence_figures.ipynb #ea1051b1
+def evenly(n: int, most: int) -> np.ndarray:
+    """Row numbers of `most` evenly spread rows out of n, first and last included; all where there are fewer."""
+    return np.arange(n) if n <= most else np.unique(np.linspace(0, n - 1, most).astype(np.int64))
 
 # %% ../../nbs/60_evidence_figures.ipynb #361a0b0c
 def under_water_days(time_s: np.ndarray, worth_r: np.ndarray) -> float:

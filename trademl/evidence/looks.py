@@ -108,6 +108,7 @@ class LookRequest:
     alpha: float  # level of the first recipe
     prints: Mapping[int, str] = field(repr=False)  # of all bars, by day number
     entries: np.ndarray = field(repr=False)  # int64 (n, 3): decision, side (1 or -1), when the position rule leaves or 0; by time
+    is_one_at_a_time: bool = True  # False: several decisions may fall into one second
     note: str = ""  # what was varied without being another recipe, such as costs: recorded, not counted
 
     def __post_init__(self):
@@ -122,7 +123,8 @@ class LookRequest:
             )
         if not self.recipe:
             raise UsageError("recipe is empty; give its id, 16 hex")
-        if (np.diff(made[:, 0]) <= 0).any() or not ((made[:, 0] >= self.start_s) & (made[:, 0] < self.end_s)).all():
+        least = 1 if self.is_one_at_a_time else 0
+        if (np.diff(made[:, 0]) < least).any() or not ((made[:, 0] >= self.start_s) & (made[:, 0] < self.end_s)).all():
             raise UsageError("entries must be in the order of their decisions, one a bar, inside the window")
 
     @property
@@ -188,6 +190,11 @@ class Standing:
     level: float
     grown_days: int  # days that the record has gained since
     needed_days: int  # days after which it is judged again
+    detail: Mapping = field(default_factory=dict)  # what a pipeline closed the look with beside the verdict
+
+    def to_json(self) -> dict:
+        """What a manifest keeps; the detail stays in the chain."""
+        return {name: value for name, value in asdict(self).items() if name != "detail"} | {"words": self.words}
 
     @property
     def words(self) -> str:
@@ -243,7 +250,7 @@ class Look:
 
     def to_json(self) -> dict:
         """What a manifest keeps."""
-        standing = self.standing and asdict(self.standing) | {"words": self.standing.words}
+        standing = self.standing and self.standing.to_json()
         names = ("number", "level", "family_level", "project", "record", "hash")
         plain = {name: getattr(self, name) for name in names}
         return plain | {"words": self.told, "standing": standing, "days": [self.start_s, self.end_s], "remarks": list(self.remarks)}
@@ -311,7 +318,8 @@ def _standing_plan(kind: Kind, request: LookRequest, record: Record, added: tupl
     last = record.looks[-1]
     verdict, needed = record.verdicts[last["hash"]], needed_s(record)
     days = grown_s(record, added) // DAY_S, -(-needed // DAY_S)
-    standing = Standing(verdict["at_utc"], verdict["passed"], verdict["sentence"], verdict["level"], *days)
+    said = (verdict[name] for name in ("at_utc", "passed", "sentence", "level"))
+    standing = Standing(*said, *days, verdict.get("detail", {}))
     span = _first_priced(request, record), min(added[1], request.end_s)
     if span[1] <= span[0]:
         raise UsageError(
@@ -452,11 +460,14 @@ def _look_of(plan: _Plan, request: LookRequest, record: Record | None, names: tu
     merged = np.concatenate([np.array(kept, np.int64).reshape(-1, 3), _within(request.entries, plan.added).astype(np.int64)])
     project, own = names
     opened = own if record is None else record.id
-    return Look(plan.number, plan.alpha, *plan.span, plan.standing, project, opened, own, merged[merged[:, 0].argsort()], remarks)
+    return Look(plan.number, plan.alpha, *plan.span, plan.standing, project, opened, own, merged[merged[:, 0].argsort(kind="stable")], remarks)
 
 # %% ../../nbs/65a_evidence_looks.ipynb #0ce5e887
-def close_look(path: str | os.PathLike, look: Look, *, passed: bool, sentence: str, now: datetime) -> None:
-    """Write the verdict of a look that was to be judged. LooksError when the chain does not hold the look, or can no longer be read."""
+def close_look(path: str | os.PathLike, look: Look, *, passed: bool, sentence: str, now: datetime, detail: Mapping | None = None) -> None:
+    """Write the verdict of a look that was to be judged; a run that repeats it finds `detail` (plain values) in its `Standing`.
+
+    LooksError when the chain does not hold the look, or can no longer be read.
+    """
     if look.standing is not None:
         raise UsageError(f"look {look.hash[:16]} repeats the {look.words}: it has no verdict of its own")
     path = Path(path)
@@ -468,5 +479,5 @@ def close_look(path: str | os.PathLike, look: Look, *, passed: bool, sentence: s
             raise LooksError(f"{path} {state} look {look.hash[:16]}. {REMEDY}")
         lines = Appended(chain, now)
         verdict = {"look": look.hash, "record": look.record, "passed": bool(passed), "sentence": sentence, "level": look.level}
-        lines.add({"kind": Kind.VERDICT, **verdict})
+        lines.add({"kind": Kind.VERDICT, **verdict, **({} if detail is None else {"detail": dict(detail)})})
         file.append(lines.data)

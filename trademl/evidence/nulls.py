@@ -16,7 +16,7 @@ import pandas as pd
 
 from ..clock import epoch_seconds
 from ..errors import UsageError
-from .figures import Run, drawdown_r, path_of, thin
+from .figures import Run, drawdown_r, evenly, path_of, thin
 from ..market.backtest import Decisions, Prepared, prepare
 from ..market.rotation import Entries, Placed, place_entries, rotate
 from ..market.specs import CostSpec, LabelSpec
@@ -195,11 +195,6 @@ PATHS = ("max_drawdown_r", "longest_under_water", "cost_share")  # in the order 
 MOST_PATHS = 200
 
 
-def _some(shifts: np.ndarray, most: int) -> np.ndarray:
-    """At most `most` of the shifts, evenly spaced."""
-    return shifts[np.unique(np.linspace(0, len(shifts) - 1, most).astype(int))] if len(shifts) and most else shifts[:0]
-
-
 def path_bands(window: MarketWindow, entries: Entries, observed: Placed, costs: CostSpec, shifts: np.ndarray) -> dict[str, Band]:
     """The bands of PATHS over these rotations."""
     placed = (place_entries(window.prepared, entries, costs, window.first, window.last, shift=int(shift)) for shift in shifts)
@@ -226,10 +221,11 @@ def random_entries(
     beside = float(rotations.left_over.mean() / len(entries)) if len(shifts) else None
     horizons = 2 * window.prepared.rules.horizon
     method = f"the entries rotated by {horizons} bars or more, and back by {lookback + horizons:,} or more; every such rotation"
-    bands = dict(zip(STATISTICS, bands, strict=True)) | path_bands(window, entries, observed, costs, _some(shifts, min(curves, MOST_PATHS)))
+    few = shifts[evenly(len(shifts), min(curves, MOST_PATHS))]
+    bands = dict(zip(STATISTICS, bands, strict=True)) | path_bands(window, entries, observed, costs, few)
     found = RandomEntries(len(shifts), len(entries), beside, **bands, method=method, reason=reason)
     at = drawn_bars(window, run_of(window, observed))
     if not len(shifts) or not curves:
         return found, NullCurves(at[:0], *(np.empty(0),) * 3)
-    worth = rotate(window.prepared, entries, _some(shifts, curves), costs, **limits, points=at).worth_r
+    worth = rotate(window.prepared, entries, shifts[evenly(len(shifts), curves)], costs, **limits, points=at).worth_r
     return found, NullCurves(at, *np.quantile(worth, (0.05, 0.5, 0.95), axis=0))

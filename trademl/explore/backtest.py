@@ -13,9 +13,11 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from trademl import report
+from trademl.bot.policy import holds_head, is_published
 from trademl.bot.records import decision_rule_of, exit_rule_of
 from trademl.errors import UsageError
-from trademl.evidence.figures import drawdown_r
+from trademl.evidence.anatomy import EXITS
+from trademl.evidence.figures import drawdown_r, evenly
 from trademl.evidence.nulls import (
     MarketWindow,
     allowed_shifts,
@@ -40,8 +42,8 @@ from trademl.risk.profiles import PROFILES
 from trademl.settings import Settings
 from trademl.validate.splits import Span
 
-ROTATIONS = 200  # of the band: drawn while a slider moves; the verdict rests on every allowed one
-REASON_COLOURS = {"TP": TEAL, "SL": RED, "TIMEOUT": SAND, "MODEL": BLUE, "END": GREY}
+ROTATIONS = 200  # of the band, at most: drawn while a slider moves; the verdict rests on every allowed one
+REASON_COLOURS = {ExitReason.TP: TEAL, ExitReason.SL: RED, ExitReason.TIMEOUT: SAND, ExitReason.MODEL: BLUE}
 JUDGED, SELECT = "judged", "select"
 VARIED = ("spread", "commission", "slippage")
 
@@ -69,6 +71,7 @@ class Played:
     median: np.ndarray
     high: np.ndarray
     as_good: float  # share of the random entries that did as well or better; NaN without any
+    rotations: int  # placements of the entries that the band and the share come from
 
     @property
     def trades(self) -> pd.DataFrame:
@@ -117,11 +120,11 @@ class BacktestRoom:
         at = drawn_bars(window, run, points=400)
         shifts = allowed_shifts(window.width, window.prepared.rules.horizon, LOOKBACK)
         if not len(entries) or not len(shifts):
-            return Played(window, placed, decisions, at, *(np.empty(0),) * 3, float("nan"))
-        some = shifts[np.unique(np.linspace(0, len(shifts) - 1, ROTATIONS).astype(int))]
+            return Played(window, placed, decisions, at, *(np.empty(0),) * 3, float("nan"), 0)
+        some = shifts[evenly(len(shifts), ROTATIONS)]
         turned = rotate(window.prepared, entries, some, asked.costs, start=window.first, stop=window.last, points=at)
         as_good = float((turned.expectancy >= placed.trades["net_r"].mean()).mean())
-        return Played(window, placed, decisions, at, *np.quantile(turned.worth_r, (0.05, 0.5, 0.95), axis=0), as_good)
+        return Played(window, placed, decisions, at, *np.quantile(turned.worth_r, (0.05, 0.5, 0.95), axis=0), as_good, len(some))
 
     # ---------------------------------------------------------------- figures
 
@@ -138,7 +141,7 @@ class BacktestRoom:
         return figure.update_layout(height=490, margin={"t": TITLE_PX + 2 * LEGEND_PX})
 
     def account(self, asked: Asked) -> go.Figure:
-        """What an account under a profile's limits and its published head made of the decisions."""
+        """What an account under a profile's limits made of the decisions, sized by the profile's head where it is used."""
         played, window = self.played(asked), self.played(asked).window
         account = account_spec(self.settings, self.stored.symbol, asked.profile)
         conditions = Conditions(asked.profile, asked.costs, account)
@@ -152,21 +155,30 @@ class BacktestRoom:
             when = np.datetime64(int(window.prepared.time_s[halted]), "s")
             figure.add_vline(x=str(when), line={"color": RED, "width": 1.5, "dash": "dash"})
         told = f"halted at its {account.max_total_drawdown_pct:g} % limit" if halted >= 0 else "never halted"
-        title = {"text": f"The account of profile {asked.profile}", "subtitle": {"text": f"{account.risk_pct:g} % a trade; {told}"}}
+        head = self._head_words(asked.profile, is_used=sized is not played.decisions)
+        title = {"text": f"The account of profile {asked.profile}", "subtitle": {"text": f"{account.risk_pct:g} % a trade, {head}; {told}"}}
         return figure.update_layout(title=title, height=490, margin={"t": TITLE_PX + 2 * LEGEND_PX})
+
+    def _head_words(self, profile: int, *, is_used: bool) -> str:
+        revision = self.stored.revision
+        if not holds_head(revision, profile):
+            return "no risk head"
+        if is_used:
+            return "sized by its head" if is_published(revision, profile) else "sized by its unpublished head"
+        return "its head switched off" if is_published(revision, profile) else "its head unpublished"
 
     def results(self, asked: Asked, number: int) -> go.Figure:
         """Each trade's net R by the reason that ended it; the picked one is ringed."""
         trades = self.played(asked).trades
         figure = go.Figure()
-        reasons = np.array([ExitReason(int(code)).name for code in trades["reason"]])
+        reasons = trades["reason"].to_numpy()
         when = trades["entry_time"].to_numpy("M8[s]")
-        for reason in dict.fromkeys(reasons):
-            hit = reasons == reason
+        for reason in map(ExitReason, np.unique(reasons)):
+            hit, words = reasons == reason, EXITS[reason]
             mark = {"size": 7, "color": REASON_COLOURS.get(reason, GREY), "opacity": 0.8}
-            hover = f"%{{x|%Y-%m-%d %H:%M}}: %{{y:+.2f}} R<extra>{reason}</extra>"
+            hover = f"%{{x|%Y-%m-%d %H:%M}}: %{{y:+.2f}} R<extra>{words}</extra>"
             figure.add_scatter(
-                x=when[hit], y=trades["net_r"][hit], mode="markers", marker=mark, name=f"{reason} {hit.sum():,}", hovertemplate=hover
+                x=when[hit], y=trades["net_r"][hit], mode="markers", marker=mark, name=f"{words} {hit.sum():,}", hovertemplate=hover
             )
         if len(trades):
             ring = {"size": 15, "color": "rgba(0,0,0,0)", "line": {"color": INK, "width": 2}}
@@ -197,7 +209,7 @@ class BacktestRoom:
             stop=price - side * risk,
             horizon=stop - start - 1,
             side="long" if side > 0 else "short",
-            reason=ExitReason(int(trade["reason"])).name,
+            reason=EXITS[ExitReason(trade["reason"])],
         )
         figure = report.label_on_path(self.oos.bars.iloc[low + start : low + stop], path)
         told = f"{path.side}, {trade['net_r']:+.2f} R net, ended by {path.reason}"
@@ -222,7 +234,7 @@ class BacktestRoom:
             long, short = expected_r(probability[None], self.rule.worth, np.array([cost]))[0]
             margin = asked.margin_r if asked.window == SELECT else self.rule.margin_r
             why = f"expected {long:+.2f} R long and {short:+.2f} R short, net of {cost:.2f} R cost; more than {margin:.2f} R was asked"
-        ended = ExitReason(int(trade["reason"])).name
+        ended = EXITS[ExitReason(trade["reason"])]
         entry = "the next open" if self.spec.entry is Entry.NEXT_OPEN else "the close"
         held = int(trade["exit_bar"]) - int(trade["entry_bar"]) + 1
         return (
@@ -237,7 +249,7 @@ class BacktestRoom:
         if not len(net):
             return Shown("<b>No trade is made</b>: nothing is expected to earn more than the margin after these costs", kind="warn")
         beside = (
-            f"{100 * played.as_good:.0f} % of {ROTATIONS} random placements of the same entries did as well or better"
+            f"{100 * played.as_good:.0f} % of {played.rotations} random placements of the same entries did as well or better"
             if np.isfinite(played.as_good)
             else "too few bars to place the entries at random"
         )

@@ -35,12 +35,15 @@ class Market:
 
 
 def open_market(settings: Settings, flags: MarketFlags = MarketFlags()) -> Market:  # noqa: B008 (frozen)
-    """The market that a plain `trademl retrain` would train on. BadDataError as the readers raise it."""
+    """The market that `trademl retrain` would train on, without its calendar where there is none: labels can be seen without one.
+
+    BadDataError as the readers raise it, UsageError for flags that do not go together.
+    """
     if flags.symbol == SYNTHETIC:
         choice = MarketChoice(SYNTHETIC, None, None, False, store_folder(settings, SYNTHETIC), settings.market.timeframe)
     else:
         is_without = flags.news is None and not Path(settings.market.news).exists() and Path(flags.bars or settings.market.bars).exists()
-        choice = choose_market(settings, replace(flags, no_news=True) if is_without else flags)  # labels can be seen without a calendar
+        choice = choose_market(settings, replace(flags, no_news=True) if is_without else flags)
     if choice.is_synthetic:
         made = synthetic_market(settings.synthetic.bars, settings.synthetic.edge, settings.synthetic.seed)
         return Market(choice, made.bars, high_impact_usd(made.events)[0])

@@ -59,7 +59,7 @@ class RevisionExplorer(widgets.VBox):
     def _offer(self) -> None:
         text = (
             "<b>No revision is stored yet.</b> <code>trademl retrain</code> makes one of your data. Or train on the embedded market now "
-            "(made, not real; under a minute): everything here then works on it"
+            "(made, not real; one to two minutes on two cores): everything here then works on it"
         )
         self.button = widgets.Button(
             description="Train on the embedded market", button_style="primary", layout=widgets.Layout(width="auto")

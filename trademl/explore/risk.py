@@ -3,24 +3,21 @@
 The trades are those that the risk heads were trained on (out-of-fold, of the train part) and judged on (select): no day of final.
 """
 
-import io
 import json
 from dataclasses import dataclass, replace
 from functools import lru_cache, partial
 
 import numpy as np
-import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
 from trademl import report
 from trademl.bot.policy import risk_head_of
-from trademl.errors import BadDataError, UsageError
+from trademl.errors import BadDataError
 from trademl.explore.panel import Panel, Shown, picker, slider
 from trademl.explore.revision import RevisionExplorer
-from trademl.pipeline.market.pages import OBJECTIVE_WORDS
 from trademl.pipeline.market.parameters import account_spec
-from trademl.pipeline.market.risk import METADATA_FILE, TRADES_FILE
+from trademl.pipeline.market.risk import METADATA_FILE, OBJECTIVE_WORDS, kept_labels, kept_trades
 from trademl.pipeline.stored import Stored
 from trademl.report.figures import BLUE, GREY, QUIET, RED, SAND, TEAL, finish
 from trademl.risk.growth import GROWTH
@@ -48,10 +45,7 @@ class RiskRoom:
     """Everything that the risk explorer draws, from what it is asked. UsageError for a revision without risk trades."""
 
     def __init__(self, stored: Stored, settings: Settings):
-        if not (stored.holds(TRADES_FILE) and stored.holds(METADATA_FILE)):
-            raise UsageError(f"revision {stored.name} was made without risk heads: run a plain `trademl retrain`")
-        self.stored, self.settings = stored, settings
-        kept = pd.read_parquet(io.BytesIO(stored.read(TRADES_FILE)))
+        self.stored, self.settings, kept = stored, settings, kept_trades(stored)
         self.metadata = json.loads(stored.read(METADATA_FILE))
         self.parts = {part: TradeSequence.from_backtest(kept[kept["part"] == part]) for part in ("train", "select")}
         self.lots = LotSpec.from_specs(stored.costs, account_spec(settings, stored.symbol, settings.account.profile))
@@ -97,11 +91,7 @@ class RiskRoom:
 
     def by_profile(self) -> go.Figure:
         """Which multiplier each profile's replay chose when the heads were trained, under both objectives."""
-        counts = {
-            number: {OBJECTIVES[Objective(name)]: np.array(of["histogram"]) * of["rows"] for name, of in profile["labels"].items()}
-            for number, profile in self.metadata["profiles"].items()
-            if profile["labels"]
-        }
+        counts = kept_labels(self.metadata)
         if not counts:
             raise BadDataError("too few trades to replay: no profile has labels, and every multiplier is 1.0")
         return report.risk_histogram(counts, self.metadata["candidates"]).update_layout(height=560)

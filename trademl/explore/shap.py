@@ -10,8 +10,6 @@ import ipywidgets as widgets
 import numpy as np
 import plotly.graph_objects as go
 
-from trademl import report
-from trademl.errors import UsageError
 from trademl.evidence.shap_summary import ALL, Ranking, ShapSummary, Subject, Whose, noise_words
 from trademl.explore.panel import WIDE_NAME, WIDTH, Panel, Shown, picker, stepper, whole
 from trademl.explore.revision import RevisionExplorer
@@ -19,7 +17,7 @@ from trademl.pipeline.market.decision import explain_decision
 from trademl.pipeline.market.explain import PAIR_ROWS, explain_shipped
 from trademl.pipeline.stored import Stored
 from trademl.report.figures import GREY, QUIET, RED, TEAL, finish
-from trademl.report.shap_figures import shap_dependence, shap_drift, shap_pairs
+from trademl.report.shap_figures import shap_dependence, shap_drift, shap_pairs, shap_ranking
 from trademl.settings import Settings
 
 WHOSE = {"the recipe": Whose.RECIPE, "the shipped model": Whose.SHIPPED}
@@ -41,11 +39,9 @@ class Asked:
 
 
 class ShapRoom:
-    """Everything that the SHAP explorer draws, from what it is asked. UsageError for a revision without a summary."""
+    """Everything that the SHAP explorer draws, from what it is asked."""
 
     def __init__(self, stored: Stored, settings: Settings):
-        if not stored.is_explained:
-            raise UsageError(f"revision {stored.name} was made with --no-shap or by an earlier trademl: it keeps no explanation; retrain")
         self.stored, self.settings = stored, settings
         self.decision = lru_cache(maxsize=64)(lambda row: explain_decision(stored, str(row)))
 
@@ -74,16 +70,10 @@ class ShapRoom:
     def ranking(self, asked: Asked) -> go.Figure:
         """Mean absolute contributions with their intervals over days, beside the noise floor."""
         ranking, subject = self._ranking(asked), self.subject(asked)
-        features = ranking.features[: asked.count]
-        mean = [feature.mean for feature in features]
-        has_interval = all(feature.low is not None for feature in features)
-        low, high = ([getattr(f, end) for f in features] if has_interval else mean for end in ("low", "high"))
-        noise = ranking.noise_floor if has_interval else None
-        unit = f"mean |SHAP|, {ranking.unit}"
-        figure = report.importance([f.name for f in features], mean, low=low, high=high, noise=noise, n=subject.rows, unit=unit)
-        words = "the grey band: what shuffled copies of features reach" if noise is not None else "no noise floor was measured"
+        figure = shap_ranking(ranking, asked.count, n=subject.rows)
+        words = "no noise floor was measured" if ranking.noise_floor is None else "the grey band: what shuffled copies of features reach"
         title = {"text": f"What drives {asked.subject}: {asked.output}", "subtitle": {"text": f"{subject.rows:,} rows; {words}"}}
-        return figure.update_layout(title=title, height=max(430, 130 + 18 * len(features)))
+        return figure.update_layout(title=title, height=max(430, 130 + 18 * asked.count))
 
     def dependence(self, asked: Asked) -> go.Figure:
         """Contribution of a feature against its value, a line an output."""

@@ -10,7 +10,7 @@ from trademl.clock import iso_z, utc_now
 from trademl.errors import LooksError, TradeMLError
 from trademl.evidence.chain import Kind, read_chain
 from trademl.explore.project import project_settings
-from trademl.pipeline.choice import SYNTHETIC, store_folder, store_of
+from trademl.pipeline.choice import SYNTHETIC, looks_file, store_folder, store_of
 from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
 
@@ -51,7 +51,7 @@ def start_page(settings: Settings | None = None) -> StartPage:
         "Data": data_rows(settings),
         "Revisions": revision_rows(settings),
         "Last runs": run_rows(Path(settings.paths.reports)),
-        "Looks": look_rows(Path(settings.paths.models) / "looks.jsonl"),
+        "Looks": look_rows(looks_file(settings)),
     }
     return StartPage(sections, iso_z(utc_now()))
 

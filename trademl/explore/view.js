@@ -1,26 +1,33 @@
-// Draws a plotly figure and draws it again when the kernel sends another. plotly.js comes from the kernel, once a page: no network.
+// Draws a plotly figure and draws it again when the kernel sends another. plotly.js comes from the server of `trademl lab`, which loads it
+// early, or from the kernel, once a page: no network.
 // Colours of a figure are exchanged for those of JupyterLab's theme, light or dark, and again when the theme changes.
 
 function theme() {
   return document.body.dataset.jpThemeLight === "false" ? "dark" : "light";
 }
 
-function plotly(model) {
-  if (!window.trademlPlotly) {
-    window.trademlPlotly = new Promise((resolve, reject) => {
-      if (window.Plotly) return resolve(window.Plotly);
-      model.on("msg:custom", (message, buffers) => {
-        if (message.plotly === undefined || window.Plotly) return;
-        const script = document.createElement("script");
-        script.src = URL.createObjectURL(new Blob([buffers[0]], { type: "text/javascript" }));
-        script.onload = () => resolve(window.Plotly);
-        script.onerror = reject;
-        document.head.append(script);
-      });
-      model.send({ want: "plotly" });
+function fromKernel(model) {
+  return new Promise((resolve, reject) => {
+    if (window.Plotly) return resolve(window.Plotly);
+    model.on("msg:custom", (message, buffers) => {
+      if (message.plotly === undefined || window.Plotly) return;
+      const script = document.createElement("script");
+      script.src = URL.createObjectURL(new Blob([buffers[0]], { type: "text/javascript" }));
+      script.onload = () => resolve(window.Plotly);
+      script.onerror = reject;
+      document.head.append(script);
     });
+    model.send({ want: "plotly" });
+  });
+}
+
+async function plotly(model) {
+  if (!window.trademlPlotly) window.trademlPlotly = fromKernel(model);
+  try {
+    return await window.trademlPlotly;
+  } catch {
+    return (window.trademlPlotly = fromKernel(model));
   }
-  return window.trademlPlotly;
 }
 
 async function render({ model, el }) {

@@ -14,7 +14,7 @@ from ..settings import Ensemble as EnsembleParams
 # %% ../../nbs/28_learn_space.ipynb #e22463e2
 @dataclass(frozen=True)
 class Dim:
-    """One setting of [ensemble] and the range, ends included, that it is searched in."""
+    """One setting and the range, ends included, that it is searched in."""
 
     name: str
     low: float

@@ -98,6 +98,11 @@ def store_folder(settings: Settings, symbol: str) -> str:
     return f"{settings.paths.models}/synthetic" if symbol == SYNTHETIC else settings.paths.models
 
 
+def looks_file(settings: Settings) -> Path:
+    """The project's chain of looks, whatever store a run writes to."""
+    return Path(settings.paths.models) / "looks.jsonl"
+
+
 def choose_market(settings: Settings, flags: MarketFlags = MarketFlags()) -> MarketChoice:
     """`market_of` flags whose files are there: BadDataError for a missing one, the bars first."""
     for path in filter(None, (flags.bars, flags.news)):

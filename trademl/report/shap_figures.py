@@ -1,14 +1,24 @@
-"""Figures of a SHAP summary: dependence of the strongest features, importance from fold to fold, pairs. The ranking is `importance`."""
+"""Figures of a SHAP summary: ranking, dependence of the strongest features, importance from fold to fold, pairs."""
 
 from collections.abc import Sequence
 
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-from trademl.evidence.shap_summary import DependenceCurve, Drift, Interaction
-from trademl.report.figures import BLUE, CLASS_COLOURS, GREY, RED, SAND, TEAL, finish
+from trademl.evidence.shap_summary import DependenceCurve, Drift, Interaction, Ranking
+from trademl.report.figures import BLUE, CLASS_COLOURS, GREY, RED, SAND, TEAL, finish, importance
 
 COLOURS = [BLUE, RED, TEAL, SAND, GREY, "#7a5a9a", "#8a5a2b", "#4f8f4f"]
+
+
+def shap_ranking(ranking: Ranking, count: int, *, n: int) -> go.Figure:
+    """The `count` strongest features by mean absolute contribution, with intervals over days where there are any, and the noise floor."""
+    names, features = [feature.name for feature in ranking.features[:count]], ranking.features[:count]
+    mean = [feature.mean for feature in features]
+    has_interval = all(feature.low is not None for feature in features)
+    low, high = ([getattr(feature, end) for feature in features] if has_interval else mean for end in ("low", "high"))
+    noise = ranking.noise_floor if has_interval else None
+    return importance(names, mean, low=low, high=high, noise=noise, n=n, unit=f"mean |SHAP|, {ranking.unit}")
 
 
 def shap_dependence(curves: Sequence[DependenceCurve], *, n: int) -> go.Figure:

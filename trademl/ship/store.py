@@ -2,6 +2,7 @@
 
     <models_dir>/revisions/<rev>/   read-only; <rev> = first 16 hex of sha256(manifest.json); signed where a key is (`trademl.ship.signing`)
     <models_dir>/.staging/          what is being written; left-overs of dead runs are swept
+    <models_dir>/.fetched/          what a pull that was cut off keeps (`trademl.ship.hub.kept`)
     <models_dir>/model_compat.json  the pointer: names the active revision
     <models_dir>/state.json         approvals by hand (and what the hub remembers)
     <models_dir>/.lock              held by the run that may write; .lock.holder beside it names that run by a random token

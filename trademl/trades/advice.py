@@ -14,6 +14,7 @@ from enum import StrEnum
 import numpy as np
 
 from .registry import TradeModel
+from ..validate.platt import Platt
 
 # %% ../../nbs/55_trades_advice.ipynb #1f9946e7
 class Topic(StrEnum):
@@ -58,10 +59,7 @@ class AdviceRule:
 # %% ../../nbs/55_trades_advice.ipynb #5d540d07
 def calibrated(quality: np.ndarray, rule: AdviceRule) -> np.ndarray:
     """Calibrated chances (n,) of the quality model's answers (n,); as they are where no calibration is published."""
-    if rule.calibration is None:
-        return quality
-    scale, intercept = rule.calibration
-    return 1.0 / (1.0 + np.exp(-(scale * quality + intercept)))
+    return quality if rule.calibration is None else Platt(*rule.calibration).apply(quality)
 
 
 def size_multipliers(expected_r: np.ndarray, scale) -> np.ndarray:
@@ -125,7 +123,7 @@ def advise(rule: AdviceRule, answers: Mapping[TradeModel, Sequence[float]], fact
         reasons["asset"] = f"{facts.asset} was not among the training records ({', '.join(assets)}): judged by everything but its name"
     if rule.threshold is not None:
         accept = quality >= rule.threshold
-        reasons[Topic.THRESHOLD] = f"quality {quality:.0%} is {'at least' if accept else 'below'} {rule.threshold:.0%}"
+        reasons[Topic.THRESHOLD] = f"quality {quality:.1%} is {'at least' if accept else 'below'} {rule.threshold:.1%}"
     if rule.size_scale is not None:
         size = float(size_multipliers(np.array([expected]), rule.size_scale)[0])
         reasons[Topic.SIZE] = f"{expected:+.2f} R expected; a trade of {rule.size_scale:+.2f} R is sized 1"
@@ -146,14 +144,22 @@ def _target(rule: AdviceRule, answers: Mapping, facts: TradeFacts, reasons: dict
 def _stop(rule: AdviceRule, answers: Mapping, facts: TradeFacts, reasons: dict) -> float | None:
     if not rule.is_stop_advised:
         return None
-    stop = float(bounded_stops(np.array([answers[TradeModel.SL_OPTIMIZER][0]]), np.array([facts.atr_pct]))[0])
+    depth = float(answers[TradeModel.SL_OPTIMIZER][0])
+    stop = float(bounded_stops(np.array([depth]), np.array([facts.atr_pct]))[0])
+    if why := _stop_obstacle(stop, facts.stop_pct):
+        reasons[Topic.STOP] = f"withheld: {why}"
+        return None
+    bounds = "" if np.isclose(stop, depth) else f"; the bounds of a stop make it {stop:.2f} %"
+    reasons[Topic.STOP] = f"95 % of the winners are expected to survive {depth:.2f} %{bounds}"
+    return stop
+
+
+def _stop_obstacle(stop: float, own: float) -> str:
+    """Why a stop is not advised beside the bot's own, both in percent of entry; empty when it is."""
     if np.isnan(stop):
-        reasons[Topic.STOP] = "withheld: the record has no market.atrPct"
-    elif stop > facts.stop_pct * (1 - SAME_STOP):
-        reasons[Topic.STOP] = (
-            f"withheld: {stop:.2f} % is not tighter than the bot's own {facts.stop_pct:.2f} %, and a wider one was never seen"
-        )
-    else:
-        reasons[Topic.STOP] = f"95 % of the winners survived {stop:.2f} %"
-        return stop
-    return None
+        return "the record has no market.atrPct"
+    if np.isnan(own):
+        return "the record names no stop of its own (execution.stopLossDistancePct), so nothing says that this one is tighter"
+    if stop > own:
+        return f"{stop:.2f} % is wider than the bot's own {own:.2f} %, and what a wider one pays was never seen"
+    return f"{stop:.2f} % repeats the bot's own {own:.2f} %" if stop > own * (1 - SAME_STOP) else ""

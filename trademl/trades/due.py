@@ -29,7 +29,7 @@ class LastTraining:
 
     at_s: int | None = None  # when the newest one ended, epoch seconds; None: never
     refused_in_a_row: int = 0  # newest trainings that the gate refused
-    trades: int = 0  # that the newest one learned from
+    tuned_s: int | None = None  # when parameters were last searched, epoch seconds; None: never
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Due:
     trades: int  # closed, of the last year
     recent_win_rate: float | None  # None: too few recent trades
     wait_s: int  # until the cooldown is over; 0 when it is
-    is_tuning_suggested: bool  # another 500 trades since the newest training
+    is_tuning_suggested: bool  # 500 trades or more were closed since the newest tuning
 
 # %% ../../nbs/57_trades_due.ipynb #524f4de5
 def recent_win_rate(closed_s: np.ndarray, is_win: np.ndarray, now_s: int) -> float | None:
@@ -64,7 +64,8 @@ def decide_due(closed_s: np.ndarray, is_win: np.ndarray, last: LastTraining, now
     closed_s, is_win = np.asarray(closed_s)[order], np.asarray(is_win, bool)[order]
     trades = int(((closed_s > now_s - HISTORY_S) & (closed_s <= now_s)).sum())
     rate, wait = recent_win_rate(closed_s, is_win, now_s), wait_of(last, now_s)
-    hint = last.at_s is not None and trades // TUNE_EVERY > last.trades // TUNE_EVERY
+    untuned = closed_s <= now_s if last.tuned_s is None else (closed_s <= now_s) & (closed_s > last.tuned_s)
+    hint = int(untuned.sum()) >= TUNE_EVERY
     is_losing = rate is not None and rate < LOSING and last.refused_in_a_row == 0
     if trades < least:
         return Due(False, f"{trades:,} closed trades in the last year, {least:,} are needed", trades, rate, wait, hint)

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIT', 'MAX_STOPS', 'FEE_RATE', 'REACHED', 'ExcursionUnit', 'UnitVerdict', 'gross_pnl', 'column', 'excursions',
-           'possible', 'judge_unit', 'TradeLabels', 'reached_level', 'label_trades', 'LabelComparison', 'differing',
-           'why_r_differs', 'why_level_differs', 'compare_labels']
+           'possible', 'judge_unit', 'TradeLabels', 'reached_level', 'label_trades', 'unlearnable', 'LabelComparison',
+           'differing', 'why_r_differs', 'why_level_differs', 'compare_labels']
 
 # %% ../../nbs/52_trades_labels.ipynb #ac68cfdf
 from collections.abc import Mapping
@@ -163,6 +163,19 @@ def label_trades(columns: Mapping[str, np.ndarray], unit: ExcursionUnit | None) 
         winner_adverse_pct=np.where(profitable == 1, adverse, np.nan),
         was_stopped=is_trade & (np.asarray(columns["outcome_exitReason"], object) == "stop_loss"),
     )
+
+# %% ../../nbs/52_trades_labels.ipynb #37a76b02
+def unlearnable(labels: TradeLabels) -> str:
+    """Why no model can be made of these outcomes; "" when one can, or where there is no trade."""
+    won, net_r = labels.profitable[labels.is_trade], labels.r_multiple[labels.is_trade]
+    if not len(won):
+        return ""
+    if len(set(won)) < 2:
+        return f"all {len(won):,} trades are {'profitable' if won[0] else 'unprofitable'}: one class only, nothing to learn"
+    if np.isnan(net_r).all():
+        needed = "execution.stopLossDistancePct and execution.positionSizeUsd"
+        return f"no trade has both {needed}: what was at risk is unknown, so no R can be learned or judged"
+    return ""
 
 # %% ../../nbs/52_trades_labels.ipynb #428e767b
 @dataclass(frozen=True)

@@ -15,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 import xgboost as xgb
 
+from ..device import CPU, Resolved, fit_on
 from ..errors import BadDataError
+from ..learn.fits import xgb_device
 from .registry import TradeModel
 from .rows import TradeRows
 
@@ -100,15 +102,22 @@ MAX_BIN = 64  # places at which a feature may be split
 
 @dataclass(frozen=True)
 class Machine:
-    """Where a fit runs. None of it changes the model."""
+    """Where a fit runs."""
 
-    threads: int = 1  # 0: all; a log is small, and threads mostly wait for each other
-    device: str = "cpu"
+    threads: int = 1  # 0: all; from two on, a booster of several classes may differ in its last bits
+    where: Resolved = CPU
 
-    def options(self) -> dict:
-        """As XGBoost calls them."""
-        place = {} if self.device == "cpu" else {"device": self.device}
-        return {"nthread": self.threads, "verbosity": 0, "tree_method": "hist", "max_bin": MAX_BIN} | place
+    def trained(self, options: Mapping, data: xgb.DMatrix, **more) -> tuple[xgb.Booster, Resolved]:
+        """A booster, and where it really trained; once more on the CPU where the accelerator fails in mid-fit."""
+        common = {**options, "nthread": self.threads, "verbosity": 0, "tree_method": "hist", "max_bin": MAX_BIN}
+
+        def fit(device: str) -> xgb.Booster:
+            return xgb.train(common | ({} if device == "cpu" else {"device": device}), data, **more)
+
+        booster, where = fit_on(self.where, fit, xgb_device, xgb.core.XGBoostError)
+        if where.resolved != "cpu":
+            booster.set_param({"device": "cpu"})  # it answers where the exported graph does
+        return booster, where
 
 # %% ../../nbs/54a_trades_models.ipynb #c955670b
 HERE = Machine()
@@ -141,11 +150,13 @@ def options_of(model: TradeModel, params: TreeParams, lesson: Lesson, seed: int)
     return TASKS[model].options() | params.options() | balance | {"seed": seed}
 
 
-def fit_model(model: TradeModel, lesson: Lesson, params: TreeParams, rounds: int, *, seed: int, machine: Machine = HERE) -> xgb.Booster:
-    """A booster of so many rounds."""
+def fit_model(
+    model: TradeModel, lesson: Lesson, params: TreeParams, rounds: int, *, seed: int, machine: Machine = HERE
+) -> tuple[xgb.Booster, Resolved]:
+    """A booster of so many rounds, and where it trained."""
     options = options_of(model, params, lesson, seed)
-    booster = xgb.train(options | machine.options(), lesson.data(machine), num_boost_round=rounds)
-    return without_weight(booster, options["scale_pos_weight"]) if "scale_pos_weight" in options else booster
+    booster, where = machine.trained(options, lesson.data(machine), num_boost_round=rounds)
+    return without_weight(booster, options["scale_pos_weight"]) if "scale_pos_weight" in options else booster, where
 
 # %% ../../nbs/54a_trades_models.ipynb #8d58a8be
 def without_weight(booster: xgb.Booster, weight: float) -> xgb.Booster:
@@ -164,12 +175,12 @@ def without_weight(booster: xgb.Booster, weight: float) -> xgb.Booster:
 def stopped_rounds(model: TradeModel, head: Lesson, tail: Lesson, params: TreeParams, *, seed: int, machine: Machine = HERE) -> int:
     """How many rounds early stopping takes: grown on `head`, watched on the later `tail`."""
     data = head.data(machine)
-    options = options_of(model, params, head, seed) | machine.options()
+    options = options_of(model, params, head, seed)
     if model is TradeModel.SIGNAL_QUALITY:
         options["eval_metric"] = "logloss"  # on a few dozen trades the area under a curve jumps
     watched = [(tail.data(machine, ref=data), "tail")]
     stop = {"early_stopping_rounds": params.early_stopping_rounds, "verbose_eval": False}
-    grown = xgb.train(options, data, num_boost_round=params.max_rounds, evals=watched, **stop)
+    grown, _ = machine.trained(options, data, num_boost_round=params.max_rounds, evals=watched, **stop)
     return grown.best_iteration + 1
 
 # %% ../../nbs/54a_trades_models.ipynb #ee42b490

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from .models import QUANTILE
+from .models import HERE, QUANTILE, Machine
 from .registry import TradeModel
 from .rows import TradeRows
 from .walkforward import OutOfFold, Recipe, baseline, can_fit, fit_on, folds_of, said_by
@@ -88,7 +88,7 @@ def interval_of(values: np.ndarray, time_s: np.ndarray, *, seed: int) -> Interva
     return bootstrap_means({"mean": values}, time_s, draws=DRAWS, seed=seed)["mean"]
 
 # %% ../../nbs/54c_trades_scores.ipynb #eb55c23f
-CURVE = (0.25, 0.5, 0.75, 1.0)  # of the trades before the last block, the newest of them
+CURVE = (0.125, 0.25, 0.5)  # of the trades before the last block, the newest of them; the fit on all of them is the block's own
 GAIN = {
     TradeModel.SIGNAL_QUALITY: "log_loss_gain",
     TradeModel.POSITION_SIZING: "mae_gain",
@@ -105,17 +105,21 @@ class CurvePoint:
     gain: Interval  # of the last block, over no model
 
 # %% ../../nbs/54c_trades_scores.ipynb #3cfbf9e9
-def learning_curve(rows: TradeRows, model: TradeModel, recipe: Recipe, *, seed: int) -> tuple[CurvePoint, ...]:
-    """The gain over no model on the last block by the number of trades that were learned from; shares with too few are left out."""
-    fold = folds_of(rows, recipe.parts)[-1]
+def learning_curve(rows: TradeRows, judged: OutOfFold, recipe: Recipe, machine: Machine = HERE, *, seed: int) -> tuple[CurvePoint, ...]:
+    """The gain over no model on the last block by the number of trades that were learned from; shares with too few are left out.
+
+    `judged`: the walk-forward under this recipe, whose last fit is the last point.
+    """
+    fold, model = folds_of(rows, recipe.parts)[-1], judged.model
     found = []
     for share in CURVE:
         at = fold.fit_rows[-max(1, round(share * len(fold.fit_rows))) :]
-        if not can_fit(rows, model, at):
+        if not can_fit(rows, model, recipe.taught_by(rows, at)):
             continue
-        fit = fit_on(rows, model, at, recipe)
-        said = said_by(fit, rows, fold.test_rows), baseline(rows, model, fit.at, fold.test_rows)
+        fit = fit_on(rows, model, at, recipe, machine)
+        said = said_by(fit, rows, fold.test_rows), baseline(rows, model, at, fold.test_rows)
         zeros = np.zeros(len(fold.test_rows))
-        judged = OutOfFold(model, fold.test_rows, zeros.astype(np.int64), *said, zeros, (fit,))
-        found.append(CurvePoint(len(fit.at), scored(rows, judged, seed=seed)[GAIN[model]]))
-    return tuple(found)
+        part = OutOfFold(model, fold.test_rows, zeros.astype(np.int64), *said, zeros, (fit,))
+        found.append(CurvePoint(len(fit.at), scored(rows, part, seed=seed)[GAIN[model]]))
+    last = np.flatnonzero(judged.fold == recipe.parts - 1)
+    return (*found, CurvePoint(len(judged.fits[-1].at), scored(rows, judged, last, seed=seed)[GAIN[model]]))

@@ -5,11 +5,12 @@
 # %% auto #0
 __all__ = ['FEWEST_JUDGED', 'FEWEST_WEEKS', 'GRID', 'LEAST_SHARE', 'holm', 'Claim', 'none_of', 'tested', 'selection_gain',
            'sizing_gain', 'best_threshold', 'least_signals', 'Findings', 'quality_choice', 'quality_claims',
-           'tuning_claim', 'size_claim', 'forecast_claim', 'find_claims', 'rest_claims']
+           'tuning_choice', 'tuning_claim', 'size_claim', 'forecast_claim', 'find_claims', 'family',
+           'standing_findings', 'rest_claims']
 
 # %% ../../nbs/55a_trades_worth.ipynb #85f1459d
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 
 import numpy as np
 
@@ -17,7 +18,7 @@ from .advice import AdviceRule, Topic, size_multipliers
 from .models import ENOUGH
 from .registry import TradeModel
 from .rows import TradeRows
-from .scores import interval_of, row_figures
+from .scores import figures_of, interval_of
 from .walkforward import OutOfFold, Thirds, thirds_of
 from ..validate.bootstrap import Interval
 from ..validate.clusters import clustered
@@ -57,6 +58,15 @@ class Claim:
             return self.obstacle
         found = f"{self.gain} {self.unit}, p = {self.p_value:.2g}"
         return found if self.is_given else f"no clear gain: {found}" + (f", at most {self.needed:.2g} is asked" if self.needed else "")
+
+    def record(self) -> dict:
+        """Plain values; `Claim.of` reads them back."""
+        return asdict(self) | {"topic": str(self.topic)}
+
+    @classmethod
+    def of(cls, record: Mapping) -> "Claim":
+        """From `record()`."""
+        return cls(**{**record, "topic": Topic(record["topic"]), "gain": Interval(**record["gain"])})
 
 # %% ../../nbs/55a_trades_worth.ipynb #b81c760b
 FEWEST_JUDGED = 30  # trades, below which nothing is tested
@@ -102,9 +112,13 @@ LEAST_SHARE = 0.1  # of the trades that a threshold must let through
 
 
 def best_threshold(quality: np.ndarray, net_r: np.ndarray) -> float | None:
-    """The threshold of the grid with the largest sum of R (net of fees) over the trades (n,); None when none lets a tenth through."""
-    ok = [t for t in GRID if (quality >= t).mean() >= LEAST_SHARE]
-    return max(ok, key=lambda t: float(net_r[quality >= t].sum())) if ok else None
+    """The threshold of the grid with the largest sum of R (net of fees) over the trades (n,).
+
+    None when none that lets a tenth through earns anything: the least loss is no reason to trade.
+    """
+    earned = {t: float(net_r[quality >= t].sum()) for t in GRID if (quality >= t).mean() >= LEAST_SHARE}
+    best = max(earned, key=earned.get, default=None)
+    return best if best is not None and earned[best] > 0 else None
 
 
 def least_signals(rows: TradeRows, at: np.ndarray) -> tuple[int, int] | None:
@@ -171,20 +185,24 @@ def quality_claims(
     slope = interval_of(moved, time_s[first], seed=seed)
     claims = [Claim(Topic.CALIBRATION, platt.p_above_zero(), slope, "covariance of score and outcome")]
     if threshold is None:
-        return [*claims, none_of(Topic.THRESHOLD, "no threshold lets a tenth of the trades through")]
+        return [*claims, none_of(Topic.THRESHOLD, "no threshold that lets a tenth of the trades through earned anything")]
     gain = selection_gain(platt.apply(score[last]) >= threshold, rows.labels.r_multiple[judged.at[last]])
     return [*claims, tested(Topic.THRESHOLD, gain, time_s[last], "R a trade above all trades", seed=seed)]
 
 # %% ../../nbs/55a_trades_worth.ipynb #9ae68c40
-def tuning_claim(rows: TradeRows, judged: OutOfFold, thirds: Thirds, *, seed: int) -> tuple[Claim, tuple[int, int] | None]:
-    """Least strength and confidence, from the first two thirds, judged on the last."""
-    found = least_signals(rows, judged.at[np.concatenate([thirds.calibrate, thirds.choose])])
+def tuning_choice(rows: TradeRows, judged: OutOfFold, thirds: Thirds) -> tuple[int, int] | None:
+    """Least strength and confidence from the first two thirds."""
+    return least_signals(rows, judged.at[np.concatenate([thirds.calibrate, thirds.choose])])
+
+
+def tuning_claim(rows: TradeRows, judged: OutOfFold, thirds: Thirds, found: tuple[int, int] | None, *, seed: int) -> Claim:
+    """Least strength and confidence, judged on the last third."""
     if found is None:
-        return none_of(Topic.TUNING, "fewer than 20 profitable trades say what a good signal looks like"), None
+        return none_of(Topic.TUNING, "fewer than 20 profitable trades say what a good signal looks like")
     at = judged.at[thirds.report]
     taken = (rows.column("signal_strength")[at] >= found[0]) & (rows.column("signal_confidence")[at] >= found[1])
     gain = selection_gain(taken, rows.labels.r_multiple[at])
-    return tested(Topic.TUNING, gain, rows.time_s[at], "R a trade above all trades", seed=seed), found
+    return tested(Topic.TUNING, gain, rows.time_s[at], "R a trade above all trades", seed=seed)
 
 
 def size_claim(rows: TradeRows, judged: OutOfFold, *, seed: int) -> Claim:
@@ -198,10 +216,8 @@ def size_claim(rows: TradeRows, judged: OutOfFold, *, seed: int) -> Claim:
 
 def forecast_claim(topic: Topic, rows: TradeRows, judged: OutOfFold, figure: str, unit: str, *, seed: int) -> Claim:
     """Whether the forecasts beat no model."""
-    y = judged.target(rows)
-    known = ~np.isnan(y) & ~np.isnan(judged.answer).any(1) & ~np.isnan(judged.baseline).any(1)
-    gain = row_figures(judged.model, y[known], judged.answer[known], judged.baseline[known])[figure]
-    return tested(topic, gain, rows.time_s[judged.at][known], unit, seed=seed)
+    figures, time_s = figures_of(rows, judged)
+    return tested(topic, figures[figure], time_s, unit, seed=seed)
 
 # %% ../../nbs/55a_trades_worth.ipynb #5a728735
 def find_claims(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], *, level: float, seed: int) -> Findings:
@@ -211,17 +227,39 @@ def find_claims(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], *, leve
     if len(rows) < ENOUGH:
         why = f"{len(rows)} trades are too few to choose and to judge anything: {ENOUGH} are needed"
         return Findings({topic: none_of(topic, why) for topic in Topic}, None, None, None, thirds, level)
-    choice = quality_choice(rows, quality, thirds)
-    tuning, signals = tuning_claim(rows, quality, thirds, seed=seed)
+    choice, signals = quality_choice(rows, quality, thirds), tuning_choice(rows, quality, thirds)
+    tuning = tuning_claim(rows, quality, thirds, signals, seed=seed)
     claims = [*quality_claims(rows, quality, thirds, choice, seed=seed), tuning, *rest_claims(rows, judged, seed=seed)]
+    return Findings(family(claims, level), *choice, signals, thirds, level)
+
+
+def family(claims: Sequence[Claim], level: float) -> dict[Topic, Claim]:
+    """The claims under what each of them needs for the whole family to keep the level; a threshold needs a calibration too."""
     needed = holm([claim.p_value for claim in claims], level)
-    claims = {claim.topic: replace(claim, needed=bar) for claim, bar in zip(claims, needed, strict=True)}
-    threshold_claim, calibration = claims[Topic.THRESHOLD], claims[Topic.CALIBRATION]
-    if threshold_claim.is_given and not calibration.is_given:  # a threshold speaks of calibrated scores
-        claims[Topic.THRESHOLD] = replace(
-            threshold_claim, needed=0.0, obstacle="no calibration is published, and a threshold speaks of one"
-        )
-    return Findings({topic: claims[topic] for topic in Topic}, *choice, signals, thirds, level)
+    found = {claim.topic: replace(claim, needed=bar) for claim, bar in zip(claims, needed, strict=True)}
+    if found[Topic.THRESHOLD].is_given and not found[Topic.CALIBRATION].is_given:
+        why = "no calibration is published, and a threshold speaks of one"
+        found[Topic.THRESHOLD] = replace(found[Topic.THRESHOLD], needed=0.0, obstacle=why)
+    return {topic: found[topic] for topic in Topic}
+
+
+def standing_findings(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], claims: Mapping[Topic, Claim], level: float) -> Findings:
+    """The claims of an earlier judgement, tested then and not again, with the values that this log gives for what was advised."""
+    quality = judged[TradeModel.SIGNAL_QUALITY]
+    thirds = thirds_of(rows, quality.at)
+    platt, threshold = quality_choice(rows, quality, thirds)
+    signals = tuning_choice(rows, quality, thirds)
+    has = {
+        Topic.CALIBRATION: platt is not None and platt.scale > 0,
+        Topic.THRESHOLD: platt is not None and platt.scale > 0 and threshold is not None,
+        Topic.TUNING: signals is not None,
+        Topic.SIZE: True,
+        Topic.TARGET: TradeModel.TP_OPTIMIZER in judged,
+        Topic.STOP: TradeModel.SL_OPTIMIZER in judged,
+    }
+    gone = "was advised by the standing verdict, but this log gives no value for it"
+    kept = {t: claims[t] if has[t] or not claims[t].is_given else replace(claims[t], needed=0.0, obstacle=f"{t} {gone}") for t in Topic}
+    return Findings(kept, platt, threshold, signals, thirds, level)
 
 
 def rest_claims(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], *, seed: int) -> tuple[Claim, ...]:

@@ -51,7 +51,7 @@ def fit_platt(score, y, time_s) -> Platt:
         p = Platt(*beta).apply(score)
         curve = (x * (p * (1 - p))[:, None]).T @ x + 1e-9 * np.eye(2)
         step = np.linalg.solve(curve, x.T @ (y - p))
-        beta = beta + np.clip(step, -10, 10)
+        beta = beta + step / max(1.0, np.abs(x @ step).max() / 20)  # shortened, never turned: slope and intercept move together
         if np.abs(step).max() < 1e-10:
             break
     return _with_error(x, y, beta, np.asarray(time_s) // DAY_S)

@@ -8,7 +8,7 @@ from trademl.bot.policy import Policy
 from trademl.clock import epoch_seconds, iso_z
 from trademl.errors import UsageError
 from trademl.evidence.decision_shap import decision_shap
-from trademl.market.decision import cost_in_r, expected_r
+from trademl.market.decision import Rule, cost_in_r, expected_r
 from trademl.market.out_of_sample import PROBABILITIES, WINDOWS
 from trademl.pipeline.market.replay import out_of_sample
 from trademl.pipeline.stored import Stored
@@ -37,7 +37,8 @@ class DecisionExplained:
     side: str  # what the shipped models decide
     explained_side: str  # whose expected R is shared out: that side, or the better one where there is no trade
     expected_r: float  # net of cost
-    margin_r: float  # that it must exceed
+    rule: str  # what decides: expected_r or votes
+    margin_r: float | None  # that it must exceed; None under votes, which ask for no expected R
     base_r: float  # mean expected R of the background
     reasons: tuple[Reason, ...]  # largest first, all features
     pairs: int  # orders, each taken forwards and backwards
@@ -47,13 +48,14 @@ class DecisionExplained:
 
     def words(self, count: int = 6) -> str:
         """The decision in a few lines."""
-        asked = f"{self.side} at {self.time_utc} ({self.window}): expected {self.expected_r:+.3f} R net of cost for {self.explained_side}"
+        head = f"{self.side} at {self.time_utc} ({self.window}): expected {self.expected_r:+.3f} R net of cost for {self.explained_side}"
+        asked = "but the models' votes decide" if self.margin_r is None else f"and more than {self.margin_r:+.3f} R are asked"
         parts = "; ".join(f"{r.feature} = {r.value:.4g}: {r.contribution_r:+.3f} ± {r.error_r:.3f} R" for r in self.reasons[:count])
         told = ", ".join(f"{name} {p:.0%}" for name, p in self.judged_probabilities.items())
         rest = sum(reason.contribution_r for reason in self.reasons[count:])
         return "\n".join(
             (
-                f"{asked}, and more than {self.margin_r:+.3f} R are asked. Other bars give {self.base_r:+.3f} R; what made the difference:",
+                f"{head}, {asked}. Other bars give {self.base_r:+.3f} R; what made the difference:",
                 f"{parts}; the other {len(self.reasons[count:])} features together {rest:+.3f} R.",
                 f"These are the shipped models, which have seen this bar. At the time the recipe said {told}: {self.judged_side}.",
             )
@@ -88,7 +90,8 @@ def explain_decision(stored: Stored, decision: str) -> DecisionExplained:
         side=SIDES[side],
         explained_side=SIDES[1 if column == 0 else -1],
         expected_r=found.answer,
-        margin_r=policy.rule.margin_r,
+        rule=str(policy.rule.rule),
+        margin_r=None if policy.rule.rule is Rule.VOTES else policy.rule.margin_r,
         base_r=found.base,
         reasons=tuple(Reason(str(name), float(value), float(part), float(error)) for name, value, part, error in parts),
         pairs=found.pairs,

@@ -3,7 +3,6 @@
 The recipe's explanation is part of the judging: it shows figures of the final window, so its look comes first.
 """
 
-import io
 import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -14,8 +13,9 @@ import pandas as pd
 
 from trademl.errors import BadDataError, LooksError
 from trademl.evidence.explain import ensemble_shaps, with_shuffled_copies
+from trademl.evidence.figures import evenly
 from trademl.evidence.looks import Look
-from trademl.evidence.shap_subjects import Contributions, View, evenly, floors, joined, pair_shares, subject_of
+from trademl.evidence.shap_subjects import Contributions, View, floors, joined, pair_shares, subject_of
 from trademl.evidence.shap_summary import SHAP_KIND, SHAP_SCHEMA, Noise, ShapSummary, Subject, Whose
 from trademl.evidence.treeshap import tree_base, tree_shap
 from trademl.files import jsonable
@@ -32,7 +32,7 @@ from trademl.market.warmstart import read_lightgbm, read_models, read_signal
 from trademl.pipeline.judged_rows import JudgedRows
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.parameters import account_spec
-from trademl.pipeline.market.risk import TRADES_FILE, RiskHeads
+from trademl.pipeline.market.risk import TRADES_FILE, RiskHeads, kept_trades
 from trademl.pipeline.stored import Stored
 from trademl.risk.profiles import profile as profile_of
 from trademl.risk.replay import Objective, replay
@@ -97,10 +97,14 @@ def _taken(held: HeldRows, at: np.ndarray) -> HeldRows:
 
 
 def _shares(counts: Iterable[int], most: int) -> list[int]:
-    """How many of `most` rows each part gives: as many as it has, or its share, at least one."""
-    counts = list(counts)
-    total = max(sum(counts), 1)
-    return [min(count, max(1, most * count // total)) for count in counts]
+    """How many of `most` rows each part gives: its share, the largest remainders rounded up, and at least one of what it has."""
+    counts = np.array(list(counts), dtype=np.int64)
+    total = int(counts.sum())
+    if total <= most:
+        return counts.tolist()
+    share, over = np.divmod(most * counts, total)
+    share[np.argsort(-over, kind="stable")[: most - share.sum()]] += 1
+    return np.minimum(counts, np.maximum(share, 1)).tolist()
 
 
 # ---------------------------------------------------------------- contributions
@@ -270,9 +274,8 @@ def stored_heads(stored: Stored, settings: Settings) -> list[Subject]:
     """The risk heads that a revision holds, published or not."""
     files = {number: f"native/risk_p{number}.txt" for number in range(1, 6)}
     boosters = {number: read_lightgbm(stored.read(file)) for number, file in files.items() if stored.holds(file)}
-    trades = pd.read_parquet(io.BytesIO(stored.read(TRADES_FILE)))
     lots = LotSpec.from_specs(stored.costs, account_spec(settings, stored.symbol, settings.account.profile))
-    return _head_subjects(boosters, trades, lots, stored.seed)
+    return _head_subjects(boosters, kept_trades(stored), lots, stored.seed)
 
 
 def with_heads(stored: Stored, heads: RiskHeads) -> bytes:

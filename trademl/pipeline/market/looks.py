@@ -16,7 +16,7 @@ from trademl.market.backtest import Decisions, prepare
 from trademl.market.rotation import entries_made
 from trademl.market.specs import CostSpec, LabelSpec
 from trademl.market.walkforward import Judged
-from trademl.pipeline.choice import SYNTHETIC, store_folder
+from trademl.pipeline.choice import SYNTHETIC, looks_file, store_folder
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
@@ -25,11 +25,6 @@ from trademl.validate.splits import Span
 
 # Fields of a Recipe that change its models by chance, by place or by name only: another value is the same recipe.
 NOT_PART = ("seed", "bootstrap_draws", "threads", "devices", "studies")
-
-
-def looks_file(settings: Settings) -> Path:
-    """The project's chain, whatever store a run writes to."""
-    return Path(settings.paths.models) / "looks.jsonl"
 
 
 def ledger_file(settings: Settings) -> Path:

@@ -19,7 +19,7 @@ from trademl.market.labeling import Labels, label_bars
 from trademl.market.out_of_sample import OutOfSample
 from trademl.market.specs import CLASSES, Entry, ExitReason
 from trademl.pipeline.market.replay import out_of_sample
-from trademl.pipeline.market.risk import METADATA_FILE
+from trademl.pipeline.market.risk import METADATA_FILE, kept_labels
 from trademl.pipeline.stored import Stored
 from trademl.validate.splits import Window
 
@@ -47,7 +47,6 @@ FIRST_FIGURES = {  # on the first screen
     "longest_under_water": ("longest under water", "{} days"),
     "cost_share": ("cost, of what trades gained", "{} %"),
 }
-OBJECTIVE_WORDS = {"constrained_growth": "growth, drawdown limited", "wr_pf_sqrt_dd": "the original's score"}
 AGREED = 0.75  # share of states that make one multiplier a profile's answer
 UNTESTED = "These groups describe; nothing in them was tested. Of 24 hours one stands out by chance."
 NO_TRADE = "No trade was made in the window: there is nothing to draw."
@@ -359,14 +358,9 @@ class Pages:
         """Which multiplier each profile's replay chose, under both objectives."""
         if self._risk is None:
             return "This revision was made without risk heads: every trade is sized at the profile's base risk."
-        counts = {
-            number: {objective: np.array(of["histogram"]) * of["rows"] for objective, of in profile["labels"].items()}
-            for number, profile in self._risk["profiles"].items()
-            if profile["labels"]
-        }
+        counts = kept_labels(self._risk)
         if not counts:
             return "Too few trades to replay: no profile has labels, and every multiplier is 1.0."
-        counts = {number: {OBJECTIVE_WORDS.get(name, name): of for name, of in by.items()} for number, by in counts.items()}
         return agreement(counts, self._risk["candidates"]) or report.risk_histogram(counts, self._risk["candidates"])
 
     def risk_table(self) -> pd.DataFrame:

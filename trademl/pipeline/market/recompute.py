@@ -35,16 +35,22 @@ def check_verdict(stored: Stored, chain: Path) -> str:
 
     `chain`: the project's looks; where it holds the revision's look, its verdict is the manifest's.
     """
-    derived, gate = derived_verdict(stored).to_json(), stored.revision.manifest["gate"]
-    for name, value, found in _pairs(gate, derived, stored.revision.manifest["trademl_version"] == __version__):
-        if not _agree(value, found):
-            raise RevisionError(
-                f"revision {stored.name}: gate.{name} is {value!r}, but its own trades give {found!r}: the verdict was changed; retrain"
-            )
+    derived = derived_verdict(stored).to_json()
+    same_verdict(stored, derived)
     _check_consistent(stored)
     trades = derived["checks"].get("trades")
     counted = f"from {trades['value']:,.0f} stored trades" if trades else "which stands from an earlier judgement"
-    return f"the verdict follows {counted}{_said_by_chain(stored, chain)}"
+    return f"the verdict follows {counted}{said_by_chain(stored, chain)}"
+
+
+def same_verdict(stored: Stored, derived: dict) -> None:
+    """RevisionError where the manifest's verdict is not the derived one; words count under the same version alone."""
+    gate = stored.revision.manifest["gate"]
+    for name, value, found in _pairs(gate, derived, stored.revision.manifest["trademl_version"] == __version__):
+        if not agree(value, found):
+            raise RevisionError(
+                f"revision {stored.name}: gate.{name} is {value!r}, but its own trades give {found!r}: the verdict was changed; retrain"
+            )
 
 
 TEXTS = ("sentence", "reasons", "record_sentence", "reason", "standing")  # another version may word them otherwise
@@ -60,7 +66,8 @@ def _pairs(said: dict, derived: dict, texts: bool, within: str = ""):
             yield f"{within}{name}", one, list(other) if isinstance(other, tuple) else other
 
 
-def _agree(one, other) -> bool:
+def agree(one, other) -> bool:
+    """Whether two figures or words are the same, up to rounding."""
     if isinstance(one, float | int) and isinstance(other, float | int) and not isinstance(one, bool):
         return abs(one - other) <= TOLERANCE * max(1.0, abs(other))
     return one == other
@@ -72,7 +79,7 @@ def _check_consistent(stored: Stored) -> None:
     sentence = stored.gate.sentence
     same = {
         "gate.terms.number is not look.number": terms["number"] == look.number,
-        "gate.level is not look.level": look.standing is not None or _agree(stored.gate.level, look.level),
+        "gate.level is not look.level": look.standing is not None or agree(stored.gate.level, look.level),
         "gate.terms.objections are not the leak alarms": list(terms["objections"][: len(alarms)]) == alarms,
         "gate.terms.edge_found is not the margin's": terms["edge_found"] == stored.edge_found,
         "the headline does not end with the verdict": stored.headline is not None and stored.headline.endswith(sentence),
@@ -81,7 +88,7 @@ def _check_consistent(stored: Stored) -> None:
         raise RevisionError(f"revision {stored.name}: {wrong}: the manifest was changed; retrain")
 
 
-def _said_by_chain(stored: Stored, chain: Path) -> str:
+def said_by_chain(stored: Stored, chain: Path) -> str:
     """What the chain of looks adds; RevisionError when its verdict is another one, or it lacks the look of a revision of its project."""
     look, gate = stored.look, stored.revision.manifest["gate"]
     if not chain.is_file():

@@ -1,16 +1,14 @@
 """What a revision holds: graphs, native files, out-of-sample table, golden rows, metrics and risk heads; and how it is stored."""
 
-import io
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
 
 import numpy as np
-import pandas as pd
 
 from trademl.bot.contract import registry
 from trademl.clock import iso_z, utc_now
-from trademl.errors import Exit, UsageError
+from trademl.errors import Exit
 from trademl.evidence.page import Evidence
 from trademl.files import canonical_json, jsonable, npz_bytes, read_npz
 from trademl.learn.ensemble import native_files
@@ -24,7 +22,7 @@ from trademl.pipeline.market.golden import GOLDEN_FILE
 from trademl.pipeline.market.inputs import constant_sentence, describe_features, describe_labels, symbol_sentence
 from trademl.pipeline.market.manifest import Trained, build_manifest, rebuild_manifest
 from trademl.pipeline.market.parameters import account_spec
-from trademl.pipeline.market.risk import TRADES_FILE, fit_heads, risk_files
+from trademl.pipeline.market.risk import fit_heads, kept_trades, risk_files
 from trademl.pipeline.stored import Stored
 from trademl.settings import Settings
 from trademl.ship.contents import SHAP_SUMMARY
@@ -118,10 +116,8 @@ def summary_of(stored: Stored, evidence: Evidence, *, gated: bool = False) -> di
 
 def store_risk(stored: Stored, settings: Settings) -> Stored:
     """`retrain --risk` alone: new heads on the trades that a revision kept, beside its signal and position, as a new revision."""
-    if not stored.holds(TRADES_FILE):
-        raise UsageError(f"revision {stored.name} holds no {TRADES_FILE}: it was made without risk heads; run a plain `trademl retrain`")
+    trades = kept_trades(stored)
     stored.revision.check_signature()  # its signal and position are about to be signed again
-    trades = pd.read_parquet(io.BytesIO(stored.read(TRADES_FILE)))
     heads = fit_heads(trades, stored.costs, account_spec(settings, stored.symbol, settings.account.profile), settings)
     trained_at = iso_z(utc_now())
     files = {file.name: stored.read(file.name) for file in stored.files if "risk_" not in file.name}

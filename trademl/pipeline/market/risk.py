@@ -11,6 +11,7 @@ import pandas as pd
 from trademl.bot.policy import Head
 from trademl.bot.predictor import Reason
 from trademl.clock import epoch_seconds
+from trademl.errors import UsageError
 from trademl.evidence.page import Evidence
 from trademl.learn.fits import lightgbm_text
 from trademl.learn.readers import from_lightgbm
@@ -21,6 +22,7 @@ from trademl.market.specs import AccountSpec, CostSpec
 from trademl.market.walkforward import Judged
 from trademl.pipeline.market.case import Case
 from trademl.pipeline.market.golden import golden_rows
+from trademl.pipeline.stored import Stored
 from trademl.risk.multiplier import RiskModel, TrainingSpec, train_heads
 from trademl.risk.profiles import PROFILES
 from trademl.risk.profiles import profile as profile_of
@@ -33,6 +35,7 @@ from trademl.ship.export import check_parity, regressor_graph
 from trademl.validate.lineage import Fit, FitKind
 
 TRADES_FILE, METADATA_FILE = "risk_trades.parquet", "risk_metadata.json"
+OBJECTIVE_WORDS = {"constrained_growth": "growth, drawdown limited", "wr_pf_sqrt_dd": "the original's score"}
 KEPT = ["entry_time", "exit_time", "net_r", "risk_distance", "entry_price", "atr_norm"]
 
 
@@ -60,6 +63,22 @@ def risk_trades(case: Case, judged: Judged) -> pd.DataFrame:
     early = np.concatenate([fold.test_rows for fold in judged.signal.oof])
     parts = {"train": early, "select": judged.windows.rows("select")}
     return pd.concat([trades_in(rows, side, span)[KEPT].assign(part=name) for name, span in parts.items()], ignore_index=True)
+
+
+def kept_trades(stored: Stored) -> pd.DataFrame:
+    """The trades that a revision's heads learned from and were judged on. UsageError for one that was made without heads."""
+    if not stored.holds(TRADES_FILE):
+        raise UsageError(f"revision {stored.name} holds no {TRADES_FILE}: it was made without risk heads; run a plain `trademl retrain`")
+    return pd.read_parquet(io.BytesIO(stored.read(TRADES_FILE)))
+
+
+def kept_labels(metadata: Mapping) -> dict[str, dict[str, np.ndarray]]:
+    """Profile -> objective in words -> replayed states by the multiplier that was best for each; without the profiles that had none."""
+    return {
+        number: {OBJECTIVE_WORDS.get(name, name): np.array(of["histogram"]) * of["rows"] for name, of in profile["labels"].items()}
+        for number, profile in metadata["profiles"].items()
+        if profile["labels"]
+    }
 
 
 def train_risk(case: Case, judged: Judged) -> RiskHeads:

@@ -5,6 +5,7 @@ What the recipe earned on final stays shut until `judge_walk` has written the lo
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import numpy as np
 
@@ -37,7 +38,7 @@ class WalkForward:
         """Id of the recipe, 16 hex: the chain of looks counts by it."""
         return recipe_id(self.case)
 
-    @property
+    @cached_property
     def select(self) -> dict:
         """Log loss on select against the class prior, each model's own, confusion and reliability."""
         return score_window(self.case, self._judged, "select")
@@ -77,12 +78,17 @@ def walk(inputs: Inputs, x: np.ndarray, settings: Settings, accepted: str | None
 
 def judge_walk(walked: WalkForward, run_id: str) -> Finding:
     """The recipe's trades on final under the gate, after its look was written; LooksError: none may be shown."""
+    return _judge(walked, look_at_final(walked.case, walked._judged, run_id))
+
+
+def _judge(walked: WalkForward, look: Look) -> Finding:
     case, judged = walked.case, walked._judged
-    look = look_at_final(case, judged, run_id)
     return judge_final(case, judged, look, inspect_decisions(case, judged, look, walked.alarms))
 
 
 def explain_walk(walked: WalkForward, run_id: str) -> tuple[Look, ShapSummary]:
     """What drove the recipe's answers, after its trades were judged: the answers for final belong to its look."""
-    look = judge_walk(walked, run_id).look
+    look = look_at_final(walked.case, walked._judged, run_id)
+    if look.standing is None:  # a look that was opened is closed with its verdict before a figure is shown
+        _judge(walked, look)
     return look, explain_recipe(walked.case, walked._judged, look).summary

@@ -1,6 +1,6 @@
 """The trade-record pipeline, assembled. The job notebook `trades_retrain` calls these in order; nothing below imports from here.
 
-inputs -> case -> walk-forward -> look and claims -> shipped models -> proof -> revision
+inputs -> case -> studies -> walk-forward -> look and claims -> shipped models -> proof -> revision
 """
 
 from trademl.pipeline.trades.case import TradeCase, judge_trades, open_case, ship_trades
@@ -10,6 +10,7 @@ from trademl.pipeline.trades.inputs import LINE, TradeFlags, TradeInputs, load_t
 from trademl.pipeline.trades.proof import prove_trades
 from trademl.pipeline.trades.revision import copy_out, store_trades, summary_of, write_short
 from trademl.pipeline.trades.stored import trade_store
+from trademl.pipeline.trades.studies import with_studies
 
 __all__ = [
     "LINE",
@@ -28,5 +29,6 @@ __all__ = [
     "store_trades",
     "summary_of",
     "trade_store",
+    "with_studies",
     "write_short",
 ]

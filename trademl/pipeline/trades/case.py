@@ -1,8 +1,11 @@
 """Four models judged walk-forward, then fitted on everything; one after the other, or at the same time with the same result."""
 
+import os
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+
+import numpy as np
 
 from trademl.device import resolve
 from trademl.errors import BadDataError
@@ -12,8 +15,25 @@ from trademl.trades.models import Machine
 from trademl.trades.registry import TradeModel
 from trademl.trades.rows import TradeRows
 from trademl.trades.scores import CurvePoint, learning_curve
+from trademl.trades.selection import Selected
+from trademl.trades.tuning import Tuned
 from trademl.trades.walkforward import Fitted, OutOfFold, Recipe, judge_model, ship_model
-from trademl.trades.worth import Findings, find_claims
+
+
+@dataclass(frozen=True, eq=False)
+class Studies:
+    """What was searched on the log's first half before anything of the rest was judged."""
+
+    off: str = ""  # why nothing was searched; empty where something was
+    tuned: Mapping[TradeModel, Tuned] = field(default_factory=dict)
+    selected: Mapping[TradeModel, Selected] = field(default_factory=dict)
+    failed: Mapping[TradeModel, str] = field(default_factory=dict)  # model -> why it could not be searched
+    seen: np.ndarray | None = None  # int64: trades that were looked at
+
+    @property
+    def is_used(self) -> bool:
+        """Whether anything that was found makes the recipe another one."""
+        return any(found.is_used for found in (*self.tuned.values(), *self.selected.values()))
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,16 +44,21 @@ class TradeCase:
     rows: TradeRows
     recipe: Recipe
     settings: Settings
+    studies: Studies | None = None  # what was searched on this log; None: nothing was asked for
 
     def machine(self) -> Machine:
-        """Where one fit runs; beside others it takes one thread."""
-        threads = 1 if self.inputs.flags.parallel else max(self.settings.run.threads, 1)
-        return Machine(threads, resolve("xgboost", self.settings.run.device).resolved)
+        """Where one fit runs: on one thread, because a booster of several classes differs in its last bits on more."""
+        return Machine(1, resolve("xgboost", self.settings.run.device))
+
+    def workers(self) -> int:
+        """Fits at the same time."""
+        return (self.settings.run.threads or os.cpu_count() or 1) if self.inputs.flags.parallel else 1
 
 
 def open_case(inputs: TradeInputs, settings: Settings) -> TradeCase:
     """The case of these inputs. BadDataError where nothing can be learned from them."""
-    return TradeCase(inputs, inputs.rows(), Recipe(weights=inputs.flags.weights, seed=settings.run.seed), settings)
+    recipe = Recipe(weights=inputs.flags.weights, bench=inputs.flags.bench, seed=settings.run.seed)
+    return TradeCase(inputs, inputs.rows(), recipe, settings)
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,16 +66,14 @@ class JudgedTrades:
     """What the models said of trades that they had not seen."""
 
     models: Mapping[TradeModel, OutOfFold]
-    curves: Mapping[TradeModel, tuple[CurvePoint, ...]]
     failed: Mapping[TradeModel, str]  # model -> why it could not be judged
 
-    def findings(self, case: TradeCase, level: float) -> Findings:
-        """What of it is advised, at a family level."""
-        return find_claims(case.rows, self.models, level=level, seed=case.recipe.seed)
+
+BY_COST = (TradeModel.TP_OPTIMIZER, TradeModel.SIGNAL_QUALITY, TradeModel.POSITION_SIZING, TradeModel.SL_OPTIMIZER)  # longest first
 
 
-def for_each_model(work: Callable[[TradeModel], object], *, parallel: bool) -> dict[TradeModel, object]:
-    """`work` of every model: its result, or the BadDataError that it raised."""
+def for_each_model(work: Callable[[TradeModel], object], *, workers: int) -> dict[TradeModel, object]:
+    """`work` of every model: its result, or the BadDataError that it raised. Never more fits at a time than workers."""
 
     def safely(model: TradeModel):
         try:
@@ -58,26 +81,35 @@ def for_each_model(work: Callable[[TradeModel], object], *, parallel: bool) -> d
         except BadDataError as refusal:
             return refusal
 
-    if not parallel:
-        return {model: safely(model) for model in TradeModel}
-    with ThreadPoolExecutor(len(TradeModel)) as pool:
-        return dict(zip(TradeModel, pool.map(safely, TradeModel), strict=True))
+    with ThreadPoolExecutor(min(workers, len(BY_COST))) as pool:
+        found = dict(zip(BY_COST, pool.map(safely, BY_COST), strict=True))
+    return {model: found[model] for model in TradeModel}
 
 
 def judge_trades(case: TradeCase) -> JudgedTrades:
-    """All four models walk-forward. BadDataError when the two that every policy needs cannot be judged."""
+    """What all four models say walk-forward; no figure is made of it yet, because the look comes first.
+
+    BadDataError when the two that every policy needs cannot be judged.
+    """
     machine = case.machine()
-
-    def work(model: TradeModel):
-        return judge_model(case.rows, model, case.recipe, machine), learning_curve(case.rows, model, case.recipe, seed=case.recipe.seed)
-
-    found = for_each_model(work, parallel=case.inputs.flags.parallel)
+    found = for_each_model(lambda model: judge_model(case.rows, model, case.recipe, machine), workers=case.workers())
     failed = {model: str(result) for model, result in found.items() if isinstance(result, BadDataError)}
     for model in (TradeModel.SIGNAL_QUALITY, TradeModel.POSITION_SIZING):
         if model in failed:
             raise found[model]
-    good = {model: result for model, result in found.items() if model not in failed}
-    return JudgedTrades({m: result[0] for m, result in good.items()}, {m: result[1] for m, result in good.items()}, failed)
+    return JudgedTrades({model: result for model, result in found.items() if model not in failed}, failed)
+
+
+def learning_curves(case: TradeCase, judged: JudgedTrades) -> dict[TradeModel, tuple[CurvePoint, ...]]:
+    """The judged models' learning curves. They score the last block: only after the look."""
+    machine, seed = case.machine(), case.recipe.seed
+
+    def work(model: TradeModel):
+        own = judged.models.get(model)
+        return None if own is None else learning_curve(case.rows, own, case.recipe, machine, seed=seed)
+
+    found = for_each_model(work, workers=case.workers())
+    return {model: found[model] for model in judged.models}
 
 
 def ship_trades(case: TradeCase, judged: JudgedTrades) -> dict[TradeModel, Fitted]:
@@ -85,7 +117,7 @@ def ship_trades(case: TradeCase, judged: JudgedTrades) -> dict[TradeModel, Fitte
     machine = case.machine()
     wanted = for_each_model(
         lambda model: ship_model(case.rows, model, case.recipe, machine) if model in judged.models else None,
-        parallel=case.inputs.flags.parallel,
+        workers=case.workers(),
     )
     refusal = next((result for result in wanted.values() if isinstance(result, BadDataError)), None)
     if refusal is not None:

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -9,16 +10,18 @@ from trademl.data.record_fields import field_at
 from trademl.evidence.explain import top_interactions
 from trademl.evidence.treeshap import mean_interactions, tree_shap
 from trademl.files import digest
-from trademl.pipeline.trades.case import JudgedTrades, TradeCase
+from trademl.pipeline.trades.case import JudgedTrades, TradeCase, learning_curves
 from trademl.pipeline.trades.evidence import TradeFinding
 from trademl.pipeline.trades.inputs import TradeInputs
 from trademl.pipeline.trades.proof import ProvenTrades
+from trademl.pipeline.trades.studies import studies_record
 from trademl.trades.advice import Topic
 from trademl.trades.models import ENOUGH, LEVELS
 from trademl.trades.profile import SPARSE, health_of
 from trademl.trades.registry import TradeModel
-from trademl.trades.scores import figures_of, scored
+from trademl.trades.scores import CurvePoint, figures_of, scored
 from trademl.trades.walkforward import Fitted, thirds_of
+from trademl.validate.bootstrap import Interval
 
 SCHEMA = 1
 SHAP_ROWS = 2_000  # newest trades
@@ -27,12 +30,6 @@ FIGURES = {  # the original's names of ours
     TradeModel.POSITION_SIZING: {"mae": "holdout_mae"},
     TradeModel.TP_OPTIMIZER: {"accuracy": "holdout_accuracy", "log_loss": "holdout_log_loss"},
     TradeModel.SL_OPTIMIZER: {"mae": "holdout_mae", "quantile_loss": "holdout_quantile_loss"},
-}
-FOLD_FIGURES = {
-    TradeModel.SIGNAL_QUALITY: ("auc", "accuracy"),
-    TradeModel.POSITION_SIZING: ("mae",),
-    TradeModel.TP_OPTIMIZER: ("accuracy", "log_loss"),
-    TradeModel.SL_OPTIMIZER: ("mae", "quantile_loss"),
 }
 FACTORS = (  # path, what it would tell
     ("market.fundingDelta", "whether funding builds up or fades"),
@@ -65,6 +62,21 @@ class TradeParts:
     shipped: Mapping[TradeModel, Fitted]
     proven: ProvenTrades
 
+    @cached_property
+    def curves(self) -> Mapping[TradeModel, tuple[CurvePoint, ...]]:
+        """Each judged model's learning curve."""
+        return learning_curves(self.case, self.judged)
+
+    @cached_property
+    def scores(self) -> Mapping[TradeModel, dict[str, Interval]]:
+        """Each judged model's figures over all folds."""
+        return {model: scored(self.case.rows, judged, seed=self.case.recipe.seed) for model, judged in self.judged.models.items()}
+
+    @cached_property
+    def holdout(self) -> Mapping[TradeModel, dict]:
+        """Each judged model's `holdout_metrics`."""
+        return {model: holdout_metrics(self, model) for model in self.judged.models}
+
 
 # ---------------------------------------------------------------- whole reports
 
@@ -72,7 +84,6 @@ class TradeParts:
 def improvement_report(parts: TradeParts) -> dict:
     """`improvement_report.json`. What is withheld has no key of its own: `advice` says why."""
     case, found = parts.case, parts.finding.findings
-    holdout = {str(model): holdout_metrics(parts, model) for model in parts.judged.models}
     report = {
         "schema": SCHEMA,
         "data_summary": data_summary(case.inputs),
@@ -81,7 +92,7 @@ def improvement_report(parts: TradeParts) -> dict:
         "tp_level_performance": level_performance(case),
         "decision_drivers_by_direction": drivers_by_direction(case),
         "suggested_signal_factors": signal_factors(case.inputs),
-        "holdout_metrics": {model: figures for model, figures in holdout.items() if figures},
+        "holdout_metrics": {str(model): figures for model, figures in parts.holdout.items() if figures},
         "advice": {str(topic): advice_record(claim) for topic, claim in found.claims.items()},
         "by_asset": group_table(case, "asset"),
         "by_session": group_table(case, "session_session"),
@@ -93,21 +104,25 @@ def improvement_report(parts: TradeParts) -> dict:
         report["suggested_signal_quality_threshold"] = found.threshold
     if found.is_given(Topic.TUNING):
         report["suggested_tuning"] = dict(zip(("min_strength", "min_confidence"), found.tuning, strict=True))
+    if searched := studies_record(case):
+        report["studies"] = searched
     wtt = wtt_performance(case)
     return report | ({"wtt_performance": wtt} if wtt else {}) | {"action_items": action_items(parts, report)}
 
 
 def short_report(inputs: TradeInputs) -> dict:
     """The report of a log that is too short to train on."""
-    missing = inputs.flags.min_samples - inputs.trades
-    items = [f"{missing:,} more closed trades are needed before anything is trained"]
+    missing = inputs.flags.min_samples - inputs.teaching
+    limit = " within the bench score limit" if inputs.flags.bench.is_set else ""
+    items = [f"{missing:,} more closed trades{limit} are needed before anything is trained"]
     summary = data_summary(inputs)
     return {"schema": SCHEMA, "data_summary": summary, "suggested_signal_factors": signal_factors(inputs), "action_items": items}
 
 
 def data_summary(inputs: TradeInputs) -> dict:
-    """How much there is."""
-    return {"total_records": inputs.records, "trades_with_outcomes": inputs.trades, "min_samples_required": inputs.flags.min_samples}
+    """How much there is. Under a bench limit also how many trades may teach; the others are judged like them."""
+    found = {"total_records": inputs.records, "trades_with_outcomes": inputs.trades, "min_samples_required": inputs.flags.min_samples}
+    return found | ({"trades_learned_from": inputs.teaching} if inputs.flags.bench.is_set else {})
 
 
 def advice_record(claim) -> dict:
@@ -136,10 +151,10 @@ def model_report(parts: TradeParts, model: TradeModel) -> dict:
         "rounds": parts.shipped[model].rounds,
         "trades": len(parts.shipped[model].at),
         "parity": parts.proven.parity[model],
-        "holdout_metrics": holdout_metrics(parts, model),
+        "holdout_metrics": parts.holdout[model],
         "shap": shap_record(parts, model, names),
         "walk_forward": walk_forward_record(parts, model),
-        "learning_curve": [{"trades": point.trades, "gain": asdict(point.gain)} for point in parts.judged.curves[model]],
+        "learning_curve": [{"trades": point.trades, "gain": asdict(point.gain)} for point in parts.curves[model]],
     }
     findings = parts.finding.findings
     if model is TradeModel.SIGNAL_QUALITY and findings.is_given(Topic.CALIBRATION):
@@ -165,18 +180,16 @@ def holdout_metrics(parts: TradeParts, model: TradeModel) -> dict:
 
 def walk_forward_record(parts: TradeParts, model: TradeModel) -> dict:
     """Figures by fold, and over all folds with intervals."""
-    rows, judged, seed = parts.case.rows, parts.judged.models[model], parts.case.recipe.seed
+    rows, judged = parts.case.rows, parts.judged.models[model]
     folds = []
     for number, fit in zip(np.unique(judged.fold).tolist(), judged.fits, strict=True):
         places = np.flatnonzero(judged.fold == number)
         figures, times = figures_of(rows, judged, places)
-        shown = {
-            name: None if np.isnan(figures[name]).any() or not len(times) else float(figures[name].mean()) for name in FOLD_FIGURES[model]
-        }
+        shown = {name: None if np.isnan(figures[name]).any() or not len(times) else float(figures[name].mean()) for name in FIGURES[model]}
         folds.append({"fold": number + 1, "train_size": len(fit.at), "test_size": len(times), **shown})
-    first = FOLD_FIGURES[model][0]
+    first = next(iter(FIGURES[model]))
     known = [fold[first] for fold in folds if fold[first] is not None]
-    overall = {name: asdict(figure) for name, figure in scored(rows, judged, seed=seed).items()}
+    overall = {name: asdict(figure) for name, figure in parts.scores[model].items()}
     spread = {f"mean_{first}": float(np.mean(known)), f"std_{first}": float(np.std(known))} if known else {}
     return {"n_folds": len(folds), "folds": folds, **spread, "overall": overall}
 

@@ -7,7 +7,7 @@ def markdown_report(report: Mapping) -> str:
     """`improvement_report.md`."""
     parts = ["# Improvement report", "Every R and every dollar is net of fees.", *_data(report)]
     if "feature_importances" in report:
-        parts += [*_drivers(report), *_threshold(report), *_importances(report), *_levels(report), *_holdout(report)]
+        parts += [*_studies(report), *_drivers(report), *_threshold(report), *_importances(report), *_levels(report), *_holdout(report)]
         parts += [*_shap(report), *_walk_forward(report)]
     return "\n\n".join([*parts, *_factors(report), *_actions(report)]) + "\n"
 
@@ -15,7 +15,19 @@ def markdown_report(report: Mapping) -> str:
 def _data(report: Mapping) -> list[str]:
     found = report["data_summary"]
     trades = f"{found['trades_with_outcomes']:,} of them trades with an outcome (at least {found['min_samples_required']:,} are asked)"
-    return ["## Data summary", f"{found['total_records']:,} records, {trades}."]
+    taught = found.get("trades_learned_from")
+    bench = "" if taught is None else f" The fits learn from the {taught:,} that the bench score limit lets through; all are judged."
+    return ["## Data summary", f"{found['total_records']:,} records, {trades}.{bench}"]
+
+
+def _studies(report: Mapping) -> list[str]:
+    found = report.get("studies")
+    if not found:
+        return []
+    lines = [
+        f"- {model}: {one['reason']}" for part in ("hyperparameters", "features", "failed") for model, one in found.get(part, {}).items()
+    ]
+    return ["## Searched before anything was judged", found.get("reason") or "\n".join(lines)]
 
 
 def _drivers(report: Mapping) -> list[str]:

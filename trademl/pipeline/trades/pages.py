@@ -7,13 +7,24 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from trademl.pipeline.stored import Stored
+from trademl.pipeline.trades.case import TradeCase
 from trademl.pipeline.trades.improvement import TradeParts, group_table
 from trademl.trades.models import LEVELS
 from trademl.trades.policy import Policy
 from trademl.trades.profile import model_rows
 from trademl.trades.registry import TradeModel
-from trademl.trades.scores import scored
 from trademl.trades.walkforward import thirds_of
+
+
+def studies_table(case: TradeCase) -> pd.DataFrame | str:
+    """What was searched for each model and what became of it; a sentence where nothing was."""
+    studies = case.studies
+    if studies is None or studies.off:
+        return "Nothing was asked for." if studies is None else studies.off
+    found = [(model, "parameters", one.sentence) for model, one in studies.tuned.items()]
+    found += [(model, "features", one.sentence) for model, one in studies.selected.items()]
+    found += [(model, "anything", why) for model, why in studies.failed.items()]
+    return pd.DataFrame([(str(model), *more) for model, *more in found], columns=["model", "searched", "what was found"])
 
 
 class TradePages:
@@ -40,8 +51,7 @@ class TradePages:
     def scores(self) -> pd.DataFrame:
         """All figures of the walk-forward, with intervals."""
         found = []
-        for model, judged in self.parts.judged.models.items():
-            figures = scored(self.case.rows, judged, seed=self.case.recipe.seed)
+        for model, figures in self.parts.scores.items():
             found += [{"model": str(model), "figure": name, "value": str(figure)} for name, figure in figures.items()]
         return pd.DataFrame(found)
 
@@ -57,10 +67,10 @@ class TradePages:
     def equity(self) -> go.Figure:
         """Running sum of R over the judged trades."""
         replay = self.parts.finding.replay
-        time = pd.to_datetime(self.case.rows.time_s[replay.rows], unit="s")
+        time = pd.to_datetime(replay.trades.time_s, unit="s")
         figure = go.Figure(layout={"yaxis_title": "R, net of fees"})
-        for name, sizes in ((Policy.MODEL, replay.sizes), (Policy.EVERY_TRADE, np.ones(len(replay.rows)))):
-            figure.add_scatter(x=time, y=np.cumsum(sizes * replay.net_r), name=name.replace("_", " "))
+        for name, sizes in ((Policy.MODEL, replay.trades.size), (Policy.EVERY_TRADE, np.ones(len(replay.rows)))):
+            figure.add_scatter(x=time, y=np.cumsum(sizes * replay.trades.net_r), name=name.replace("_", " "))
         return figure
 
     def reliability(self) -> go.Figure:
@@ -89,7 +99,7 @@ class TradePages:
     def learning_curves(self) -> go.Figure:
         """Gain over no model on the last block, by the number of trades that were learned from."""
         figure = go.Figure(layout={"xaxis_title": "trades learned from", "yaxis_title": "gain over no model"})
-        for model, curve in self.parts.judged.curves.items():
+        for model, curve in self.parts.curves.items():
             points = [point for point in curve if point.gain.point is not None]
             figure.add_scatter(x=[p.trades for p in points], y=[p.gain.point for p in points], name=str(model), mode="lines+markers")
         return figure

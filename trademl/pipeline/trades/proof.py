@@ -7,7 +7,6 @@ from dataclasses import asdict, dataclass
 import numpy as np
 
 from trademl import __version__
-from trademl.files import canonical_json, digest
 from trademl.learn.readers import from_xgboost
 from trademl.learn.treetable import TreeTable
 from trademl.pipeline.market.golden import golden_rows
@@ -64,8 +63,3 @@ def prove_trades(case: TradeCase, shipped: Mapping[TradeModel, Fitted]) -> Prove
         few = whole[golden_rows(len(whole))]
         golden |= {f"{model}_x": x[few], f"{model}_output": native[few].astype(np.float32)}
     return ProvenTrades(run_id, graphs, tables, parity, golden)
-
-
-def registry_hash(case: TradeCase, model: TradeModel) -> str:
-    """Hash of a model's features, their sources, codes and lags, in the order of its input."""
-    return digest(canonical_json({"features": [repr(feature) for feature in case.rows.features(model)]}))

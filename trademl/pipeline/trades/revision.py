@@ -17,8 +17,9 @@ from trademl.pipeline.trades.improvement import TradeParts, improvement_report, 
 from trademl.pipeline.trades.inputs import LINE, TradeInputs
 from trademl.pipeline.trades.looks import recipe_parts
 from trademl.pipeline.trades.markdown import markdown_report
-from trademl.pipeline.trades.proof import registry_hash
-from trademl.pipeline.trades.stored import trade_store
+from trademl.pipeline.trades.recompute import JUDGED_TRADES, judged_bytes
+from trademl.pipeline.trades.stored import registry_hash, trade_store
+from trademl.pipeline.trades.studies import last_tuning, studies_record
 from trademl.ship.export import OPSET, RAW_INPUT
 from trademl.ship.manifest import SCHEMA, TOLERANCE
 from trademl.trades.advice import AdviceRule
@@ -45,7 +46,7 @@ def advice_rule(parts: TradeParts) -> AdviceRule:
 
 def revision_files(parts: TradeParts, trained_at: str) -> dict[str, bytes]:
     """Every file of the revision but its manifest."""
-    report = improvement_report(parts)
+    report, claims = improvement_report(parts), [claim.record() for claim in parts.finding.findings.claims.values()]
     files = {f"{model}.onnx": graph for model, graph in parts.proven.graphs.items()}
     files |= {f"native/{model}.ubj": bytes(fit.booster.save_raw("ubj")) for model, fit in parts.shipped.items()}
     files |= {f"{model}_features.json": json_bytes(manifest(model, parts.case.rows.assets)) for model in parts.shipped}
@@ -55,7 +56,8 @@ def revision_files(parts: TradeParts, trained_at: str) -> dict[str, bytes]:
         "improvement_report.md": markdown_report(report).encode(),
         "training_metadata.json": json_bytes(training_metadata(parts, report, trained_at)),
         "backtest_report.json": json_bytes(backtest_report(parts)),
-        "metrics.json": json_bytes({"schema": 1, "headline": headline(parts), "advice": report["advice"]}),
+        "metrics.json": json_bytes({"schema": 1, "headline": headline(parts), "advice": report["advice"], "claims": claims}),
+        JUDGED_TRADES: judged_bytes(parts.finding.replay),
     }
     return files
 
@@ -63,8 +65,8 @@ def revision_files(parts: TradeParts, trained_at: str) -> dict[str, bytes]:
 def training_metadata(parts: TradeParts, report: Mapping, trained_at: str) -> dict:
     """The original's metadata, and whether this may be used."""
     flags, names = parts.case.inputs.flags, [feature.name for feature in parts.case.rows.features(TradeModel.SIGNAL_QUALITY)]
-    asked = flags.min_bench_score is not None or flags.bench_score_quantile is not None
-    bench = {"bench_score_used": asked or flags.bench_score_weight, "bench_score_weight_enabled": flags.bench_score_weight}
+    bench = {"bench_score_used": flags.bench.is_set or flags.bench_score_weight, "bench_score_weight_enabled": flags.bench_score_weight}
+    bench |= {"trades_learned_from": parts.case.inputs.teaching}
     bench |= {name: getattr(flags, name) for name in ("min_bench_score", "bench_score_quantile") if getattr(flags, name) is not None}
     return {
         "status": "approved" if parts.finding.verdict.passed else "candidate",
@@ -78,6 +80,7 @@ def training_metadata(parts: TradeParts, report: Mapping, trained_at: str) -> di
         "signal_quality_input_dim": len(names),
         "signal_quality_feature_names": names,
         "training_run_id": parts.proven.run_id,
+        "last_tuning": last_tuning(parts.case, trained_at),
         "improvement_report": report,
     } | (bench if bench["bench_score_used"] else {})
 
@@ -131,12 +134,12 @@ def build_manifest(parts: TradeParts, files: Mapping[str, bytes], trained_at: st
         "look": look.to_json(),
         "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
         "champion": None if parts.finding.champion is None else asdict(parts.finding.champion),
-        "trades": section(parts),
+        "trades": section(parts, trained_at),
     }
     return jsonable(record)
 
 
-def section(parts: TradeParts) -> dict:
+def section(parts: TradeParts, trained_at: str) -> dict:
     """What belongs to trade revisions alone."""
     case = parts.case
     return {
@@ -145,8 +148,14 @@ def section(parts: TradeParts) -> dict:
         "excursion_unit": str(case.rows.unit),
         "trades": len(case.rows),
         "advice": advice_rule(parts).record(),
-        "devices": {"trees": {"xgb": case.machine().device}},
+        "devices": devices_of(parts),
+        "last_tuning": last_tuning(case, trained_at),
     }
+
+
+def devices_of(parts: TradeParts) -> dict:
+    """Where each shipped model really trained, as a market's manifest says it."""
+    return {str(model): {"xgb": asdict(fit.where)} for model, fit in parts.shipped.items()}
 
 
 def lineage_of(parts: TradeParts) -> Lineage:
@@ -156,6 +165,9 @@ def lineage_of(parts: TradeParts) -> Lineage:
     fits = [Fit.of_rows(FitKind.TREES, str(model), fit.at, end_s) for model, fit in parts.shipped.items()]
     for kind, name, places in ((FitKind.CALIBRATION, "platt", thirds.calibrate), (FitKind.SELECTION, "threshold", thirds.choose)):
         fits += [Fit.of_rows(kind, name, at[places], end_s)] if len(places) else []
+    studies = parts.case.studies
+    if studies is not None and studies.is_used:
+        fits.append(Fit.of_rows(FitKind.STUDY, "parameters and features", studies.seen, end_s))
     return Lineage(tuple(fits))
 
 
@@ -172,7 +184,7 @@ def _model(parts: TradeParts, model: TradeModel, files: Mapping[str, bytes]) -> 
         "input": tensor | {"name": RAW_INPUT, "shape": ["N", len(names)]},
         "outputs": [tensor | {"name": "output", "shape": ["N", TASKS[model].columns]}],
         "features": [{"name": name, "dtype": "float32", "lookback": 0} for name in names],
-        "feature_hash": registry_hash(parts.case, model),
+        "feature_hash": registry_hash(parts.case.rows, model),
         "classes": None,
         "members": ["xgb"],
         "content_hash": {"xgb": parts.proven.tables[model].content_hash()},
@@ -210,9 +222,11 @@ def summary_of(parts: TradeParts, stored: Stored) -> dict:
         "better_than_every_trade": parts.finding.replay.results[Policy.MODEL].total_r
         - parts.finding.replay.results[Policy.EVERY_TRADE].total_r,
         "models_trained": [str(model) for model in parts.proven.graphs],
+        "studies": studies_record(parts.case),
         "failed": {str(model): why for model, why in parts.judged.failed.items()},
         "backtest": backtest_report(parts),
         "data": asdict(stored.data),
+        "devices": devices_of(parts),
     }
 
 

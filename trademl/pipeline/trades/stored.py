@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 
+from trademl.errors import RevisionError
+from trademl.files import canonical_json, digest
 from trademl.pipeline.choice import store_of
 from trademl.pipeline.trades.case import TradeCase
 from trademl.settings import Settings
@@ -13,7 +15,7 @@ from trademl.ship.runtime import predict_onnx
 from trademl.ship.store import Store
 from trademl.trades.advice import AdviceRule
 from trademl.trades.registry import TradeModel
-from trademl.trades.rows import trade_rows
+from trademl.trades.rows import TradeRows, trade_rows
 
 
 def trade_store(settings: Settings, models_dir: str | None = None) -> Store:
@@ -31,8 +33,19 @@ def rule_of(revision: Revision) -> AdviceRule:
     return AdviceRule.of(section_of(revision)["advice"])
 
 
+def registry_hash(rows: TradeRows, model: TradeModel | str) -> str:
+    """Hash of a model's features, their sources, codes and lags, in the order of its input."""
+    return digest(canonical_json({"features": [repr(feature) for feature in rows.features(model)]}))
+
+
 def answers_of(revision: Revision, case: TradeCase, at: np.ndarray) -> dict[TradeModel, np.ndarray]:
-    """What its graphs say of the trades `at` of a case, by model, (m, columns)."""
+    """What its graphs say of the trades `at` of a case, by model, (m, columns). RevisionError when they read other features."""
     rows = trade_rows(case.inputs.columns, case.rows.unit, assets=section_of(revision)["assets"])
+    for model in revision.manifest["models"]:
+        name, theirs, ours = model["name"], model["feature_hash"], registry_hash(rows, model["name"])
+        if theirs != ours:
+            raise RevisionError(
+                f"revision {revision.name}: {name} was trained on another feature registry (feature_hash {theirs[:12]}, here {ours[:12]})"
+            )
     files = {model["name"]: model["file"] for model in revision.manifest["models"]}
     return {TradeModel(name): predict_onnx(revision.read(file), rows.inputs(name)[at])["output"] for name, file in files.items()}

@@ -1,63 +1,24 @@
-"""One line's room on the hub: push, approve, roll back, prove what lies there, collect what nobody names.
-
-    trademl/v1/<line>/blobs/sha256/ab/<64 hex>           immutable
-    trademl/v1/<line>/revisions/<rev>/manifest.json      immutable, then manifest.sig: a revision is there once both are
-    trademl/v1/<line>/channels/…                         `trademl.ship.hub.pointer`
+"""Publish, approve and put back: what the trainer's machine does on the hub of one line.
 
 A push ends with the signature, so what a crash leaves is never seen; the next push goes on from it, and nothing is sent twice. An
 approval is one conditional write of one object: whoever read an older pointer is refused, and no approval overwrites a newer one unseen.
 """
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TypeVar
 
 from trademl.clock import iso_z
-from trademl.errors import HubError, RevisionError, SupersededError, UsageError
-from trademl.files import canonical_json, digest, strict_json
-from trademl.ship.hub.objects import AbsentError, ConflictError, Objects, RefusedError
-from trademl.ship.hub.pointer import MAX_BYTES, Channel, Pointer, channel_key, log_prefix, read_pointer, sign_pointer
-from trademl.ship.manifest import MAX_BYTES as MAX_MANIFEST_BYTES
-from trademl.ship.manifest import parse_manifest
+from trademl.errors import HubError, SupersededError, UsageError
+from trademl.files import canonical_json, digest
+from trademl.ship.hub.collect import Collection, collect
+from trademl.ship.hub.log import MAX_LOG, LogEntry, named, read_log
+from trademl.ship.hub.objects import ConflictError
+from trademl.ship.hub.pointer import Channel, Pointer, log_key, sign_pointer
+from trademl.ship.hub.room import LOOKS, Published, Room, Standing, blob_key
+from trademl.ship.hub.verify import verify
 from trademl.ship.revision import Revision
-from trademl.ship.signing import MAX_SIGNATURE_BYTES, SIGNATURE, Trust
-
-ROOT = "trademl/v1"
-LOOKS = 3  # a body that is not what its hash says is fetched so often: one bit may flip on the way
-MAX_LOG = 100_000
-
-_T = TypeVar("_T")
-
-
-@dataclass(frozen=True)
-class Standing:
-    """What a channel names now: the pointer, its bytes, and the tag that a change must name."""
-
-    pointer: Pointer
-    data: bytes
-    tag: str
-
-    @property
-    def sha256(self) -> str:
-        """Of the bytes."""
-        return digest(self.data)
-
-
-@dataclass(frozen=True)
-class Published:
-    """A revision on the hub: proven to be what its name says and signed by a key that counts here."""
-
-    name: str
-    manifest: dict = field(repr=False)
-    manifest_bytes: bytes = field(repr=False)
-    signature: bytes = field(repr=False)
-
-    @property
-    def gate(self) -> dict:
-        """What a pointer keeps of its gate."""
-        return {"passed": self.manifest["gate"]["passed"], "sentence": self.manifest["gate"]["sentence"]}
+from trademl.ship.signing import SIGNATURE, Trust
 
 
 @dataclass(frozen=True)
@@ -93,117 +54,31 @@ class Promotion:
 
 
 @dataclass(frozen=True)
-class LogEntry:
-    """A pointer of a channel's history. `problem` says why it is not believed here; then `pointer` is None."""
-
-    key: str
-    pointer: Pointer | None
-    problem: str | None = None
-
-
-@dataclass(frozen=True)
-class Collection:
-    """What a collection removed, or would remove."""
-
-    revisions: tuple[str, ...]
-    blobs: int
-    bytes_freed: int
-    is_done: bool
-
-
-@dataclass(frozen=True)
-class Hub:
-    """One line on the hub. `makers` sign revisions, `approvers` sign approvals; often one key is both."""
-
-    objects: Objects
-    line: str
-    makers: Trust = field(repr=False)
-    approvers: Trust = field(repr=False)
-
-    # ---------------------------------------------------------------- reading
-
-    def standing(self, channel: str = Channel.APPROVED) -> Standing | None:
-        """What a channel names; None when it names nothing yet. Raises HubError for a pointer that is not to be believed."""
-        key = self.path(channel_key(channel))
-        return self._patiently(lambda: self._standing(key, channel))
-
-    def published(self, name: str, manifest_sha256: str | None = None) -> Published:
-        """A revision's manifest, with the hash and the signature that it must have. Raises HubError."""
-        return self._patiently(lambda: self._published(name, manifest_sha256))
-
-    def blob(self, entry: dict) -> bytes:
-        """The bytes of a manifest's entry of a file, of its size and hash. Raises HubError."""
-        key = self.path(blob_key(entry["sha256"]))
-
-        def fetch() -> bytes:
-            data = self.objects.get(key, entry["bytes"]).data
-            if len(data) != entry["bytes"] or digest(data) != entry["sha256"]:
-                raise HubError(
-                    f"{self.objects.where}: {key} ({entry['name']}) is not what its name says; "
-                    "`trademl hub push REV --heal` from where the revision is whole replaces it"
-                )
-            return data
-
-        return self._patiently(fetch)
-
-    def revisions(self) -> list[str]:
-        """Names of the revisions that lie there whole, by name."""
-        prefix = self.path("revisions/")
-        parts = [entry.key.removeprefix(prefix).split("/") for entry in self.objects.list(prefix)]
-        return sorted(part[0] for part in parts if part[1:] == [SIGNATURE])
-
-    def find(self, start: str) -> str:
-        """The name of a published revision, from the start of it. UsageError when none or several fit."""
-        found = [name for name in self.revisions() if name.startswith(start)]
-        if not start or len(found) != 1:
-            what = f"{len(found)} revisions" if found else "no revision"
-            raise UsageError(
-                f"{self.objects.where}: {what} of the line {self.line} named {start!r}; "
-                "`trademl hub verify` lists what is there, `trademl hub push` publishes"
-            )
-        return found[0]
+class Hub(Room):
+    """One line on the hub, for those who publish and approve."""
 
     def log(self, channel: str = Channel.APPROVED, newest: int = MAX_LOG) -> list[LogEntry]:
-        """A channel's history, newest first: what stands now, then so many copies. What is not believed is shown with the reason."""
-        standing = self.standing(channel)
-        entries = [] if standing is None else [LogEntry(self.path(channel_key(channel)), standing.pointer)]
-        prefix, expected = self.path(log_prefix(channel)), None if standing is None else standing.pointer
-        for key in sorted((entry.key for entry in self.objects.list(prefix)), reverse=True)[:newest]:
-            try:
-                data = self.objects.get(key, MAX_BYTES).data
-                pointer = read_pointer(data, self._trust(channel), channel, self.line, f"{self.objects.where}: {key}")
-                if key != self.path(pointer.log_key):
-                    raise HubError(f"holds approval {pointer.seq}")
-            except (HubError, UsageError) as refusal:
-                entries.append(LogEntry(key, None, str(refusal)))
-                continue
-            if standing is not None and pointer.seq == standing.pointer.seq and digest(data) == standing.sha256:
-                continue  # archived, and then its successor was not written
-            if expected is not None and (pointer.seq != expected.seq - 1 or digest(data) != expected.previous):
-                entries.append(LogEntry(key, None, f"approval {pointer.seq} is not the one that approval {expected.seq} follows"))
-            else:
-                entries.append(LogEntry(key, pointer))
-            expected = pointer
-        return entries
+        """A channel's history (`trademl.ship.hub.log`)."""
+        return read_log(self, channel, newest)
 
     def named(self, keep: int) -> set[str]:
-        """Revisions that a pointer or one of the newest log entries names. HubError for an entry that cannot be believed."""
-        named = set()
-        for channel in Channel:
-            for entry in self.log(channel, keep):
-                if entry.pointer is None:
-                    raise HubError(f"{entry.key}: {entry.problem}; nothing is removed before that is settled")
-                named.add(entry.pointer.revision)
-        return named
+        """Revisions that a pointer or one of the newest `keep` log entries names (`trademl.ship.hub.log`)."""
+        return named(self, keep)
 
-    # ---------------------------------------------------------------- writing
+    def verify(self) -> tuple[list[str], list[str]]:
+        """Everything, read and proven (`trademl.ship.hub.verify`)."""
+        return verify(self)
+
+    def collect(self, *, now: datetime, grace: timedelta, keep: int, dry_run: bool = False) -> Collection:
+        """Remove what nobody names (`trademl.ship.hub.collect`)."""
+        return collect(self, now=now, grace=grace, keep=keep, dry_run=dry_run)
 
     def push(self, revision: Revision, *, now: datetime, heal: bool = False, dry_run: bool = False) -> Push:
         """Publish a local revision, after every check of it: files, manifest, signature, then the channel of candidates.
 
         `heal` replaces a file there that is not what its name says. Raises HubError, RevisionError, UsageError.
         """
-        self._check_line(revision.line)
+        self.check_line(revision.line)
         if not self.makers.pinned:
             raise UsageError("no key is pinned here, and the hub takes signed revisions alone; `trademl keys new`, then retrain")
         revision.verify()
@@ -258,124 +133,15 @@ class Hub:
         standing = self.standing()
         if standing is None:
             raise UsageError(f"{self.objects.where}: nothing of the line {self.line} is approved, so there is nothing to roll back")
-        earlier = [entry.pointer.revision for entry in self.log()[1:] if entry.pointer is not None]
-        before = next((one for one in earlier if one != standing.pointer.revision), None) if name is None else self.find(name)
-        if before is None:
-            raise UsageError(f"{self.objects.where}: no other revision of the line {self.line} was approved before")
+        entries = self.log()[1:]
+        before = self._before(entries, standing.pointer.revision) if name is None else self.find(name)
         if before == standing.pointer.revision:
             raise UsageError(f"revision {before} is the one that stands; `trademl hub log` shows what stood before")
-        if before not in earlier:
+        if before not in {entry.pointer.revision for entry in entries if entry.pointer is not None}:
             raise UsageError(f"revision {before} was never approved on the hub; `trademl hub promote` approves what is new")
         published = self.published(before)
         self._check_whole(published)
         return self._advance(Channel.APPROVED, standing, published, Terms(now, reason, expires_days), dry_run=dry_run)
-
-    def verify(self) -> tuple[list[str], list[str]]:
-        """(revisions that lie there, what is wrong): both pointers, their logs, and every file of every revision, read and hashed."""
-        wrong = []
-        for channel in Channel:
-            try:
-                entries = self.log(channel)
-            except HubError as refusal:
-                wrong.append(str(refusal))
-                continue
-            wrong += [f"{entry.key}: {entry.problem}" for entry in entries if entry.problem]
-            if entries and entries[0].pointer is not None:
-                wrong += self._gaps(entries)
-        names = self.revisions()
-        good: set[str] = set()
-        for name in names:
-            try:
-                manifest = self.published(name).manifest
-            except HubError as refusal:
-                wrong.append(str(refusal))
-                continue
-            for entry in manifest["files"]:
-                if entry["sha256"] not in good:
-                    try:
-                        self.blob(entry)
-                        good.add(entry["sha256"])
-                    except HubError as refusal:
-                        wrong.append(f"revision {name}: {refusal}")
-        return names, wrong
-
-    def collect(self, *, now: datetime, grace: timedelta, keep: int, dry_run: bool = False) -> Collection:
-        """Remove revisions that no pointer and none of the newest `keep` log entries names, and files that no revision names.
-
-        Nothing younger than `grace` is touched. Raises HubError, and removes nothing, where a manifest or a pointer cannot be believed:
-        what it names is then not known.
-        """
-        named = self.named(keep)
-        dead = sorted(self._unnamed(named, now - grace))
-        living = set(self._begun()) - set(dead)
-        needed = self._needed(living)
-        if not dry_run:
-            for name in dead:
-                for file in (SIGNATURE, "manifest.json"):  # in this order: a revision without a signature is none
-                    self.objects.delete(self.path(f"revisions/{name}/{file}"))
-        blobs = size = 0
-        for entry in list(self.objects.list(self.path("blobs/"))):
-            sha256 = entry.key.rsplit("/", 1)[-1]
-            if sha256 in needed or entry.modified > now - grace:
-                continue
-            if not dry_run:
-                fresh = set(self._begun()) - living  # pushed in the meantime
-                living |= fresh
-                needed |= self._needed(fresh)
-                if sha256 in needed:
-                    continue
-                self.objects.delete(entry.key)
-            blobs, size = blobs + 1, size + entry.size
-        return Collection(tuple(dead), blobs, size, not dry_run)
-
-    # ---------------------------------------------------------------- inside
-
-    def path(self, key: str) -> str:
-        """A key of this line, from the hub's root."""
-        return f"{ROOT}/{self.line}/{key}"
-
-    def _trust(self, channel: str) -> Trust:
-        return self.approvers if channel == Channel.APPROVED else self.makers
-
-    def _standing(self, key: str, channel: str) -> Standing | None:
-        try:
-            found = self.objects.get(key, MAX_BYTES)
-        except AbsentError:
-            return None
-        pointer = read_pointer(found.data, self._trust(channel), channel, self.line, f"{self.objects.where}: {key}")
-        return Standing(pointer, found.data, found.tag)
-
-    def _published(self, name: str, manifest_sha256: str | None) -> Published:
-        key = self.path(f"revisions/{name}/manifest.json")
-        data = self.objects.get(key, MAX_MANIFEST_BYTES).data
-        if digest(data)[:16] != name or (manifest_sha256 is not None and digest(data) != manifest_sha256):
-            raise HubError(f"{self.objects.where}: {key} is not the manifest that is named by its hash. Do not use it")
-        signature = self.objects.get(self.path(f"revisions/{name}/{SIGNATURE}"), MAX_SIGNATURE_BYTES).data
-        if not self.makers.pinned:
-            raise UsageError("no key is pinned here, so no revision can be believed; put the trainer's public key into trusted.txt")
-        try:
-            self.makers.check(data, signature)
-            manifest = parse_manifest(data)
-        except RevisionError as refusal:
-            raise HubError(f"{self.objects.where}: revision {name} {refusal}") from refusal
-        self._check_line(manifest["line"])
-        return Published(name, manifest, data, signature)
-
-    def _patiently(self, look: Callable[[], _T]) -> _T:
-        """Look again when what came is not what it must be: a bit may have flipped on the way. The store's own refusals stand."""
-        for left in reversed(range(LOOKS)):
-            try:
-                return look()
-            except RefusedError:
-                raise
-            except HubError:
-                if not left:
-                    raise
-        raise AssertionError
-
-    def _check_line(self, line: str) -> None:
-        if line != self.line:
-            raise HubError(f"a revision of the line {line} does not belong to {self.line} on the hub")
 
     def _has(self, entry: dict, *, heal: bool = False) -> bool:
         key = self.path(blob_key(entry["sha256"]))
@@ -397,6 +163,9 @@ class Hub:
         """The manifest or its signature."""
         key = self.path(f"revisions/{revision.name}/{name}")
         data = canonical_json(revision.manifest) if name != SIGNATURE else (revision.folder / SIGNATURE).read_bytes()
+        there = self.objects.stat(key)
+        if there is not None and there.sha256 == digest(data):
+            return
         try:
             self.objects.put(key, data)
         except ConflictError as refusal:
@@ -415,6 +184,15 @@ class Hub:
             else:
                 return
 
+    def _before(self, entries: list[LogEntry], standing: str) -> str:
+        """The revision that was approved before the one that stands. HubError where the log cannot be believed that far."""
+        for entry in entries:
+            if entry.pointer is None:
+                raise HubError(f"{entry.key} is not believed ({entry.problem}), so it is not known what stood before; name the revision")
+            if entry.pointer.revision != standing:
+                return entry.pointer.revision
+        raise UsageError(f"{self.objects.where}: no other revision of the line {self.line} was approved before")
+
     def _advance(
         self,
         channel: Channel,
@@ -425,7 +203,7 @@ class Hub:
         renew: bool = False,
         dry_run: bool = False,
     ) -> Promotion:
-        """Archive the pointer that stands, then replace it in one conditional write: the commit point."""
+        """Archive the pointer that stands, replace it in one conditional write, the commit point, and archive the new one."""
         name, now, reason = published.name, terms.now, (terms.reason or "").strip() or None
         if not published.gate["passed"] and reason is None:
             raise UsageError(f"revision {name} is a candidate (its gate refused it): approving it takes --reason TEXT, which is kept")
@@ -433,7 +211,7 @@ class Hub:
         before = standing.pointer if standing else None
         if before is not None and before.revision == name and not renew and not before.is_expired(now):
             return Promotion(channel, name, before.seq, before.revision, before.expires_at, moved=False)
-        trust = self._trust(channel)
+        trust = self.trust(channel)
         pointer = Pointer(
             channel=str(channel),
             line=self.line,
@@ -450,21 +228,37 @@ class Hub:
         )
         data = sign_pointer(pointer, trust)
         if not dry_run:
-            self._archive(standing)
+            self._check_newest(channel, before)
+            self._archive(before, standing.data if standing else b"")
             try:
                 self.objects.put(self.path(pointer.key), data, standing.tag if standing else None)
             except ConflictError as refusal:
                 raise self._superseded(channel, before) from refusal
+            self._archive(pointer, data)  # so that whoever puts an older one back is found out
         return Promotion(channel, name, pointer.seq, before.revision if before else None, pointer.expires_at, moved=not dry_run)
 
-    def _archive(self, standing: Standing | None) -> None:
-        if standing is None:
+    def _check_newest(self, channel: Channel, before: Pointer | None) -> None:
+        """HubError when the log holds what came after the pointer that stands: an older one was put back."""
+        seq = before.seq if before else 0
+        if self.objects.stat(self.path(log_key(channel, seq + 1))) is None:
+            return
+        now = self.standing(channel)
+        if now is not None and now.pointer.seq > seq:
+            raise self._superseded(channel, before)
+        stands = f"approval {seq} stands" if before else "no approval stands"
+        raise HubError(
+            f"{self.objects.where}: {stands}, and the log holds approval {seq + 1} of channel {channel}: an older one was put back. "
+            "Nothing was changed; `trademl hub log` shows both, and whoever keeps the hub puts the newest one back"
+        )
+
+    def _archive(self, pointer: Pointer | None, data: bytes) -> None:
+        if pointer is None:
             return
         try:
-            self.objects.put(self.path(standing.pointer.log_key), standing.data)
+            self.objects.put(self.path(pointer.log_key), data)
         except ConflictError as refusal:
             raise HubError(
-                f"{self.objects.where}: the log holds another approval {standing.pointer.seq} than the one that stands: an older one was "
+                f"{self.objects.where}: the log holds another approval {pointer.seq} than the one that stands: an older one was "
                 "put back. Nothing was changed; `trademl hub log` shows both"
             ) from refusal
 
@@ -489,43 +283,6 @@ class Hub:
             raise HubError(
                 f"{self.objects.where}: revision {published.name} lacks {', '.join(missing[:5])}; `trademl hub push {published.name}`"
             )
-
-    def _gaps(self, entries: list[LogEntry]) -> list[str]:
-        """Numbers between 1 and the newest that no believed entry has."""
-        seqs = {entry.pointer.seq for entry in entries if entry.pointer}
-        missing = sorted(set(range(1, max(seqs) + 1)) - seqs)
-        channel = next(entry.pointer.channel for entry in entries if entry.pointer)
-        return [f"channel {channel}: approval {', '.join(map(str, missing[:5]))} is missing from the log"] if missing else []
-
-    def _unnamed(self, named: set[str], before: datetime) -> set[str]:
-        """Revisions that nobody names and whose newest file is older than `before`, those of a push that was cut off too."""
-        prefix, newest = self.path("revisions/"), {}
-        for entry in self.objects.list(prefix):
-            name = entry.key.removeprefix(prefix).split("/")[0]
-            newest[name] = max(entry.modified, newest.get(name, entry.modified))
-        return {name for name, modified in newest.items() if name not in named and modified <= before}
-
-    def _begun(self) -> set[str]:
-        """Names of the revisions whose manifest lies there, with or without its signature."""
-        prefix = self.path("revisions/")
-        parts = [entry.key.removeprefix(prefix).split("/") for entry in self.objects.list(prefix)]
-        return {part[0] for part in parts if part[1:] == ["manifest.json"]}
-
-    def _needed(self, names: set[str]) -> set[str]:
-        """Hashes of the files that these revisions name."""
-        needed = set()
-        for name in sorted(names):
-            key = self.path(f"revisions/{name}/manifest.json")
-            data = self.objects.get(key, MAX_MANIFEST_BYTES).data
-            if digest(data)[:16] != name:
-                raise HubError(f"{self.objects.where}: {key} is not the manifest that is named by its hash; nothing more is removed")
-            needed |= {entry["sha256"] for entry in strict_json(data)["files"]}
-        return needed
-
-
-def blob_key(sha256: str) -> str:
-    """Where a file's bytes lie."""
-    return f"blobs/sha256/{sha256[:2]}/{sha256}"
 
 
 def _signer(trust: Trust) -> str:

@@ -152,7 +152,10 @@ class FolderObjects(Objects):
             path.unlink(missing_ok=True)
 
     def _path(self, key: str) -> Path:
-        return self.root / check_key(key)
+        path = self.root / check_key(key)
+        if path.parent.resolve() != self.root.resolve() / Path(key).parent:
+            raise RefusedError(f"{path.parent}: a folder on the way there is a link; the hub's folder holds none")
+        return path
 
     def _absent(self) -> RefusedError:
         return RefusedError(f"{self.where}: is not a folder; make it, or correct [hub] url")

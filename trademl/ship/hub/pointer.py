@@ -2,7 +2,7 @@
 
     <line>/channels/approved.json               what bots pull
     <line>/channels/candidate.json              what was pushed last
-    <line>/channels/log/approved/00000007.json  a copy of pointer 7, written before pointer 8 takes its place
+    <line>/channels/log/approved/00000007.json  a copy of pointer 7, written once it stands, at the latest before pointer 8 takes its place
 
 Each pointer holds the hash of the one before it, so the log is a chain; its number only grows, also when an older revision is put back.
 """
@@ -56,7 +56,7 @@ class Pointer:
     @property
     def log_key(self) -> str:
         """Where its copy lies."""
-        return f"{log_prefix(self.channel)}{self.seq:08d}.json"
+        return log_key(self.channel, self.seq)
 
     def is_expired(self, now: datetime) -> bool:
         """Whether the approval has run out."""
@@ -71,6 +71,11 @@ def channel_key(channel: str) -> str:
 def log_prefix(channel: str) -> str:
     """Where the copies of a channel's pointers lie."""
     return f"channels/log/{channel}/"
+
+
+def log_key(channel: str, seq: int) -> str:
+    """Where the copy of a channel's pointer of this number lies."""
+    return f"{log_prefix(channel)}{seq:08d}.json"
 
 
 def sign_pointer(pointer: Pointer, trust: Trust) -> bytes:

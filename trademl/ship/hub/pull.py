@@ -1,8 +1,9 @@
 """The bot's read-only side of the hub: from a channel into a local store, each thing proven before the next.
 
 pointer (size, signature, channel, line) -> not older than what was seen -> not from the future, not run out -> manifest (hash, signature,
-form) -> room on the disk -> each file (length, hash) aside -> one rename -> every check, golden rows on this machine -> what was
-seen -> the local pointer. A crash anywhere leaves the local pointer where it was, and the next pull goes on.
+form) -> room on the disk -> each file (length, hash) aside -> every check, golden rows on this machine -> one rename -> what was
+seen -> the local pointer. A crash anywhere leaves the local pointer where it was, and the next pull goes on from the files that came
+whole (`trademl.ship.hub.kept`).
 """
 
 from dataclasses import dataclass
@@ -10,8 +11,9 @@ from datetime import datetime
 
 from trademl.clock import iso_z
 from trademl.errors import HubError, RevisionError
-from trademl.ship.hub.hub import Hub, Standing
+from trademl.ship.hub.kept import Kept
 from trademl.ship.hub.pointer import Channel, Pointer, check_memory, check_time
+from trademl.ship.hub.room import Room, Standing
 from trademl.ship.store import Store
 
 
@@ -23,13 +25,13 @@ class Pull:
     revision: str
     seq: int
     previous: str | None  # the revision that was active before
-    fetched: int  # bytes; 0 when the store held it
+    fetched: int  # bytes; 0 when the store held it, and only the rest after a pull that was cut off
     activated: bool
     remarks: tuple[str, ...]  # what a person should know
 
 
 def pull(
-    hub: Hub,
+    hub: Room,
     store: Store,
     *,
     now: datetime,
@@ -47,28 +49,30 @@ def pull(
         return _pull(hub, store, now, channel, refuse_expired, dry_run=False)
 
 
-def _pull(hub: Hub, store: Store, now: datetime, channel: str, refuse_expired: bool, *, dry_run: bool) -> Pull:
+def _pull(hub: Room, store: Store, now: datetime, channel: str, refuse_expired: bool, *, dry_run: bool) -> Pull:
     standing = hub.standing(channel)
     if standing is None:
         raise HubError(f"{hub.objects.where}: nothing of the line {hub.line} is {channel} yet; `trademl hub promote REV` approves")
     store.check_line(hub.line)
     remarks = _check_standing(hub, store, standing, now, refuse_expired)
-    pointer, fetched = standing.pointer, 0
+    pointer, kept = standing.pointer, Kept(store.models_dir, hub.blob)
     published = hub.published(pointer.revision, pointer.manifest_sha256)
     previous = _active(store)
     is_here = (store.folder / pointer.revision).exists()
-    if not is_here:
-        fetched = sum(entry["bytes"] for entry in published.manifest["files"])
+    fetched = 0 if is_here or not dry_run else kept.missing(published.manifest["files"])
     activates = channel == Channel.APPROVED
     if not dry_run:
         if not is_here:
-            store.receive(published.manifest_bytes, published.signature, hub.blob)
+            kept.begin(published.manifest["files"])
+            store.receive(published.manifest_bytes, published.signature, kept.fetch)
+            fetched = kept.fetched
         if store.recall(channel) != _memory(standing):
             store.remember(channel, _memory(standing))
-        if activates and previous != pointer.revision:
+        if not activates:
+            store.open(pointer.revision)  # what lay here already is whole all the same
+        elif previous != pointer.revision or not _is_loadable(store, now):
             store.activate(pointer.revision, _reason(pointer), now=now)
-        else:
-            store.open(pointer.revision)  # what lies here already, or is not activated, is whole all the same
+        kept.clear()
     return Pull(channel, pointer.revision, pointer.seq, previous, fetched, activates and not dry_run, tuple(remarks))
 
 
@@ -81,7 +85,15 @@ def _active(store: Store) -> str | None:
     return None if record is None else record["revision"]
 
 
-def _check_standing(hub: Hub, store: Store, standing: Standing, now: datetime, refuse_expired: bool) -> list[str]:
+def _is_loadable(store: Store, now: datetime) -> bool:
+    """Whether a bot would load what the local pointer names; where it would not, activating it anew mends it or says why."""
+    try:
+        return store.active(now) is not None
+    except RevisionError:
+        return False
+
+
+def _check_standing(hub: Room, store: Store, standing: Standing, now: datetime, refuse_expired: bool) -> list[str]:
     """What is to be said of the pointer. HubError and RollbackError for what must not be followed."""
     pointer, where = standing.pointer, f"{hub.objects.where}: channel {standing.pointer.channel}"
     remarks, seen = [], store.recall(pointer.channel)

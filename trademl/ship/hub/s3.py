@@ -10,6 +10,7 @@ and stand in no message: a sentence holds the store's error code, not its text.
 
 import base64
 import hashlib
+import io
 import logging
 import random
 import time
@@ -25,8 +26,11 @@ FIRST_PAUSE_S, BUSY_PAUSE_S, LONGEST_PAUSE_S = 0.2, 1.0, 8.0  # R2 takes one wri
 CONNECT_S, SILENCE_S = 10, 30  # to connect, and between two pieces of an answer
 SLOWEST_BYTES_S = 20_000  # a body that trickles in more slowly than this, on top of SILENCE_S, is given up
 CHUNK = 1 << 16
+MAX_ANSWER = 16 << 20  # bytes of a listing or a refusal; a page of 1,000 names is half a million
+MAX_PAGES = 10_000  # of a listing, 1,000 names each
 
 _T = TypeVar("_T")
+_Page = tuple[list[Listed], str | None]  # names, and the token of the next page
 _BUSY = {"SlowDown", "TooManyRequests", "ThrottlingException", "RequestLimitExceeded", "429"}
 _BROKEN = {"InternalError", "ServiceUnavailable", "RequestTimeout", "BadDigest", "XAmzContentSHA256Mismatch", "IncompleteBody"}
 _CONFLICT = {"PreconditionFailed", "ConditionalRequestConflict", "412", "409"}
@@ -42,6 +46,7 @@ _REFUSED = {
     "NoSuchBucket": "the bucket does not exist there; make it, or correct [hub] url",
     "InvalidArgument": "the request is refused; check that AWS_ACCESS_KEY_ID is a key of this store",
     "AuthorizationHeaderMalformed": "the request is refused; correct [hub] region",
+    "InvalidRegionName": "the request is refused; correct [hub] region",
     "401": "the credentials are refused there; check them and that the token covers this bucket",
     "403": "the credentials are refused there, or have expired; check them and that the token covers this bucket",
 }
@@ -121,24 +126,32 @@ class S3Objects(Objects):
 
     def list(self, prefix: str) -> Iterator[Listed]:
         """Page by page."""
-        more = {}
-        while True:
-            page = self._try(lambda more=more: self._page(prefix, more), prefix)
-            for entry in page.get("Contents", []):
-                yield Listed(entry["Key"].removeprefix(self.prefix), entry["Size"], entry["LastModified"])
-            if not page.get("IsTruncated"):
+        more: dict[str, str] = {}
+        for _ in range(MAX_PAGES):
+            found, token = self._try(lambda more=more: self._page(prefix, more), prefix)
+            yield from found
+            if token is None:
                 return
-            more = {"ContinuationToken": page["NextContinuationToken"]}
+            more = {"ContinuationToken": token}
+        raise RefusedError(f"{self.where}: a listing of more than {MAX_PAGES:,} pages; it is not the hub's")
 
     def delete(self, key: str) -> None:
         """Remove the object."""
         self._try(lambda: self.client.delete_object(**self._at(key)), key)
 
-    def _page(self, prefix: str, more: dict) -> dict:
+    def _page(self, prefix: str, more: dict) -> _Page:
+        """One page, and the token of the next one; None: it was the last."""
         page = self.client.list_objects_v2(Bucket=self.bucket, Prefix=self.prefix + prefix, **more)
         if "KeyCount" not in page:
             raise _BrokenAnswerError("an answer without a count, such as a proxy's own page")
-        return page
+        try:
+            found = [Listed(one["Key"].removeprefix(self.prefix), one["Size"], one["LastModified"]) for one in page.get("Contents", [])]
+            token = page["NextContinuationToken"] if page.get("IsTruncated") else None
+        except KeyError as missing:
+            raise _BrokenAnswerError(f"a listing without {missing}") from None
+        if not all(one.key.startswith(prefix) for one in found) or (token is not None and token == more.get("ContinuationToken")):
+            raise _BrokenAnswerError("a listing of other names than were asked for")
+        return found, token
 
     def _at(self, key: str) -> dict:
         return {"Bucket": self.bucket, "Key": self.prefix + check_key(key)}
@@ -218,13 +231,48 @@ def open_bucket(bucket: str, endpoint: str | None, *, region: str = "auto", pref
             f"s3://{bucket} at {endpoint or 'Amazon'}: {type(refusal).__name__}; correct [hub] endpoint, or AWS_PROFILE"
         ) from None
     objects = S3Objects(bucket, client, endpoint or "Amazon", prefix)
-    if found is None:
+    if client is None:
         raise objects._no_credentials()
+    client.meta.events.register_last("before-send.s3", _capped(client._endpoint.http_session))
     return objects
 
 
+def _capped(session) -> Callable[..., Any]:
+    """botocore's own sending, but for this: a listing or a refusal is read to MAX_ANSWER, and for a bounded time, not to its end."""
+
+    def send(request, **_):
+        from urllib3.response import HTTPResponse
+
+        is_ours, request.stream_output = request.stream_output, True  # an object's body is read by `_read_body`
+        response = session.send(request)
+        if not is_ours or response.status_code >= 300:
+            response.raw = HTTPResponse(io.BytesIO(_read_answer(response.raw)), preload_content=False)
+        return response
+
+    return send
+
+
+def _read_answer(raw) -> bytes:
+    """What a server says that is no object."""
+    parts, left, end = [], MAX_ANSWER, time.monotonic() + 2 * SILENCE_S
+    try:
+        while part := raw.read1(CHUNK):
+            parts.append(part)
+            left -= len(part)
+            if left < 0 or time.monotonic() > end:
+                raise _BrokenAnswerError("an answer without an end")
+    except _urllib3_error() as broken:
+        raise _BrokenAnswerError(f"an answer that was cut ({type(broken).__name__})") from None
+    except _BrokenAnswerError:
+        raw.close()
+        raise
+    return b"".join(parts)
+
+
 def _refuse_debug_log() -> None:
-    names = [name for name in ("boto3", "botocore", "urllib3") if logging.getLogger(name).isEnabledFor(logging.DEBUG)]
+    loggers = {"boto3", "botocore", "urllib3", *logging.Logger.manager.loggerDict}
+    mine = sorted(name for name in loggers if name.split(".")[0] in ("boto3", "botocore", "urllib3"))
+    names = [name for name in mine if logging.getLogger(name).isEnabledFor(logging.DEBUG)][:3]
     if names:
         raise UsageError(f"the log of {', '.join(names)} is at DEBUG, which writes signed requests; set it to INFO to use the hub")
 
