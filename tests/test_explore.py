@@ -15,7 +15,7 @@ from small_run import SMALL
 from trademl.commands.lab import bring_notebooks, lab_arguments
 from trademl.data.synthetic import synthetic_market
 from trademl.errors import RevisionError, UsageError
-from trademl.explore import backtest, label_room, labels, revision, risk, shap, start
+from trademl.explore import backtest, label_room, labels, revision, risk, shap, start, trades
 from trademl.explore.data import Market, open_market
 from trademl.explore.panel import Panel, Shown, slider
 from trademl.explore.view import FigureView, figure_json
@@ -307,6 +307,74 @@ def test_the_shipped_model_is_marked_as_a_description(explained):
     assert "not evidence" in explained.sentence.value
 
 
+# ---------------------------------------------------------------- trades
+
+
+@pytest.fixture(scope="module")
+def logged():
+    """The panel of 1,500 generated records."""
+    return trades.TradesPanel(trades.TradesRoom(trades.sample_log(), seed=7))
+
+
+@pytest.mark.trades
+def test_the_last_third_of_the_answered_trades_stays_shut(logged):
+    """It is what `trademl trades train` judges on; an explorer takes no look."""
+    room, asked = logged.room, trades.Asked(**logged.values)
+    at = room.judged(asked.model).at
+    shut = room.rows.time_s[at[-(len(at) // 3)]]
+    assert room.rows.time_s[room.picked(asked)].max() < shut
+    judged, places = room.answered(asked)
+    assert room.rows.time_s[judged.at[places]].max() < shut
+    assert room.rows.time_s[room.shap(asked.model)[1]].max() < shut
+    drawn = sum(len(trace.x) for trace in room.excursions(asked).data)
+    assert drawn == room.picked(asked).sum() < len(room.rows)
+
+
+@pytest.mark.trades
+def test_the_drivers_are_the_generators_and_the_answer_ranks_the_trades(logged):
+    assert logged.controls["feature"].options[0].startswith("market_longShortRatio")
+    bars = logged.room.quality(trades.Asked(**logged.values)).data[0].y
+    assert bars[-1] > bars[0]
+    assert "Better than no model" in logged.sentence.value
+    assert "made, not real" in logged.sentence.value
+
+
+@pytest.mark.trades
+def test_a_tighter_stop_costs_winners_and_an_asset_leaves_fewer_trades(logged):
+    room, asked = logged.room, trades.Asked(**logged.values)
+    before = {name: view.figure for name, view in logged.figures.items()}
+    logged.controls["stop"].value = 0.5
+    assert {name for name, view in logged.figures.items() if view.figure != before[name]} == {"excursions", "survivors"}
+    share = (room.winners(asked) < 0.5).mean()
+    assert f"A stop of 0.50 % lets {share:.0%} of {len(room.winners(asked)):,} winners live" in logged.sentence.value
+    logged.controls["asset"].value = "BTC"
+    own = room.picked(trades.Asked(**logged.values))
+    assert set(room.rows.columns["asset"][own]) == {"BTC"}
+    assert f"{own.sum():,} are drawn" in logged.sentence.value
+    logged.put(asset=trades.EVERY, stop=2.0)
+
+
+@pytest.mark.slow
+@pytest.mark.trades
+@pytest.mark.parametrize("model", list(trades.NAMES))
+def test_every_model_is_drawn_of_all_and_of_one_session(logged, model):
+    logged.controls["model"].value = model
+    for session in logged.controls["session"].options[:2]:
+        logged.controls["session"].value = session
+        assert all(json.loads(view.figure)["layout"]["title"]["text"] for view in logged.figures.values())
+    logged.put(session=trades.EVERY)
+    assert trades.NAMES[model] in logged.sentence.value
+
+
+@pytest.mark.trades
+def test_a_log_that_is_refused_offers_generated_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "log.jsonl").write_text("not a record\n")
+    refused = trades.explore("log.jsonl", settings=load_settings())
+    assert "1 lines and not one record" in refused.children[0].value
+    assert refused.button.description == "Open generated records"
+
+
 # ---------------------------------------------------------------- the notebooks
 
 CONTROLS = {
@@ -314,6 +382,7 @@ CONTROLS = {
     "backtest": {"spread", "commission", "slippage", "margin_r", "profile", "tie", "number"},
     "risk": {"objective", "profile", "halt", "max_breach", "multiplier"},
     "shap": {"whose", "subject", "output", "unit", "feature", "decision"},
+    "trades": {"model", "feature", "asset", "session", "stop"},
 }
 
 
@@ -326,6 +395,9 @@ def test_an_explorer_runs_and_has_its_widgets(name, repo, small_run, tmp_path, m
     for cell in json.loads((repo / "nbs" / "explore" / f"{name}.ipynb").read_text("utf-8"))["cells"]:
         if cell["cell_type"] == "code":
             exec("".join(cell["source"]), names)
+    if name == "trades":  # there is no log here: generated records are offered
+        assert "explore(data=…) names no log" in names["explorer"].children[0].value
+        names["explorer"].button.click()
     panel = names["explorer"].panel
     assert set(panel.controls) >= CONTROLS[name]
     assert all(json.loads(view.figure)["data"] or view.figure.count("annotations") for view in panel.figures.values())

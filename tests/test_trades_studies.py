@@ -103,6 +103,7 @@ def guard_of(low: float):
 
 @pytest.mark.slow
 def test_what_passes_the_guard_is_used_and_recorded(searched):
+    """Part 7, defect 3: a search crashed all four fits."""
     run, used, _, told = searched
     record = studies_record(used)
     assert record["status"] == "searched"

@@ -55,7 +55,7 @@ def page(lab):
         yield tab
 
 
-@pytest.mark.parametrize("name", ["00_start", "labels", "shap", "risk", "backtest"])
+@pytest.mark.parametrize("name", ["00_start", "labels", "shap", "risk", "backtest", "trades"])
 def test_an_explorer_runs_in_a_kernel_without_any_data(name, repo, tmp_path, monkeypatch):
     """Nothing is there but the embedded market: widgets or the offer to train, and no traceback."""
     monkeypatch.setenv("TRADEML_SYNTHETIC_BARS", "2000")
@@ -65,9 +65,10 @@ def test_an_explorer_runs_in_a_kernel_without_any_data(name, repo, tmp_path, mon
     assert not [output for output in shown if output.output_type == "error"]
     kind = "text/html" if name == "00_start" else "application/vnd.jupyter.widget-view+json"
     assert any(kind in output.get("data", {}) for output in shown)
-    if name in ("shap", "risk", "backtest"):
+    offers = dict.fromkeys(("shap", "risk", "backtest"), "Train on the embedded market") | {"trades": "Open generated records"}
+    if name in offers:
         state = done.metadata.widgets["application/vnd.jupyter.widget-state+json"]["state"].values()
-        assert [part for part in state if part["state"].get("description") == "Train on the embedded market"]
+        assert [part for part in state if part["state"].get("description") == offers[name]]
 
 
 def test_the_lab_opens_on_the_start_page_and_runs_it(page):
