@@ -8,6 +8,7 @@ Modules:
 - `trademl.bot.shadow`: What a revision suggested for each trade, and what the bot did: one line of JSON a decision, for `trademl trades shadow`.
 - `trademl.errors`: One root for everything that TradeML refuses, with the exit code that the command line gives for it.
 - `trademl.explore.backtest`: A stored revision's decisions under other costs, margins, profiles and tie rules, beside random entries; each trade with its reason.
+- `trademl.explore.trades`: What four models see in a bot's trades: whether they rank and calibrate, what they hang on, and how far trades ran.
 - `trademl.facade`: `import trademl as tm`: what a researcher calls first, each one call into the package. Nothing is computed here.
 - `trademl.files`: Durable writes and careful reads, once for everybody; and arrays as bytes.
 - `trademl.pipeline.market.canary`: The null canary: markets in which there is nothing to find go through the whole pipeline.
