@@ -483,6 +483,11 @@ COMPAT = {
         LoadCheck.AGE,
         "expired",
     ),
+    "trained in the first year": (
+        lambda f, m: (f, m | {"trained_at": "0001-01-01T00:00:00Z", "expires_at": "0001-01-02T00:00:00Z"}),
+        LoadCheck.AGE,
+        "expired at 0001",
+    ),
     "another run's position": (lambda f, m: (f, m | {"trained_together": "0" * 16}), LoadCheck.TRAINED_TOGETHER, "comes from training run"),
     "golden rows off by 1e-3": (
         lambda f, m: (f | {"golden.npz": _off(f["golden.npz"])}, m),

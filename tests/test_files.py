@@ -206,11 +206,24 @@ def test_canonical_json_refuses_what_json_cannot_hold(value):
 
 @pytest.mark.parametrize(
     "data",
-    [b'{"a":1,"a":1}', b'{"a":NaN}', b'{"a":-Infinity}', b'{"a":1e999}', b"[1]", b"", b"{", b'{"a":"\xff"}', b"[" * 100_000],
+    [
+        b'{"a":1,"a":1}',
+        b'{"a":NaN}',
+        b'{"a":-Infinity}',
+        b'{"a":1e999}',
+        b"[1]",
+        b"",
+        b"{",
+        b'{"a":"\xff"}',
+        b"[" * 100_000,
+        b'{"a":%d}' % 2**63,
+        b'{"a":-1%s}' % (b"0" * 400),
+        b'{"a":1%s}' % (b"0" * 5_000),
+    ],
     ids=lambda data: data[:16].decode("latin1"),
 )
 def test_strict_json_refuses_what_readers_take_differently(data):
-    assert strict_json(b'{"a":1.5}') == {"a": 1.5}
+    assert strict_json(b'{"a":1.5,"b":9223372036854775807,"c":-9223372036854775808}') == {"a": 1.5, "b": 2**63 - 1, "c": -(2**63)}
     with pytest.raises(ValueError, match="not strict JSON"):
         strict_json(data)
 

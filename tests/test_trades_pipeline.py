@@ -4,6 +4,8 @@ import json
 import shutil
 import time
 from dataclasses import replace
+from datetime import datetime
+from types import SimpleNamespace
 
 import numpy as np
 import onnxruntime
@@ -13,7 +15,7 @@ import xgboost as xgb
 from test_recompute import changed
 
 from trademl.cli import models as cli
-from trademl.commands.trades import run_due, run_train
+from trademl.commands.trades import last_training, run_due, run_train
 from trademl.data.record_maker import make_records, write_records
 from trademl.errors import BadDataError, Exit, LooksError, ParityError, RevisionError, UsageError
 from trademl.pipeline import trades as pipeline
@@ -26,6 +28,7 @@ from trademl.ship.export import check_parity, tree_graph
 from trademl.ship.store import Store
 from trademl.trades import scores, worth
 from trademl.trades.advice import Topic
+from trademl.trades.due import LastTraining, decide_due
 from trademl.trades.policy import policy_sizes, replay_sizes
 from trademl.trades.registry import TradeModel, manifest
 from trademl.trades.walkforward import thirds_of
@@ -103,6 +106,7 @@ def test_the_reports_hold_the_originals_names(run):
     metadata = json.loads((out / "training_metadata.json").read_text())
     report = json.loads((out / "improvement_report.json").read_text())
     assert metadata["improvement_report"] == report
+    assert report["look"] == "look 1 at these days, judged at 1 %"
     assert metadata["status"] == "candidate"
     assert metadata["models_trained"] == [str(model) for model in TradeModel]
     assert metadata["signal_quality_input_dim"] == len(metadata["signal_quality_feature_names"])
@@ -375,6 +379,21 @@ def test_a_champion_gives_way_only_to_what_is_better_on_records_that_neither_saw
 
 
 # --- when to train --------------------------------------------------------------------------------------------------------
+
+
+def test_the_tuning_hint_counts_from_the_newest_tuning_not_from_the_newest_training(monkeypatch):
+    trained = [("2026-03-01T00:00:00Z", None), ("2026-02-01T00:00:00Z", "2026-01-15T00:00:00Z"), ("2026-01-15T00:00:00Z", None)]
+    stored = [
+        SimpleNamespace(gate_passed=False, trained_at=at, manifest={"trades": {"last_tuning": tuned and {"at": tuned, "trades": 900}}})
+        for at, tuned in trained
+    ]
+    monkeypatch.setattr(pipeline, "trade_store", lambda *_: SimpleNamespace(revisions=lambda: stored))
+    last = last_training(load_settings())
+    day = {name: int(datetime.fromisoformat(f"2026-{name}T00:00:00Z").timestamp()) for name in ("03-01", "01-15")}
+    assert last == LastTraining(at_s=day["03-01"], refused_in_a_row=3, tuned_s=day["01-15"])
+    closed = day["01-15"] + np.arange(-100, 500)
+    assert not decide_due(closed, closed > 0, last, now_s=day["03-01"]).is_tuning_suggested  # 499 since
+    assert decide_due(closed + 1, closed > 0, last, now_s=day["03-01"]).is_tuning_suggested
 
 
 def test_a_training_that_was_refused_doubles_the_wait(run, tmp_path, monkeypatch):

@@ -17,11 +17,12 @@ Modules:
 - `trademl.runs.by_hand`: The run that a job notebook belongs to: its command's, or its own when a person runs it by hand.
 - `trademl.settings`: Frozen run settings and where each value came from.
 - `trademl.ship.export`: The shipped graph: raw features in, calibrated probabilities out, one ONNX file per role.
-- `trademl.ship.hub.hub`: One line's room on the hub: push, approve, roll back, prove what lies there, collect what nobody names.
+- `trademl.ship.hub.hub`: Publish, approve and put back: what the trainer's machine does on the hub of one line.
 - `trademl.ship.hub.kept`: What a pull that was cut off keeps: each file that came whole, under its hash, so that the next pull fetches only the rest.
 - `trademl.ship.hub.objects`: What the hub asks of a store of objects, and a folder that does it.
 - `trademl.ship.hub.pointer`: The pointer of a channel: a signed record that says which revision the channel names, and since when.
 - `trademl.ship.hub.pull`: The bot's read-only side of the hub: from a channel into a local store, each thing proven before the next.
+- `trademl.ship.hub.room`: What lies on the hub of one line, and what of it may be believed: where it is, and the reading of it.
 - `trademl.ship.hub.s3`: Objects on S3-compatible storage, with the conditional writes that the hub rests on.
 - `trademl.ship.lock`: Who may write to a store: the run that holds its lock, and the processes which that run started.
 - `trademl.ship.manifest`: The manifest: one canonical JSON file that says what a revision is, and whose hash is its name.

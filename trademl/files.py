@@ -173,7 +173,9 @@ def canonical_json(record: Mapping) -> bytes:
 
 
 def strict_json(data: bytes) -> dict:
-    """The object in `data`. Raises ValueError for bad UTF-8, a repeated key, NaN, too deep nesting, or anything but an object."""
+    """The object in `data`. Raises ValueError for bad UTF-8, a repeated key, NaN, a whole number beyond 64 bits, too deep nesting,
+    or anything but an object.
+    """
 
     def unique(pairs):
         record = dict(pairs)
@@ -186,8 +188,15 @@ def strict_json(data: bytes) -> dict:
             raise ValueError(f"{text} is not a finite number")
         return float(text)
 
+    def whole(text):
+        number = int(text)
+        if not -(2**63) <= number < 2**63:  # no float beside it, and another number to most readers
+            raise ValueError(f"{text[:20]}… is beyond 64 bits")
+        return number
+
+    hooks = {"object_pairs_hook": unique, "parse_float": finite, "parse_constant": finite, "parse_int": whole}
     try:
-        record = json.loads(data.decode("utf-8"), object_pairs_hook=unique, parse_float=finite, parse_constant=finite)
+        record = json.loads(data.decode("utf-8"), **hooks)
     except (ValueError, RecursionError) as refusal:  # UnicodeDecodeError and JSONDecodeError are ValueErrors
         raise ValueError(f"not strict JSON: {refusal}") from refusal
     if not isinstance(record, dict):

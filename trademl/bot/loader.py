@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,7 @@ from trademl.ship.revision import Revision
 from trademl.ship.signing import NO_TRUST, Trust
 from trademl.ship.store import Store
 
+SKEW_S = 300  # how far the trainer's clock may be ahead of this machine's
 SPREAD_FILE = "native/spread.npz"
 log = logging.getLogger("trademl.bot")
 
@@ -122,7 +123,7 @@ def check_standing(revision: Revision, max_age_days: float | None, now: datetime
     with asking(LoadCheck.RUNTIME):
         revision.check_runtime()
     trained_at = datetime.fromisoformat(revision.trained_at)
-    if now < trained_at - timedelta(minutes=5):
+    if (trained_at - now).total_seconds() > SKEW_S:
         raise LoadError(
             LoadCheck.CLOCK, f"revision {revision.name} was trained at {revision.trained_at}, here it is {iso_z(now)}: this clock is behind"
         )

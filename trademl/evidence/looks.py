@@ -460,7 +460,9 @@ def _look_of(plan: _Plan, request: LookRequest, record: Record | None, names: tu
     merged = np.concatenate([np.array(kept, np.int64).reshape(-1, 3), _within(request.entries, plan.added).astype(np.int64)])
     project, own = names
     opened = own if record is None else record.id
-    return Look(plan.number, plan.alpha, *plan.span, plan.standing, project, opened, own, merged[merged[:, 0].argsort(kind="stable")], remarks)
+    return Look(
+        plan.number, plan.alpha, *plan.span, plan.standing, project, opened, own, merged[merged[:, 0].argsort(kind="stable")], remarks
+    )
 
 # %% ../../nbs/65a_evidence_looks.ipynb #0ce5e887
 def close_look(path: str | os.PathLike, look: Look, *, passed: bool, sentence: str, now: datetime, detail: Mapping | None = None) -> None:

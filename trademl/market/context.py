@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BAR_SECONDS', 'COLUMNS', 'SHARED_BARS', 'read_only', 'checked_bars', 'kept', 'once', 'Session', 'Schedule',
-           'schedule_at', 'Bars', 'Given', 'Context']
+           'schedule_at', 'Bars', 'Given', 'Windows', 'Context']
 
 # %% ../../nbs/31a_market_context.ipynb #a073044d
 from dataclasses import dataclass
@@ -225,17 +225,49 @@ class Given:
         """Log return over `bars` bars."""
         return np.log(self.close / lag(self.close, bars))
 
-# %% ../../nbs/31a_market_context.ipynb #a06714ef
+# %% ../../nbs/31a_market_context.ipynb #31aa0006
 SHARED_BARS = 10_000  # a longer context keeps no blocks
 
 
-class Context(Given):
-    """What a feature may look at: `Given`, and the indicators that several features share."""
+class Windows(Given):
+    """`Given`, and what lies in its windows. Windows of several lengths over one column share their blocks (`fold`)."""
 
     @once
     def tr(self):
         """True range, price units."""
         return true_range(self.high, self.low, self.close)
+
+    @kept
+    def mean(self, name, bars):
+        """Mean of `bars` values of a column or of `tr`."""
+        return rolling_mean(getattr(self, name), bars, blocks=self._blocks("mean", name))
+
+    @kept
+    def total(self, name, bars):
+        """Sum of `bars` values of a column."""
+        return rolling_sum(getattr(self, name), bars, blocks=self._blocks("sum", name))
+
+    def sma(self, span):
+        """SMA of the close."""
+        return self.mean("close", span)
+
+    @kept
+    def ema(self, span):
+        """EMA of the close."""
+        return ema(self.close, span)
+
+    @kept
+    def volatility(self, bars):
+        """Sample standard deviation of `bars` log returns."""
+        return rolling_std(self.returns(1), bars, ddof=1, blocks=self._blocks("std", "returns"))
+
+    def _blocks(self, kind, name):
+        """Kept for a bot's tail; those of a trainer's years would fill the memory."""
+        return None if len(self) > SHARED_BARS else self._kept.setdefault(("blocks", kind, name), [])
+
+# %% ../../nbs/31a_market_context.ipynb #a06714ef
+class Context(Windows):
+    """What a feature may look at: `Windows`, and the indicators that several features share."""
 
     @once
     def atr(self):
@@ -263,39 +295,11 @@ class Context(Given):
         return ema(self.macd, 9)
 
     @kept
-    def mean(self, name, bars):
-        """Mean of `bars` values of a column or of `tr`."""
-        return rolling_mean(getattr(self, name), bars, blocks=self._blocks("mean", name))
-
-    @kept
-    def total(self, name, bars):
-        """Sum of `bars` values of a column."""
-        return rolling_sum(getattr(self, name), bars, blocks=self._blocks("sum", name))
-
-    def sma(self, span):
-        """SMA of the close."""
-        return self.mean("close", span)
-
-    @kept
-    def ema(self, span):
-        """EMA of the close."""
-        return ema(self.close, span)
-
-    @kept
-    def volatility(self, bars):
-        """Sample standard deviation of `bars` log returns."""
-        return rolling_std(self.returns(1), bars, ddof=1, blocks=self._blocks("std", "returns"))
-
-    def _blocks(self, kind, name):
-        """What windows of several lengths share, kept for a bot's tail; of a trainer's years it would fill the memory."""
-        return None if len(self) > SHARED_BARS else self._kept.setdefault(("blocks", kind, name), [])
-
-    @kept
     def higher(self, seconds):
         """Completed bars of a longer timeframe, and which of them each row sees."""
         return higher_bars(self.time, self.decision_time, self.close, seconds)
 
     @kept
     def di(self):
-        """(+DI, -DI) over 14 bars, each 0 to 1."""
+        """(+DI, -DI) over 14 bars, each 0 to 1: (2, n)."""
         return np.stack(directional(self.high, self.low, self.close))

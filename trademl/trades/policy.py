@@ -4,9 +4,11 @@
 
 # %% auto #0
 __all__ = ['RULE_THRESHOLD', 'RULE_TERMS', 'RISK_PER_R', 'SHUFFLES', 'rule_quality', 'Policy', 'policy_sizes', 'Result',
-           'drawdown', 'result_of', 'Versus', 'PolicyTrades', 'Replay', 'random_share', 'replay_sizes', 'replay_trades']
+           'drawdown', 'result_of', 'shuffles_for', 'Versus', 'PolicyTrades', 'Replay', 'random_share', 'replay_sizes',
+           'replay_trades']
 
 # %% ../../nbs/56_trades_policy.ipynb #e509e3c7
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
@@ -118,7 +120,12 @@ def result_of(sizes: np.ndarray, net_r: np.ndarray, pnl: np.ndarray, time_s: np.
     )
 
 # %% ../../nbs/56_trades_policy.ipynb #1f48e0a6
-SHUFFLES = 1_000
+SHUFFLES = 1_000  # at least
+
+
+def shuffles_for(level: float) -> int:
+    """Random orders that can show a level: the best that a policy can reach is 1 / (1 + shuffles)."""
+    return max(SHUFFLES, math.ceil(2 / level))
 
 
 @dataclass(frozen=True)
@@ -153,29 +160,29 @@ class Replay:
     trades: PolicyTrades
 
 # %% ../../nbs/56_trades_policy.ipynb #d5ce0fe2
-def random_share(sizes: np.ndarray, net_r: np.ndarray, *, seed: int) -> tuple[float, np.ndarray]:
+def random_share(sizes: np.ndarray, net_r: np.ndarray, *, shuffles: int = SHUFFLES, seed: int) -> tuple[float, np.ndarray]:
     """Share of random orders of the sizes that earn at least as much, and the mean size (m,) that they give each trade."""
     average = np.full(len(sizes), sizes.mean())
     if np.ptp(sizes) == 0:
         return 1.0, average
     rng = np.random.default_rng(seed)
-    as_good = sum(float(rng.permutation(sizes) @ net_r) >= float(sizes @ net_r) for _ in range(SHUFFLES))
-    return (1 + as_good) / (1 + SHUFFLES), average
+    as_good = sum(float(rng.permutation(sizes) @ net_r) >= float(sizes @ net_r) for _ in range(shuffles))
+    return (1 + as_good) / (1 + shuffles), average
 
 
-def replay_sizes(rows: TradeRows, at: np.ndarray, sizes: np.ndarray, *, seed: int) -> Replay:
+def replay_sizes(rows: TradeRows, at: np.ndarray, sizes: np.ndarray, *, shuffles: int = SHUFFLES, seed: int) -> Replay:
     """The trades `at` (m,) at these sizes (m,), 0 = not taken, beside the other policies. Trades without an R do not count."""
     known = ~np.isnan(rows.labels.r_multiple[at])
     sizes, at = sizes[known], at[known]
     rule = (rule_quality(rows)[at] >= RULE_THRESHOLD).astype(float)
     trades = PolicyTrades(rows.time_s[at], rows.labels.r_multiple[at], rows.column("outcome_realizedPnl")[at], sizes, rule)
-    return replay_trades(trades, at, seed=seed)
+    return replay_trades(trades, at, shuffles=shuffles, seed=seed)
 
 
-def replay_trades(trades: PolicyTrades, at: np.ndarray, *, seed: int) -> Replay:
+def replay_trades(trades: PolicyTrades, at: np.ndarray, *, shuffles: int, seed: int) -> Replay:
     """All policies on these trades, which stand at `at` (m,) in their log."""
     sizes, net_r, pnl, time_s = trades.size, trades.net_r, trades.pnl, trades.time_s
-    random_p, average = random_share(sizes, net_r, seed=seed)
+    random_p, average = random_share(sizes, net_r, shuffles=shuffles, seed=seed)
     policies = {
         Policy.MODEL: sizes,
         Policy.EVERY_TRADE: np.ones(len(sizes)),

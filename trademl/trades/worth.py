@@ -242,7 +242,7 @@ def family(claims: Sequence[Claim], level: float) -> dict[Topic, Claim]:
         found[Topic.THRESHOLD] = replace(found[Topic.THRESHOLD], needed=0.0, obstacle=why)
     return {topic: found[topic] for topic in Topic}
 
-
+# %% ../../nbs/55a_trades_worth.ipynb #4fd1a86c
 def standing_findings(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], claims: Mapping[Topic, Claim], level: float) -> Findings:
     """The claims of an earlier judgement, tested then and not again, with the values that this log gives for what was advised."""
     quality = judged[TradeModel.SIGNAL_QUALITY]
@@ -261,7 +261,7 @@ def standing_findings(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], c
     kept = {t: claims[t] if has[t] or not claims[t].is_given else replace(claims[t], needed=0.0, obstacle=f"{t} {gone}") for t in Topic}
     return Findings(kept, platt, threshold, signals, thirds, level)
 
-
+# %% ../../nbs/55a_trades_worth.ipynb #1c95e3ba
 def rest_claims(rows: TradeRows, judged: Mapping[TradeModel, OutOfFold], *, seed: int) -> tuple[Claim, ...]:
     """Size, target and stop; one whose model could not be judged cannot be tested."""
     makers = {

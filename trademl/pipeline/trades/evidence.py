@@ -18,7 +18,7 @@ from trademl.pipeline.trades.gate import policy_verdict
 from trademl.pipeline.trades.looks import look_request, sizes_in
 from trademl.pipeline.trades.stored import trade_store
 from trademl.trades.advice import Topic
-from trademl.trades.policy import Replay, replay_sizes
+from trademl.trades.policy import Replay, replay_sizes, shuffles_for
 from trademl.trades.worth import Claim, Findings, find_claims, none_of, standing_findings
 
 
@@ -70,7 +70,8 @@ def replay_look(case: TradeCase, look: Look) -> Replay:
     at = np.flatnonzero((rows.time_s >= look.start_s) & (rows.time_s < look.end_s))
     if not len(at):
         raise BadDataError(f"{case.inputs.flags.data}: no trade of the judged days is in this log any more; give the whole log")
-    return replay_sizes(rows, at, sizes_in(look.entries(), rows, at), seed=case.recipe.seed)
+    sizes = sizes_in(look.entries(), rows, at)
+    return replay_sizes(rows, at, sizes, shuffles=shuffles_for(look.level), seed=case.recipe.seed)
 
 
 def gate_verdict(case: TradeCase, replay: Replay, findings: Findings, look: Look, champion: Comparison | None) -> GateVerdict:

@@ -93,6 +93,7 @@ def improvement_report(parts: TradeParts) -> dict:
         "decision_drivers_by_direction": drivers_by_direction(case),
         "suggested_signal_factors": signal_factors(case.inputs),
         "holdout_metrics": {str(model): figures for model, figures in parts.holdout.items() if figures},
+        "look": parts.finding.look.told,
         "advice": {str(topic): advice_record(claim) for topic, claim in found.claims.items()},
         "by_asset": group_table(case, "asset"),
         "by_session": group_table(case, "session_session"),

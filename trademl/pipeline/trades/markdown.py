@@ -42,7 +42,7 @@ def _threshold(report: Mapping) -> list[str]:
     lines = [f"- {topic}: {found['status']}. {found['reason']}" for topic, found in report["advice"].items()]
     chosen = report.get("suggested_signal_quality_threshold")
     head = "No signal quality threshold is suggested." if chosen is None else f"Suggested signal quality threshold: {chosen:.2f}."
-    return ["## Suggested threshold and other advice", head, "\n".join(lines)]
+    return ["## Suggested threshold and other advice", f"Tested together: {report['look']}.", head, "\n".join(lines)]
 
 
 def _importances(report: Mapping) -> list[str]:

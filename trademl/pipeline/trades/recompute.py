@@ -13,7 +13,7 @@ from trademl.pipeline.market.recompute import agree, said_by_chain, same_verdict
 from trademl.pipeline.stored import Stored
 from trademl.pipeline.trades.gate import policy_verdict
 from trademl.trades.advice import AdviceRule, Topic
-from trademl.trades.policy import PolicyTrades, Replay, replay_trades
+from trademl.trades.policy import PolicyTrades, Replay, replay_trades, shuffles_for
 from trademl.trades.worth import Claim, family
 
 JUDGED_TRADES = "judged_trades.npz"
@@ -33,8 +33,9 @@ def derived_verdict(stored: Stored) -> GateVerdict:
     """The verdict that the stored trades, claims, terms and standing verdict give. RevisionError when none can be derived."""
     try:
         trades = PolicyTrades(**read_npz(stored.read(JUDGED_TRADES)))
-        replay = replay_trades(trades, np.arange(len(trades.size)), seed=stored.revision.manifest["seed"])
-        verdict = policy_verdict(replay, claims_of(stored), Terms(**stored.terms))
+        terms, places = Terms(**stored.terms), np.arange(len(trades.size))
+        replay = replay_trades(trades, places, shuffles=shuffles_for(terms.judged_at), seed=stored.revision.manifest["seed"])
+        verdict = policy_verdict(replay, claims_of(stored), terms)
         stands = stored.look.standing
         return verdict if stands is None else stands_for(verdict, stands)
     except (TradeMLError, KeyError, TypeError, ValueError) as refusal:

@@ -1,1 +1,0 @@
-{"key":"8af22dfd2fb610dd","signature":"ffbc07512f9efef0a768497b3fed6cf2f626a61d522aad6d1278978bdc3a1072b808b5557bc2edf76b8f7a59104ba4975156bbdfa5aa101bb73ae85dd52fb10f"}

@@ -1,0 +1,1 @@
+{"key":"8af22dfd2fb610dd","signature":"dd040ccf6fd1d11c6f5948d51d2514009998a1aa0aa21e4fdabcfbd1b8c09b4e80add612ee0e4bb9dbbf6175e661e5fe84d8a22419bdf35c6f96e0f2f201680f"}
