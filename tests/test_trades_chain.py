@@ -39,7 +39,7 @@ def test_one_graph_asks_quality_and_then_sizes(run):
     assert found["max_abs"] <= 1e-5
     splits = run.shipped[SIZING].booster.get_score()
     assert f"f{told['n_features']}" in splits  # the chance is split on
-    quality_only = {name for name in told["features"][len(features_of(SIZING, run.case.rows.assets)) :]}
+    quality_only = set(told["features"][len(features_of(SIZING, run.case.rows.assets)) :])
     assert not quality_only & {[*told["features"], CHANCE][int(name[1:])] for name in splits}
 
 
@@ -62,12 +62,12 @@ def test_what_the_bot_sends_is_the_training_row_and_its_answer_the_replays(run):
 def test_no_trade_teaches_the_chance_that_it_is_given(run):
     rows, at = run.case.rows, np.arange(150)
     before = chances_before(rows, at, Recipe())
-    flipped = rows.labels.profitable.copy()
+    original = rows.labels.profitable.copy()
     rows.labels.profitable[100:] = 1 - rows.labels.profitable[100:]
     try:
         after = chances_before(rows, at, Recipe())
     finally:
-        rows.labels.profitable[:] = flipped
+        rows.labels.profitable[:] = original
     assert np.array_equal(before[:100], after[:100], equal_nan=True)
     assert np.isnan(before[150:]).all()
 
