@@ -76,7 +76,7 @@ def _contract(revision: Revision) -> tuple:
     """Rule, assets, features and graphs. LoadError where this code reads other features than the revision was trained on."""
     section, models = revision.manifest["trades"], {model["name"]: model for model in revision.manifest["models"]}
     assets = tuple(section["assets"])
-    features = {model: features_of(model, assets) for model in TradeModel}
+    features = {model: features_of(model, assets, is_chained=section.get("is_chained", False)) for model in TradeModel}
     with asking(LoadCheck.FEATURES):
         for model, own in features.items():
             if model not in models:

@@ -50,6 +50,7 @@ def train(
     tune_hyperparams: Annotated[bool, typer.Option("--tune-hyperparams", help="search the boosters' parameters first")] = False,
     optuna_trials: Annotated[int | None, typer.Option(help="trials of each model's search; default: 50")] = None,
     select_features: Annotated[bool, typer.Option("--select-features", help="leave out features that only add noise")] = False,
+    chain_quality: Annotated[bool, typer.Option("--chain-quality", help="position sizing sees what signal quality says")] = False,
     models_dir: Annotated[str | None, typer.Option(help="the store to use; default: models/trades")] = None,
     seed: Annotated[int | None, typer.Option(help="seed of everything random")] = None,
     device: Annotated[str | None, typer.Option(help="auto, cpu or cuda")] = None,
@@ -78,6 +79,7 @@ def train(
         tune_hyperparams=tune_hyperparams,
         optuna_trials=optuna_trials,
         select_features=select_features,
+        chain_quality=chain_quality,
     )
     summary = run_train({"run.seed": seed, "run.device": device}, flags, output, if_due=if_due, quiet=quiet)
     if json:

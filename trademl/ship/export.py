@@ -132,6 +132,30 @@ def tree_graph(
     return graph.serialize(table.n_features, {"output": table.n_outputs}, dict(metadata), raw=True)
 
 
+def chained_graph(
+    first: TreeTable,  # sigmoid link: a probability
+    columns: Sequence[int],  # of the input that `first` takes
+    second: TreeTable,  # identity link, on the whole input and that probability behind it
+    *,
+    metadata: Mapping[str, str],
+) -> bytes:
+    """Two ensembles as one graph: input (N, n) float32 -> first -> probability -> second on both -> output (N, k) float32."""
+    n_in = second.n_features - 1
+    if first.link is not Link.SIGMOID or second.link is not Link.IDENTITY or len(columns) != first.n_features or max(columns) >= n_in:
+        raise UsageError(
+            f"links {first.link} and {second.link}, {len(columns)} of {n_in} columns for {first.n_features} features cannot be chained"
+        )
+    graph = _Graph()
+    graph.constant("columns", np.array(columns, np.int64))
+    graph.node("Gather", [RAW_INPUT, "columns"], "first_z", axis=1)
+    graph.trees("first", first, "first_margin", of="first_z")
+    graph.node("Sigmoid", ["first_margin"], "chance")
+    graph.node("Concat", [RAW_INPUT, "chance"], "z", axis=1)
+    graph.trees("trees", second, "margin")
+    graph.node("Identity", ["margin"], "output")
+    return graph.serialize(n_in, {"output": second.n_outputs}, dict(metadata), raw=True)
+
+
 def check_parity(
     model: bytes,
     features: np.ndarray,  # (n, n_in) float64: all rows that there are, not a sample
@@ -234,9 +258,9 @@ class _Graph:
         self.node(kind, [f"{value}_and_spare"], f"{output}_and_spare")
         self.node("Slice", [f"{output}_and_spare", "first", "last", "first"], output)
 
-    def trees(self, name: str, table: TreeTable, output: str):
+    def trees(self, name: str, table: TreeTable, output: str, *, of: str = "z"):
         """A TreeEnsembleRegressor whose float32 sums are `raw(table, z)`, or the mean over the trees for forests."""
-        self.node("TreeEnsembleRegressor", ["z"], output, domain="ai.onnx.ml", **_tree_attributes(table))
+        self.node("TreeEnsembleRegressor", [of], output, domain="ai.onnx.ml", **_tree_attributes(table))
 
     def probabilities(self, name: str, table: TreeTable):
         """(N, k) probabilities of one ensemble as the tensor `<name>_p`."""

@@ -151,10 +151,16 @@ def asset_features(assets: Sequence[str]) -> tuple[Feature, ...]:
     return tuple(one_hot(f"asset_{name}", "asset", name) for name in names) if len(names) > 1 else ()
 
 
-def features_of(model: TradeModel | str, assets: Sequence[str] = ()) -> tuple[Feature, ...]:
-    """The model's inputs in the order of its vector. `assets`: those of the training records."""
+def features_of(model: TradeModel | str, assets: Sequence[str] = (), *, is_chained: bool = False) -> tuple[Feature, ...]:
+    """The model's inputs in the order of its vector. `assets`: those of the training records.
+
+    A chained position sizing asks the signal quality model first, so its vector ends with what that one needs beside it.
+    """
     base, regime = BASE[choose(TradeModel, model, "model")]
-    return (*base, *OPTIONAL, *SENTIMENTS, *NEWS, *regime, *asset_features(assets), *LAGS)
+    own = (*base, *OPTIONAL, *SENTIMENTS, *NEWS, *regime, *asset_features(assets), *LAGS)
+    if not is_chained or model != TradeModel.POSITION_SIZING:
+        return own
+    return (*own, *(feature for feature in features_of(TradeModel.SIGNAL_QUALITY, assets) if feature not in own))
 
 # %% ../../nbs/50_trades_registry.ipynb #43d4eb5b
 def registry(assets: Sequence[str] = ()) -> dict[str, Feature]:
@@ -167,9 +173,9 @@ def registry(assets: Sequence[str] = ()) -> dict[str, Feature]:
     return found
 
 # %% ../../nbs/50_trades_registry.ipynb #2d3ad152
-def manifest(model: TradeModel | str, assets: Sequence[str] = ()) -> dict:
+def manifest(model: TradeModel | str, assets: Sequence[str] = (), *, is_chained: bool = False) -> dict:
     """What `{model}_features.json` holds."""
-    names = [feature.name for feature in features_of(model, assets)]
+    names = [feature.name for feature in features_of(model, assets, is_chained=is_chained)]
     return {"model": str(model), "features": names, "n_features": len(names)}
 
 

@@ -81,13 +81,14 @@ class TradeRows:
     names: tuple[str, ...]
     records: int  # trades and others
     unit: ExcursionUnit | None
+    is_chained: bool = False  # position sizing asks the signal quality model first
 
     def __len__(self) -> int:
         return len(self.time_s)
 
     def features(self, model: TradeModel | str) -> tuple[Feature, ...]:
         """The model's inputs."""
-        return features_of(model, self.assets)
+        return features_of(model, self.assets, is_chained=self.is_chained)
 
     def inputs(self, model: TradeModel | str) -> np.ndarray:
         """What the model sees, float32 (n, its features)."""
@@ -108,6 +109,8 @@ def trade_rows(
     columns: Mapping[str, np.ndarray],  # of records in time order
     unit: ExcursionUnit | None,  # of the excursions; None: unknown, and so are what needs them
     assets: Sequence[str] | None = None,  # those that a model knows; None: all there are
+    *,
+    is_chained: bool = False,
 ) -> TradeRows:
     """The trades among these records."""
     assets = tuple(sorted({str(name) for name in (columns["asset"] if assets is None else assets)}))
@@ -116,7 +119,8 @@ def trade_rows(
     at = np.flatnonzero(label_trades(columns, unit).is_trade)
     own = taken(columns, at)
     names = tuple(feature.name for feature in every)
-    return TradeRows(own, label_trades(own, unit), decided_at(own), closed_at(own), assets, x[at], names, len(columns["timestamp"]), unit)
+    times = decided_at(own), closed_at(own)
+    return TradeRows(own, label_trades(own, unit), *times, assets, x[at], names, len(columns["timestamp"]), unit, is_chained)
 
 # %% ../../nbs/54_trades_rows.ipynb #63a28abe
 NO_BENCH_SCORE = 0.5  # weight of a trade that was not scored

@@ -20,7 +20,7 @@ from trademl.trades.models import ENOUGH, LEVELS
 from trademl.trades.profile import SPARSE, health_of
 from trademl.trades.registry import TradeModel
 from trademl.trades.scores import CurvePoint, figures_of, scored
-from trademl.trades.walkforward import Fitted, thirds_of
+from trademl.trades.walkforward import CHANCE, Fitted, seen_by, thirds_of
 from trademl.validate.bootstrap import Interval
 
 SCHEMA = 1
@@ -142,6 +142,7 @@ def advice_record(claim) -> dict:
 def model_report(parts: TradeParts, model: TradeModel) -> dict:
     """One model's entry under `feature_importances`."""
     names = [feature.name for feature in parts.case.rows.features(model)]
+    names += [CHANCE] if parts.shipped[model].quality is not None else []
     gain = parts.shipped[model].booster.get_score(importance_type="gain")
     total = sum(gain.values()) or 1.0
     found = {
@@ -197,7 +198,8 @@ def walk_forward_record(parts: TradeParts, model: TradeModel) -> dict:
 
 def shap_record(parts: TradeParts, model: TradeModel, names: list[str]) -> dict:
     """Exact TreeSHAP on the newest trades: what each feature moved on average, and which pairs interact."""
-    x = parts.case.rows.inputs(model)[-SHAP_ROWS:]
+    rows = parts.case.rows
+    x = seen_by(parts.shipped[model], rows, np.arange(max(0, len(rows) - SHAP_ROWS), len(rows)))
     weight = np.abs(tree_shap(parts.proven.tables[model], x)).mean(axis=(0, 1))
     pairs = top_interactions(mean_interactions(parts.proven.tables[model], x[-200:]).sum(0), names, count=3)
     order = np.argsort(-weight, kind="stable")[:15]

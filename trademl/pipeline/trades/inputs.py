@@ -34,10 +34,13 @@ class TradeFlags:
     tune_hyperparams: bool = False
     optuna_trials: int | None = None  # of each model; None: 50
     select_features: bool = False
+    chain_quality: bool = False
 
     def __post_init__(self):
         if self.optuna_trials is not None and not self.tune_hyperparams:
             raise UsageError("--optuna-trials without --tune-hyperparams searches nothing; give both, or neither")
+        if self.chain_quality and self.select_features:
+            raise UsageError("--chain-quality fixes what position sizing splits on, --select-features searches for it; give one of them")
         if self.optuna_trials is not None and self.optuna_trials < 2:
             raise UsageError(f"--optuna-trials = {self.optuna_trials} must be at least 2: the first one is the defaults' own")
         if self.min_samples < 30:
@@ -102,7 +105,7 @@ class TradeInputs:
 
     def rows(self) -> TradeRows:
         """The rows to learn from. BadDataError as `require_trainable`."""
-        return trade_rows(self.require_trainable().columns, self.unit.require())
+        return trade_rows(self.require_trainable().columns, self.unit.require(), is_chained=self.flags.chain_quality)
 
 
 def load_trades(flags: TradeFlags) -> TradeInputs:

@@ -25,7 +25,8 @@ def recipe_parts(case: TradeCase) -> dict:
     asked = {"is_real_only": flags.real_only, "bench": flags.bench, "weights": flags.weights, "parts": case.recipe.parts}
     grown = {str(model): vars(case.recipe.grown(model, trades)) for model in TradeModel}
     kept = {"kept": {str(model): names for model, names in case.recipe.kept.items()}} if case.recipe.kept else {}
-    return jsonable({"registry": digest(features_table().encode()), "labels": labels, "params": grown} | asked | kept)
+    chained = {"is_chained": True} if case.rows.is_chained else {}
+    return jsonable({"registry": digest(features_table().encode()), "labels": labels, "params": grown} | asked | kept | chained)
 
 
 def marks_of(rows: TradeRows) -> dict[int, str]:

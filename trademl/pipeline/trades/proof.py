@@ -12,8 +12,9 @@ from trademl.learn.treetable import TreeTable
 from trademl.pipeline.market.golden import golden_rows
 from trademl.pipeline.trades.case import TradeCase
 from trademl.pipeline.trades.looks import recipe_parts
-from trademl.ship.export import check_parity, tree_graph
+from trademl.ship.export import chained_graph, check_parity, tree_graph
 from trademl.ship.manifest import training_run_id
+from trademl.ship.runtime import predict_onnx
 from trademl.trades.models import TASKS, answers
 from trademl.trades.registry import TradeModel
 from trademl.trades.walkforward import Fitted
@@ -46,6 +47,21 @@ def parity_rows(x: np.ndarray, seed: int) -> np.ndarray:
     return np.concatenate([copies, hidden]).astype(np.float32)
 
 
+def chained(case: TradeCase, fit: Fitted, table: TreeTable, x: np.ndarray, metadata: Mapping[str, str]) -> tuple[bytes, np.ndarray]:
+    """The one graph of a sizing model that asks signal quality first, and what its booster sees of the rows x.
+
+    The chance is taken from signal quality's own graph, itself held against its booster: one that lies a rounding away from a split
+    would send the two boosters' chain down another branch.
+    """
+    names = [feature.name for feature in case.rows.features(fit.model)]
+    columns = [names.index(feature.name) for feature in case.rows.features(fit.quality.model)]
+    first = from_xgboost(fit.quality.booster)
+    alone = tree_graph(first, metadata=metadata)
+    check_parity(alone, x[:, columns], answers(fit.quality.model, fit.quality.booster, x[:, columns], np.ones(len(x))))
+    seen = np.column_stack([x, predict_onnx(alone, x[:, columns])["output"]])
+    return chained_graph(first, columns, table, metadata=metadata), seen
+
+
 def prove_trades(case: TradeCase, shipped: Mapping[TradeModel, Fitted]) -> ProvenTrades:
     """Export every model and compare it with its booster. Raises ParityError: then nothing is stored."""
     run_id, graphs, tables, parity, golden = run_id_of(case), {}, {}, {}, {}
@@ -55,9 +71,13 @@ def prove_trades(case: TradeCase, shipped: Mapping[TradeModel, Fitted]) -> Prove
         place = None if scaled is None else names.index(scaled)
         tables[model] = from_xgboost(fit.booster)
         metadata = {"role": str(model), "training_run_id": run_id, "features": json.dumps(names)}
-        graphs[model] = tree_graph(tables[model], scaled_by=place, metadata=metadata)
         x = parity_rows(case.rows.inputs(model), case.recipe.seed)
-        native = answers(model, fit.booster, x, np.ones(len(x)) if place is None else x[:, place].astype(np.float64))
+        seen = x
+        if fit.quality is None:
+            graphs[model] = tree_graph(tables[model], scaled_by=place, metadata=metadata)
+        else:
+            graphs[model], seen = chained(case, fit, tables[model], x, metadata)
+        native = answers(model, fit.booster, seen, np.ones(len(x)) if place is None else x[:, place].astype(np.float64))
         parity[model] = asdict(check_parity(graphs[model], x, native))
         whole = np.flatnonzero(~np.isnan(native).any(1))
         few = whole[golden_rows(len(whole))]

@@ -46,10 +46,11 @@ def advice_rule(parts: TradeParts) -> AdviceRule:
 
 def revision_files(parts: TradeParts, trained_at: str) -> dict[str, bytes]:
     """Every file of the revision but its manifest."""
-    report, claims = improvement_report(parts), [claim.record() for claim in parts.finding.findings.claims.values()]
+    report, rows = improvement_report(parts), parts.case.rows
+    claims = [claim.record() for claim in parts.finding.findings.claims.values()]
     files = {f"{model}.onnx": graph for model, graph in parts.proven.graphs.items()}
     files |= {f"native/{model}.ubj": bytes(fit.booster.save_raw("ubj")) for model, fit in parts.shipped.items()}
-    files |= {f"{model}_features.json": json_bytes(manifest(model, parts.case.rows.assets)) for model in parts.shipped}
+    files |= {f"{model}_features.json": json_bytes(manifest(model, rows.assets, is_chained=rows.is_chained)) for model in parts.shipped}
     files |= {
         GOLDEN_FILE: npz_bytes(parts.proven.golden),
         "improvement_report.json": json_bytes(report),
@@ -147,6 +148,7 @@ def section(parts: TradeParts, trained_at: str) -> dict:
         "assets": list(case.rows.assets),
         "excursion_unit": str(case.rows.unit),
         "trades": len(case.rows),
+        "is_chained": case.rows.is_chained,
         "advice": advice_rule(parts).record(),
         "devices": devices_of(parts),
         "last_tuning": last_tuning(case, trained_at),

@@ -40,7 +40,8 @@ def registry_hash(rows: TradeRows, model: TradeModel | str) -> str:
 
 def answers_of(revision: Revision, case: TradeCase, at: np.ndarray) -> dict[TradeModel, np.ndarray]:
     """What its graphs say of the trades `at` of a case, by model, (m, columns). RevisionError when they read other features."""
-    rows = trade_rows(case.inputs.columns, case.rows.unit, assets=section_of(revision)["assets"])
+    section = section_of(revision)
+    rows = trade_rows(case.inputs.columns, case.rows.unit, section["assets"], is_chained=section.get("is_chained", False))
     for model in revision.manifest["models"]:
         name, theirs, ours = model["name"], model["feature_hash"], registry_hash(rows, model["name"])
         if theirs != ours:
