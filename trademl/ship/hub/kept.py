@@ -43,6 +43,8 @@ class Kept:
             self.clear()
             return
         with contextlib.suppress(OSError):
+            if self.folder.is_symlink():  # what it points to is somebody else's
+                self.folder.unlink()
             self.folder.mkdir(exist_ok=True)
             for path in self.folder.iterdir():
                 if path.name not in sizes:

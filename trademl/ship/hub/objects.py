@@ -153,7 +153,7 @@ class FolderObjects(Objects):
 
     def _path(self, key: str) -> Path:
         path = self.root / check_key(key)
-        if path.parent.resolve() != self.root.resolve() / Path(key).parent:
+        if Path(os.path.realpath(path.parent)) != Path(os.path.realpath(self.root), *key.split("/")[:-1]):
             raise RefusedError(f"{path.parent}: a folder on the way there is a link; the hub's folder holds none")
         return path
 

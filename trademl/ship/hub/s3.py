@@ -259,8 +259,10 @@ def _read_answer(raw) -> bytes:
         while part := raw.read1(CHUNK):
             parts.append(part)
             left -= len(part)
-            if left < 0 or time.monotonic() > end:
-                raise _BrokenAnswerError("an answer without an end")
+            if left < 0:
+                raise _BrokenAnswerError(f"an answer of more than {MAX_ANSWER:,} bytes")
+            if time.monotonic() > end:
+                raise _BrokenAnswerError(f"an answer that was not over after {2 * SILENCE_S} s")
     except _urllib3_error() as broken:
         raise _BrokenAnswerError(f"an answer that was cut ({type(broken).__name__})") from None
     except _BrokenAnswerError:
