@@ -76,6 +76,14 @@ def test_the_lab_opens_on_the_start_page_and_runs_it(page):
     assert "embedded market" in page.locator(".trademl-start").inner_text()
 
 
+def test_the_start_page_gets_the_label_explorer_ready(page):
+    """Its kernel runs before its notebook is opened, and plotly.js came from the server."""
+    page.wait_for_function("window.Plotly !== undefined", timeout=WAIT)
+    assert [url for url in page.asked if url.endswith("/static/plotly.min.js")]
+    sessions = page.evaluate("async () => (await fetch('/api/sessions')).json()")
+    assert "nbs/explore/labels.ipynb" in [session["path"] for session in sessions]
+
+
 def test_a_moved_slider_exchanges_the_figure(page):
     page.click("a[href*='labels.ipynb']")
     page.wait_for_selector(".trademl-figure .main-svg", timeout=WAIT)
