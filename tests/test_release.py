@@ -9,6 +9,7 @@ from hub_rooms import NOW, rooms
 from typer.testing import CliRunner
 
 from trademl.cli import app
+from trademl.commands.release import _heads
 from trademl.errors import RevisionError
 from trademl.pipeline.market.strategy import SHAPE, strategy_params
 from trademl.ship.shapes import check_shape
@@ -44,7 +45,8 @@ def room(tmp_path, monkeypatch, golden):
     for name, value in {"PATHS_MODELS": "trainer", "PATHS_KEYS": "keys", "HUB_URL": tmp_path / "hub"}.items():
         monkeypatch.setenv(f"TRADEML_{name}", str(value))
     told = {"sentence": "31 trades", "backtest_report": "b.json"}
-    monkeypatch.setattr("trademl.commands.release.run_backtest", lambda *words: SimpleNamespace(summary=told, evidence=None))
+    evidence = SimpleNamespace(profile_account=SimpleNamespace(sentence="Never halted: start 500."))
+    monkeypatch.setattr("trademl.commands.release.run_backtest", lambda *words: SimpleNamespace(summary=told, evidence=evidence))
     monkeypatch.setattr("trademl.commands.release.Pages.backtest", lambda self: {"cells": []})
     monkeypatch.setattr("trademl.commands.release.strategy_params", lambda revision: strategy_params(golden))
     monkeypatch.setattr("trademl.pipeline.market.recompute.check_verdict", lambda stored, chain: "believed")
@@ -70,6 +72,7 @@ def test_the_checklist_says_what_was_done_and_what_is_left(room, tmp_path):
         ("activation here", "left to you"),
         ("the bot", "left to you"),
     ]
+    assert told["checklist"][2]["detail"] == "31 trades Never halted: start 500."
     assert f"trademl hub promote {newest.name}`" in told["checklist"][5]["detail"]
     assert room.hub.standing("candidate").pointer.revision == newest.name
     assert room.hub.standing() is None
@@ -81,6 +84,12 @@ def test_the_checklist_says_what_was_done_and_what_is_left(room, tmp_path):
     text = CliRunner().invoke(app, ["release"], catch_exceptions=False).stdout
     assert "[x]  approval" in text
     assert "approval 1 by key" in text
+
+
+def test_a_verdict_that_profiles_share_is_said_once():
+    entries = [{"profile": number, "published": number == 3, "verdict": "not shown" if number < 5 else "too few"} for number in range(1, 6)]
+    (item,) = _heads(SimpleNamespace(manifest={"market": {"profiles": entries}}))
+    assert item.detail == "published for profile 3; profile 1, 2, 4: not shown; profile 5: too few"
 
 
 def test_a_dry_run_publishes_nothing(room):

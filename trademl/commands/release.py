@@ -52,7 +52,8 @@ def run_release(
     found = store.locate(revision)
     items = [_proven(settings, found), *_heads(found)]
     replayed = run_backtest(overrides, MarketFlags(models_dir=str(store.models_dir)), asked, found.name)
-    items.append(Item("out of sample", "done" if found.gate_passed else "refused", replayed.summary["sentence"]))
+    account = replayed.evidence.profile_account.sentence  # what the flags change
+    items.append(Item("out of sample", "done" if found.gate_passed else "refused", f"{replayed.summary['sentence']} {account}"))
     place = None if settings.hub.url == "off" else open_place(models_dir=str(store.models_dir), revision=found.name)
     items.append(_published(place, found, dry_run))
     params = strategy_params(found)
@@ -97,9 +98,12 @@ def _heads(found: Revision) -> list[Item]:
     """Step 2: what sizes a trade under each profile."""
     entries: list[Mapping] = found.manifest["market"]["profiles"]
     published = [str(entry["profile"]) for entry in entries if entry["published"]]
-    others = [f"{entry['profile']}: {entry['verdict']}" for entry in entries if not entry["published"]]
+    others: dict[str, list[str]] = {}  # profiles by verdict: often all five have the same
+    for entry in entries:
+        if not entry["published"]:
+            others.setdefault(entry["verdict"], []).append(str(entry["profile"]))
     detail = f"published for profile {', '.join(published)}" if published else "no head is published: every trade at multiplier 1.0"
-    return [Item("risk heads", "done", "; ".join((detail, *others)))]
+    return [Item("risk heads", "done", "; ".join((detail, *(f"profile {', '.join(who)}: {verdict}" for verdict, who in others.items()))))]
 
 
 def _published(place: Place | None, found: Revision, dry_run: bool) -> Item:
