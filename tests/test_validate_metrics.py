@@ -186,6 +186,14 @@ def test_stationary_blocks_run_on_and_wrap():
     assert np.bincount(made.chosen.ravel()).std() / 400 < 0.2  # every day is as likely
 
 
+def test_blocks_are_those_that_arch_draws():
+    from arch.bootstrap import StationaryBootstrap
+
+    made = draw_days(T0 + np.arange(40) * DAY, draws=50, seed=3, mean_run=4.5)
+    theirs = StationaryBootstrap(4.5, np.arange(40), seed=np.random.default_rng(3))
+    assert np.array_equal(made.chosen, [theirs.update_indices() for _ in range(50)])
+
+
 @pytest.mark.parametrize(
     ("values", "days", "reason"),
     [([], [], "0 values"), ([1.0], [0], "1 value"), ([1.0, 2.0], [0, 0], "1 days; 5"), ([1.0] * 8, [0, 0, 1, 1, 2, 2, 3, 3], "4 days; 5")],

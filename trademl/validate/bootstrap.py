@@ -10,6 +10,7 @@ __all__ = ['MIN_BLOCKS', 'NO_LOSS_PROFIT_FACTOR', 'Interval', 'Stat', 'profit_fa
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import lru_cache
 
 import numpy as np
 
@@ -102,6 +103,19 @@ class Draws:
         per_day = [np.bincount(where, weights=column, minlength=self.days.size) for column in parts]
         return np.stack([column[self.chosen].sum(axis=1) for column in per_day])
 
+# %% ../../nbs/23_validate_bootstrap.ipynb #5d10c0df
+@lru_cache(maxsize=4)
+def _stationary_blocks(n: int, draws: int, mean_run: float, seed: int) -> np.ndarray:
+    """int64 (draws, n): positions 0 .. n - 1 in runs of geometric length, drawn as arch's StationaryBootstrap draws them."""
+    source, at = np.random.default_rng(seed), np.arange(n)
+    first, chance = np.empty((draws, n), np.int64), np.empty((draws, n))
+    for row in range(draws):
+        first[row], chance[row] = source.integers(n, size=n), source.random(n)
+    begins = np.maximum.accumulate(np.where(chance <= 1.0 / mean_run, at, 0), axis=1)  # where the run of each position began
+    chosen = (np.take_along_axis(first, begins, axis=1) + at - begins) % n
+    chosen.setflags(write=False)  # shared by all who ask for it
+    return chosen
+
 # %% ../../nbs/23_validate_bootstrap.ipynb #23cc0006
 def draw_days(
     time_s,  # times of the values, epoch seconds, shape (n,); any order
@@ -110,17 +124,14 @@ def draw_days(
     seed: int,
     mean_run: float | None = None,  # expected consecutive days in a block; None: cube root of the number of days
 ) -> Draws:
-    """Stationary bootstrap of the UTC days that hold values (arch's StationaryBootstrap draws the indices)."""
+    """Stationary bootstrap of the UTC days that hold values."""
     days = np.unique(epoch_seconds(time_s) // DAY_S)
     mean_run = float(max(days.size ** (1 / 3), 1.0) if mean_run is None else mean_run)
     if not (draws >= 1 and mean_run >= 1):
         raise UsageError(f"draws = {draws}, mean_run = {mean_run}: both must be at least 1")
     if days.size < 2:
         return Draws(days, np.zeros((draws, days.size), dtype=np.int64), mean_run)
-    from arch.bootstrap import StationaryBootstrap  # pulls in statsmodels: imported only where it is used
-
-    source = StationaryBootstrap(mean_run, days, seed=np.random.default_rng(seed))
-    return Draws(days, np.stack([source.update_indices() for _ in range(draws)]), mean_run)
+    return Draws(days, _stationary_blocks(days.size, draws, mean_run, seed), mean_run)
 
 # %% ../../nbs/23_validate_bootstrap.ipynb #d3d0d8db
 def _statistic(statistic, weights):
