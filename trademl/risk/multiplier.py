@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from ..errors import UsageError, choose
+from ..learn.ensemble import side_by_side
 from .growth import CANDIDATES, GROWTH, GrowthSpec, best_constant
 from .profiles import PROFILES, Profile
 from .replay import BALANCES, LOTS, Objective, ReplayResult, replay
@@ -176,6 +177,7 @@ class TrainingSpec:
     family_level: float = FAMILY_LEVEL  # chance to publish anything when there is nothing to learn
     validate: bool = True  # False leaves val_mae out (simulations)
     seed: int = 0
+    threads: int = 0  # heads trained at a time, 0 = one for each core; the heads are the same for any number
 
 
 TRAINING = TrainingSpec()  # the default
@@ -197,7 +199,8 @@ def train_heads(
     assert_later(earlier, later)
     objective = choose(Objective, spec.objective, "objective")
     level = spec.family_level / max(len(profiles), 1)
-    heads = {p.number: _train_head(earlier, later, p, spec, level) for p in profiles}
+    made = side_by_side(lambda profile: _train_head(earlier, later, profile, spec, level), profiles, spec.threads)
+    heads = {head.profile.number: head for head in made}
     summary = {name: _describe(part) for name, part in (("trained_on", earlier), ("judged_on", later))}
     return RiskModel(heads, objective, summary)
 

@@ -90,7 +90,8 @@ def fit_heads(trades: pd.DataFrame, costs: CostSpec, account: AccountSpec, setti
     """The five heads on these trades (columns KEPT and `part`). Too few trades give unpublished heads, not an error."""
     lots = LotSpec.from_specs(costs, account)
     train, later = (TradeSequence.from_backtest(trades[trades["part"] == part]) for part in ("train", "select"))
-    spec = TrainingSpec(objective=Objective(settings.risk_model.objective), lots=lots, seed=settings.run.seed)
+    own = {"seed": settings.run.seed, "threads": settings.run.threads}
+    spec = TrainingSpec(objective=Objective(settings.risk_model.objective), lots=lots, **own)
     model = train_heads(train, later=later, spec=spec)
     return RiskHeads(model, trades, lots)
 
