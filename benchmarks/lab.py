@@ -6,12 +6,14 @@ python benchmarks/lab.py [BARS] [NEWS]      default: an embedded market of 70,00
 import os
 import re
 import shutil
+import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 MOVES = 9
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
@@ -23,6 +25,19 @@ MOVE = """async () => {
   while (box.dataset.drawn === before) await new Promise((done) => setTimeout(done, 2));
   return performance.now() - began;
 }"""
+
+
+def until_it_listens(address: str) -> str:
+    """The address, once a connection is taken: Jupyter says where it is before it listens there."""
+    place = urlsplit(address)
+    for _ in range(600):
+        try:
+            socket.create_connection((place.hostname, place.port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return address
+    raise TimeoutError(f"{address}: nothing listens")
 
 
 def main(bars: str = "", news: str = "") -> None:
@@ -42,6 +57,7 @@ def main(bars: str = "", news: str = "") -> None:
         server = subprocess.Popen(command, cwd=home, env=env, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
         try:
             address = next(found.group(0) for line in server.stderr if (found := re.search(r"http://localhost:\d+/lab\S*token=\S+", line)))
+            until_it_listens(address)
             print(f"server answers             {time.perf_counter() - began:6.1f} s")
             tab.goto(address)
             tab.wait_for_selector(".trademl-start", timeout=300_000)

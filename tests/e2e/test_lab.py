@@ -3,9 +3,12 @@
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import nbformat
 import pytest
@@ -25,6 +28,19 @@ MOVE = """async () => {
 }"""
 
 
+def until_it_listens(address: str) -> str:
+    """The address, once a connection is taken: Jupyter says where it is before it listens there."""
+    place = urlsplit(address)
+    for _ in range(600):
+        try:
+            socket.create_connection((place.hostname, place.port), timeout=1).close()
+        except OSError:
+            time.sleep(0.05)
+        else:
+            return address
+    raise TimeoutError(f"{address}: nothing listens")
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """Address of a lab in a new folder, on a small embedded market."""
@@ -36,7 +52,7 @@ def lab(tmp_path_factory):
     try:
         for line in server.stderr:
             if found := re.search(r"http://(localhost|127\.0\.0\.1):\d+/lab\S*token=\S+", line):
-                yield found.group(0)
+                yield until_it_listens(found.group(0))
                 break
         else:
             pytest.fail("the lab ended before it said where it is")
