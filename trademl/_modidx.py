@@ -2313,6 +2313,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'trademl/validate/bootstrap.py'),
                                             'trademl.validate.bootstrap._ratio': ( 'validate_bootstrap.html#_ratio',
                                                                                    'trademl/validate/bootstrap.py'),
+                                            'trademl.validate.bootstrap._stationary_blocks': ( 'validate_bootstrap.html#_stationary_blocks',
+                                                                                               'trademl/validate/bootstrap.py'),
                                             'trademl.validate.bootstrap._statistic': ( 'validate_bootstrap.html#_statistic',
                                                                                        'trademl/validate/bootstrap.py'),
                                             'trademl.validate.bootstrap.block_bootstrap': ( 'validate_bootstrap.html#block_bootstrap',
