@@ -47,7 +47,9 @@ def _policy_checks(replay: Replay, claims: Mapping[Topic, Claim], terms: Terms) 
 
 
 def _sentence(verdict: GateVerdict, replay: Replay) -> str:
-    model, every = replay.results[Policy.MODEL], replay.results[Policy.EVERY_TRADE]
-    figures = f"{model.total_r:+.1f} R on {model.trades:,} of {every.trades:,} trades, every trade taken {every.total_r:+.1f} R"
-    level = percent(verdict.level)
-    return f"Gate passed at {level}: {figures}." if verdict.passed else f"Gate refused at {level}: {'; '.join(verdict.reasons)}. {figures}."
+    model, every = (replay.results[policy] for policy in (Policy.MODEL, Policy.EVERY_TRADE))
+    followed = "Followed in full" if verdict.passed else "Followed in full all the same"
+    figures = f"{followed}: {model.total_r:+.1f} R on {model.trades:,} of {every.trades:,} trades"
+    said = "Gate passed at" if verdict.passed else "Gate refused at"
+    reasons = "" if verdict.passed else f": {'; '.join(verdict.reasons)}"
+    return f"{said} {percent(verdict.level)}{reasons}. {figures}; every trade at its own size: {every.total_r:+.1f} R."
