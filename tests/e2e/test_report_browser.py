@@ -2,19 +2,22 @@
 
 import json
 import re
+from importlib import resources
 
 import numpy as np
 import pandas as pd
+import plotly.graph_objects as go
 import pytest
 from browser_page import CLIPPED, DESK, DRAWN, PHONE, TABLET, chromium, opened, wait_until
 
 from trademl.data.synthetic import synthetic_market
 from trademl.evidence.page import Judging, make_evidence
+from trademl.explore.view import PLOTLY_JS, figure_json
 from trademl.market.backtest import Decisions
 from trademl.market.specs import CostSpec
 from trademl.pipeline.market.pages import Pages
 from trademl.report import Banner, write_report
-from trademl.report.figures import INK, PAGE_COLOURS
+from trademl.report.figures import INK, PAGE_COLOURS, finish
 from trademl.report.page import PLOTLY
 from trademl.runs import RunFolder, run_job
 
@@ -148,6 +151,28 @@ def test_a_title_and_a_legend_never_meet_where_a_notebook_shows_them(browser, pi
         room = page.evaluate(apart)
         assert len(room) > 9 and min(room) >= 0
         page.close()
+
+
+@pytest.mark.parametrize("width", [480, pytest.param(300, marks=pytest.mark.slow), pytest.param(900, marks=pytest.mark.slow)])
+def test_an_explorers_legend_of_several_lines_leaves_the_title_free(browser, tmp_path, width):
+    lines = [go.Scatter(y=[1, 2], name=name) for name in ("volume_surge", "volume_ratio", "volume_trend", "momentum_10", "bb_upper")]
+    figure = finish(go.Figure(lines), "From fold to fold", "two folds", height=430)
+    view = resources.files("trademl.explore").joinpath("view.js").read_text("utf-8").replace("export default", "window.view =")
+    model = {"figure": figure_json(figure), "colours": PAGE_COLOURS, "serial": 1}
+    asks = f"{{get: name => ({json.dumps(model)})[name], on: () => 0, send: () => 0}}".replace("<", "\\u003c")
+    draw = f"view.render({{model: {asks}, el: document.getElementById('box')}})"
+    scripts = f"<script>{PLOTLY_JS.read_text('utf-8')}</script><script>{view}; {draw}</script>"
+    (tmp_path / "view.html").write_text(f"<meta charset=utf-8><body><div id=box style='width:{width}px'></div>{scripts}", encoding="utf-8")
+    page = browser.new_page()
+    page.goto((tmp_path / "view.html").as_uri())
+    wait_until(page, "document.querySelector('.trademl-figure').dataset.drawn === '1'")
+    low, *tops = page.evaluate("""() => {
+      const of = name => [...document.querySelectorAll(name)].map(e => e.getBoundingClientRect());
+      return [Math.max(...of('.gtitle, .gtitle-subtitle').map(r => r.bottom)), ...of('.legendtext').map(r => r.top)];
+    }""")
+    assert len(tops) == 5
+    assert low < min(tops)
+    page.close()
 
 
 def test_code_is_hidden_until_it_is_asked_for(browser, pictures_html):

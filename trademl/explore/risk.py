@@ -102,7 +102,7 @@ class RiskRoom:
         policies = {"constant": (f"constant ×{asked.multiplier:.2f}", BLUE), "drawdown": ("drawdown rule", SAND)}
         if asked.profile.number in self.published:
             policies["head"] = ("the head", TEAL)
-        lines = ({"1": ("constant ×1.00", GREY)} if asked.multiplier != 1 else {}) | policies
+        lines = ({"1": ("constant ×1.00", GREY)} if f"{asked.multiplier:.2f}" != "1.00" else {}) | policies
         moments = np.concatenate([self.parts[part].exit_s for part in ("train", "select")]).astype("M8[s]")
         for policy, (name, colour) in lines.items():
             growth = self.growth(asked, policy)

@@ -30,6 +30,14 @@ async function plotly(model) {
   }
 }
 
+// Pixels by which the legend reaches into the title: how many lines it takes hangs on the width.
+function overlap(box) {
+  const of = (names) => [...box.querySelectorAll(names)].map((text) => text.getBoundingClientRect());
+  const low = Math.max(...of(".gtitle, .gtitle-subtitle").map((at) => at.bottom));
+  const top = Math.min(...of(".legendtext").map((at) => at.top));
+  return Math.max(0, low + 4 - top);
+}
+
 async function render({ model, el }) {
   const box = document.createElement("div");
   box.className = "trademl-figure";
@@ -47,6 +55,8 @@ async function render({ model, el }) {
     const figure = JSON.parse(text);
     figure.layout.width = width;
     await Plotly.react(box, figure.data, figure.layout, { displaylogo: false, modeBarButtonsToRemove: ["select2d", "lasso2d"] });
+    const over = overlap(box);
+    if (over && mine === asked) await Plotly.relayout(box, { "margin.t": box._fullLayout._size.t + over });
     if (mine === asked) box.dataset.drawn = model.get("serial");
   };
   model.on("change:figure", draw);

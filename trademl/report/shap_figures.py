@@ -58,7 +58,8 @@ def shap_drift(drift: Drift, features: Sequence[str], shown: Sequence[str], *, n
         fig.add_trace(go.Scatter(x=times, y=shares, name=name, mode="lines+markers", line=line, hovertemplate=hover))
     fig.update_yaxes(tickformat=".0%", rangemode="tozero", title_text="share of all features")
     known = [value for value in drift.agreement if value is not None]
-    agree = f"; ranks of neighbours agree by {min(known):.2f} to {max(known):.2f} (1: the same)" if known else ""
+    span = " to ".join(dict.fromkeys(f"{value:.2f}" for value in (min(known, default=0.0), max(known, default=0.0))))
+    agree = f"; ranks of neighbours agree by {span} (1: the same)" if known else ""
     return finish(fig, "Importance from fold to fold", f"{n:,} rows in {len(drift.folds)} folds{agree}", height=440)
 
 
