@@ -41,10 +41,21 @@ def until_it_listens(address: str) -> str:
     raise TimeoutError(f"{address}: nothing listens")
 
 
+def save_as_run(source: Path, target: Path) -> None:
+    """A notebook as JupyterLab saves it after a run: with counts, and views of widgets that ended with their kernel."""
+    notebook = nbformat.read(source, as_version=4)
+    for cell in (cell for cell in notebook.cells if cell.cell_type == "code"):
+        view = {"application/vnd.jupyter.widget-view+json": {"version_major": 2, "version_minor": 0, "model_id": "0" * 32}}
+        cell.execution_count, cell.outputs = 1, [nbformat.v4.new_output("execute_result", view, execution_count=1)]
+    target.parent.mkdir(parents=True)
+    nbformat.write(notebook, target)
+
+
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    """Address of a lab in a new folder, on a small embedded market."""
+def lab(tmp_path_factory, repo):
+    """Address of a lab in a folder of its own, on a small embedded market; its backtest explorer was saved under an earlier server."""
     home = tmp_path_factory.mktemp("lab")
+    save_as_run(repo / "nbs" / "explore" / "backtest.ipynb", home / "nbs" / "explore" / "backtest.ipynb")
     program = str(Path(sys.executable).parent / "trademl")
     command = [program, "lab", "--port", "0", "--no-browser", "--allow-root", "--", "--ServerApp.shutdown_no_activity_timeout=600"]
     env = os.environ | {"TRADEML_SYNTHETIC_BARS": "4000", "JUPYTER_CONFIG_DIR": str(home / "jupyter")}
@@ -108,6 +119,12 @@ def test_a_moved_slider_exchanges_the_figure(page):
     is_new, milliseconds = page.evaluate(MOVE)
     assert is_new, f"no new figure after {milliseconds:.0f} ms"
     assert page.locator(".trademl-figure").first.inner_text() != before
+
+
+def test_an_explorer_that_was_saved_with_its_outputs_runs_in_the_new_kernel(page):
+    page.get_by_role("tab", name="00_start.ipynb").click()
+    page.click("a[href*='backtest.ipynb']")
+    page.get_by_role("button", name="Train on the embedded market").wait_for(timeout=WAIT)
 
 
 def test_nothing_is_fetched_from_elsewhere(page):

@@ -29,6 +29,13 @@
     session.dispose(); // the browser's side of it: the kernel stays
   }
 
+  // A kernel that lives on still has the figures; a notebook that was saved under an earlier server has only the counts of its cells.
+  async function hasRun(kernel) {
+    const asked = { code: "", silent: true, store_history: false, user_expressions: { next: "get_ipython().execution_count" } };
+    const { content } = await kernel.requestExecute(asked).done;
+    return content.user_expressions.next.data["text/plain"] !== "1";
+  }
+
   async function runExplorer(app, panel) {
     if (!panel || !panel.context || !panel.sessionContext || begun.has(panel)) return;
     if (!/(^|\/)nbs\/explore\/[^/]+\.ipynb$/.test(panel.context.path)) return;
@@ -37,7 +44,7 @@
     await panel.sessionContext.ready;
     await panel.revealed;
     const cells = panel.content.widgets.filter((cell) => cell.model.type === "code");
-    if (cells.some((cell) => cell.model.executionCount)) return; // it has run, in a kernel that lives on
+    if (cells.some((cell) => cell.model.executionCount) && (await hasRun(panel.sessionContext.session.kernel))) return;
     if (app.shell.currentWidget === panel) await app.commands.execute("notebook:run-all-cells");
     else begun.delete(panel);
   }
