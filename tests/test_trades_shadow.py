@@ -81,6 +81,9 @@ def test_what_cannot_be_joined_or_believed_later_is_not_logged(tmp_path, kept):
         (late | {"id": "other"}, (float("nan"),), after(late), "size_usd = nan"),
         (late | {"id": None}, (1.0,), after(late), "needs id, asset and timestamp .* it has id None"),
         (late | {"id": "other"}, (1.0,), after(late, -60), "timestamps are epoch milliseconds"),
+        (late | {"id": "other"}, ("much",), after(late), "'much' is not a number"),
+        (late | {"id": "other"}, (1.0,), after(late).replace(tzinfo=None), "no time zone"),
+        (late | {"id": "other"}, (1.0,), "today", "'today' has no time zone"),
     ]:
         with pytest.raises(UsageError, match=why):
             log.suggestion(ADVISOR, record, advice(), *sizes, at=at)

@@ -81,6 +81,20 @@ def _parsed(line: bytes, shapes: Mapping[str, Mapping]) -> dict:
     return record
 
 
+def plain_number(value: object) -> float:
+    """The value as a float. UsageError for what is none."""
+    try:
+        return float(value)
+    except (OverflowError, TypeError, ValueError) as refusal:
+        raise UsageError(f"log: {value!r} is not a number") from refusal
+
+
+def check_moment(at: object) -> None:
+    """UsageError for anything but a datetime with a time zone."""
+    if not isinstance(at, datetime) or at.tzinfo is None:
+        raise UsageError(f"log: at = {at!r} has no time zone; give datetime.now(UTC)")
+
+
 class ChainedLog:
     """Appends to one log; one process at a time. Each line is on the disk before the call returns."""
 
@@ -112,8 +126,7 @@ class ChainedLog:
 
     def _append(self, kind: str, at: datetime, *, line: str, revision: str, mode: Mode, **fields) -> int:
         """Write one line and return its seq. UsageError for what could not be read again, BadDataError when another process writes, too."""
-        if not isinstance(at, datetime) or at.tzinfo is None:
-            raise UsageError(f"log: at = {at!r} has no time zone; give datetime.now(UTC)")
+        check_moment(at)
         record = {"schema": SCHEMA, "seq": self._seq, "prev": self._head, "kind": kind, "at_utc": iso_z(at)}
         record |= {"line": line, "revision": revision, "mode": MODES[mode]} | fields
         try:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
-from trademl.bot.chained import COMMON, ChainedLog, LogReport, read_lines
+from trademl.bot.chained import COMMON, ChainedLog, LogReport, plain_number, read_lines
 from trademl.bot.predictor import Decision
 from trademl.bot.tail import read_bars
 from trademl.clock import iso_z
@@ -43,13 +43,6 @@ SHAPES = {"decision": COMMON | _DECISION, "fill": COMMON | _FILL, "exit": COMMON
 def read_log(path: Path | str) -> LogReport:
     """Every line of a log, its chain followed. Raises OSError; what is wrong inside stands in `problems`."""
     return read_lines(path, SHAPES)
-
-
-def _number(value) -> float:
-    try:
-        return float(value)
-    except (OverflowError, TypeError, ValueError) as refusal:
-        raise UsageError(f"log: {value!r} is not a number") from refusal
 
 
 class DecisionLog(ChainedLog):
@@ -90,11 +83,11 @@ class DecisionLog(ChainedLog):
 
     def fill(self, decision: Decision, decision_seq: int, price: float, lots: float, at: datetime) -> int:
         """Log that a decision was filled."""
-        return self._log("fill", decision, at, decision_seq=decision_seq, price=_number(price), lots=_number(lots))
+        return self._log("fill", decision, at, decision_seq=decision_seq, price=plain_number(price), lots=plain_number(lots))
 
     def exit(self, decision: Decision, decision_seq: int, price: float, lots: float, at: datetime, reason: str) -> int:
         """Log that the trade of a decision was closed."""
-        return self._log("exit", decision, at, decision_seq=decision_seq, price=_number(price), lots=_number(lots), reason=reason)
+        return self._log("exit", decision, at, decision_seq=decision_seq, price=plain_number(price), lots=plain_number(lots), reason=reason)
 
     def _remember(self, record: dict) -> None:
         if record["kind"] == "decision":

@@ -16,7 +16,7 @@ from datetime import datetime
 from pathlib import Path
 
 from trademl.bot.advisor import TradeAdvisor
-from trademl.bot.chained import COMMON, ChainedLog, LogReport, read_lines
+from trademl.bot.chained import COMMON, ChainedLog, LogReport, check_moment, plain_number, read_lines
 from trademl.clock import iso_z, utc_now
 from trademl.errors import UsageError
 from trademl.ship.shapes import NUMBER
@@ -77,8 +77,10 @@ class ShadowLog(ChainedLog):
         at: datetime | None = None,  # None: now
     ) -> int:
         """Log what was suggested and what is done, before the trade is closed; returns the line's seq."""
-        actual_usd = size_usd if actual_usd is None else actual_usd
+        size_usd = plain_number(size_usd)
+        actual_usd = size_usd if actual_usd is None else plain_number(actual_usd)
         at = utc_now() if at is None else at
+        check_moment(at)
         self._check(advisor, record, (size_usd, actual_usd), at)
         return self._append(
             "suggestion",
@@ -89,9 +91,9 @@ class ShadowLog(ChainedLog):
             id=record["id"],
             asset=record["asset"],
             decided_ms=record["timestamp"],
-            size_usd=float(size_usd),
-            suggested_usd=suggested_size(advice, float(size_usd)),
-            actual_usd=float(actual_usd),
+            size_usd=size_usd,
+            suggested_usd=suggested_size(advice, size_usd),
+            actual_usd=actual_usd,
             accept=None if advice.accept is None else bool(advice.accept),
             multiplier=advice.size_multiplier,
             tp_level=advice.tp_level,
