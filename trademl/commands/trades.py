@@ -4,6 +4,7 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from trademl.device import check
 from trademl.errors import BadDataError, Exit, UsageError
 from trademl.pipeline import trades as pipeline
 from trademl.pipeline.stored import Stored
+from trademl.pipeline.trades.stored import newest_tuning
 from trademl.runs import Course, run_job
 from trademl.settings import Settings, load_settings
 from trademl.trades.due import Due, LastTraining, decide_due
@@ -33,7 +35,7 @@ class Examination:
     report: RecordsReport
     profile: TradesProfile
 
-    @property
+    @cached_property
     def refusals(self) -> tuple[str, ...]:
         """Why nothing may be trained on these records as they are; empty when something may."""
         source, found = self.report.source, []
@@ -77,12 +79,12 @@ def last_training(settings: Settings, models_dir: str | None = None) -> LastTrai
     if not stored:
         return LastTraining()
     refused = next((at for at, revision in enumerate(stored) if revision.gate_passed), len(stored))
-    tunings = filter(None, (revision.manifest["trades"].get("last_tuning") for revision in stored))
-    return LastTraining(_epoch_s(stored[0].trained_at), refused, _epoch_s(next(tunings, {}).get("at")))
+    tuned = newest_tuning(stored)
+    return LastTraining(_epoch_s(stored[0].trained_at), refused, None if tuned is None else _epoch_s(tuned["at"]))
 
 
-def _epoch_s(text: str | None) -> int | None:
-    return None if text is None else int(datetime.fromisoformat(text).timestamp())
+def _epoch_s(text: str) -> int:
+    return int(datetime.fromisoformat(text).timestamp())
 
 
 def is_due(inputs: pipeline.TradeInputs, settings: Settings) -> Due:

@@ -22,7 +22,7 @@ from trademl.explore.panel import Panel, Shown, picker, sentence_html, slider
 from trademl.explore.project import project_settings
 from trademl.learn.readers import from_xgboost
 from trademl.pipeline.trades import TradeFlags, load_trades
-from trademl.pipeline.trades.pages import NAMES, reliability_bins
+from trademl.pipeline.trades.pages import NAMES, ends_of, reliability_figure
 from trademl.report.figures import BLUE, GREY, QUIET, RED, SAND, TEAL, finish
 from trademl.settings import Settings
 from trademl.trades.models import LEVELS, QUANTILE
@@ -146,8 +146,7 @@ class TradesRoom:
         said, net, time_s = said[known], net[known], time_s[known]
         groups = np.array_split(np.argsort(said, kind="stable"), SHARES)
         found = [interval_of(net[own], time_s[own], seed=self.seed) for own in groups]
-        mean = np.array([one.point for one in found])
-        low, high = (np.array([one.point if getattr(one, end) is None else getattr(one, end) for one in found]) for end in ("low", "high"))
+        mean, low, high = ends_of(found)
         spread = {"type": "data", "symmetric": False, "array": high - mean, "arrayminus": mean - low, "color": GREY, "width": 0}
         names = [f"{said[own].min():.2f} to {said[own].max():.2f}" for own in groups]
         figure = go.Figure(go.Bar(x=names, y=mean, error_y=spread, marker_color=np.where(mean > 0, TEAL, RED)))
@@ -166,14 +165,9 @@ class TradesRoom:
         if len(shown) < 2 * SHARES or len(set(won[thirds.calibrate])) < 2:
             raise BadDataError(f"{len(shown)} trades of the second third: too few to see a calibration")
         platt = fit_platt(score[thirds.calibrate], won[thirds.calibrate], self.rows.time_s[judged.at[thirds.calibrate]])
-        bins = {"raw": reliability_bins(score[shown], won[shown]), "calibrated": reliability_bins(platt.apply(score[shown]), won[shown])}
-        figure = report.calibration(bins, n=len(shown))
-        for trace, colour in zip(figure.data[1:], (SAND, BLUE), strict=True):
-            trace.update(line_color=colour, marker_color=colour, error_y_color=colour)
-        figure.update_xaxes(title_text="chance that was said").update_yaxes(title_text="share that was profitable", range=[0, 1])
         way = "" if platt.scale > 0 else "; its slope is negative: it ranks the wrong way, and is never published"
-        text = f"{len(shown):,} trades of the second third; Platt of the first{way}"
-        return finish(figure, "Signal quality: said, and so", text, height=430)
+        told = f"{len(shown):,} trades of the second third; Platt of the first{way}"
+        return reliability_figure(score[shown], won[shown], platt, told).update_yaxes(range=[0, 1]).update_layout(height=430)
 
     def drivers(self, asked: Asked) -> go.Figure:
         """Mean absolute contribution of each feature."""
@@ -184,8 +178,7 @@ class TradesRoom:
         size = np.abs(values[keep])
         shown = np.argsort(-size.mean(0), kind="stable")[:DRAWN]
         found = [interval_of(size[:, place], self.rows.time_s[rows[keep]], seed=self.seed) for place in shown]
-        low, high = ([one.point if getattr(one, end) is None else getattr(one, end) for one in found] for end in ("low", "high"))
-        mean = [one.point for one in found]
+        mean, low, high = ends_of(found)
         figure = report.importance([names[place] for place in shown], mean, low=low, high=high, n=int(keep.sum()))
         text = f"{keep.sum():,} trades unseen by their fit; intervals over days"
         return finish(figure, f"What drives it: {NAMES[asked.model]}", text, height=460)

@@ -1,14 +1,13 @@
 """Four models judged walk-forward, then fitted on everything; one after the other, or at the same time with the same result."""
 
-import os
 from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
 import numpy as np
 
 from trademl.device import resolve
 from trademl.errors import BadDataError
+from trademl.learn.ensemble import side_by_side
 from trademl.pipeline.trades.inputs import TradeInputs
 from trademl.settings import Settings
 from trademl.trades.models import Machine
@@ -51,8 +50,8 @@ class TradeCase:
         return Machine(1, resolve("xgboost", self.settings.run.device))
 
     def workers(self) -> int:
-        """Fits at the same time."""
-        return (self.settings.run.threads or os.cpu_count() or 1) if self.inputs.flags.parallel else 1
+        """Fits at the same time; 0 = one for each core."""
+        return self.settings.run.threads if self.inputs.flags.parallel else 1
 
 
 def open_case(inputs: TradeInputs, settings: Settings) -> TradeCase:
@@ -73,7 +72,7 @@ BY_COST = (TradeModel.TP_OPTIMIZER, TradeModel.SIGNAL_QUALITY, TradeModel.POSITI
 
 
 def for_each_model(work: Callable[[TradeModel], object], *, workers: int) -> dict[TradeModel, object]:
-    """`work` of every model: its result, or the BadDataError that it raised. Never more fits at a time than workers."""
+    """`work` of every model: its result, or the BadDataError that it raised; so many `workers` at a time, 0 = one for each core."""
 
     def safely(model: TradeModel):
         try:
@@ -81,8 +80,7 @@ def for_each_model(work: Callable[[TradeModel], object], *, workers: int) -> dic
         except BadDataError as refusal:
             return refusal
 
-    with ThreadPoolExecutor(min(workers, len(BY_COST))) as pool:
-        found = dict(zip(BY_COST, pool.map(safely, BY_COST), strict=True))
+    found = dict(zip(BY_COST, side_by_side(safely, BY_COST, workers), strict=True))
     return {model: found[model] for model in TradeModel}
 
 

@@ -1,6 +1,7 @@
 """Tables and pictures of a training, for its report."""
 
 import json
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -19,6 +20,8 @@ from trademl.trades.profile import model_rows
 from trademl.trades.registry import TradeModel
 from trademl.trades.scores import GAIN
 from trademl.trades.walkforward import thirds_of
+from trademl.validate.bootstrap import Interval
+from trademl.validate.platt import Platt
 
 NAMES = {
     TradeModel.SIGNAL_QUALITY: "signal quality",
@@ -119,14 +122,7 @@ class TradePages:
         judged = self.parts.judged.models[TradeModel.SIGNAL_QUALITY]
         places, platt = thirds_of(self.case.rows, judged.at).report, self.parts.finding.findings.platt
         said, won = judged.answer[places, 0], judged.target(self.case.rows)[places]
-        bins = {"raw": reliability_bins(said, won)}
-        if platt is not None:
-            bins["calibrated"] = reliability_bins(platt.apply(said), won)
-        figure = report.calibration(bins, n=len(places))
-        for trace, colour in zip(figure.data[1:], (SAND, BLUE)):
-            trace.update(line_color=colour, marker_color=colour, error_y_color=colour)
-        figure.update_xaxes(title_text="chance of a profit that was said").update_yaxes(title_text="share that was profitable")
-        return finish(figure, "Signal quality: said, and so", f"{len(places):,} trades of the last third; bars: two standard errors")
+        return reliability_figure(said, won, platt, f"{len(places):,} trades of the last third; bars: two standard errors")
 
     def drivers(self, stored: Stored) -> go.Figure:
         """The largest mean |SHAP| of each model, as shares of its largest, from the report that the revision holds."""
@@ -150,9 +146,7 @@ class TradePages:
         curves = {model: [p for p in curve if p.gain.point is not None] for model, curve in self.parts.curves.items()}
         figure = _stacked([f"{NAMES[model]}: {GAIN[model].replace('_', ' ')}" for model in curves])
         for row, points in enumerate(curves.values(), start=1):
-            y = np.array([p.gain.point for p in points], float)
-            low, high = (np.array([p.gain.point if getattr(p.gain, end) is None else getattr(p.gain, end) for p in points], float)
-                         for end in ("low", "high"))  # fmt: skip
+            y, low, high = ends_of([p.gain for p in points])
             bars = {"type": "data", "symmetric": False, "array": high - y, "arrayminus": y - low, "color": GREY, "width": 0}
             style = {"mode": "lines+markers", "line": {"color": BLUE, "width": 1.6}, "error_y": bars, "showlegend": False}
             figure.add_scatter(x=[p.trades for p in points], y=y, **style, row=row, col=1)
@@ -177,6 +171,25 @@ def _stacked(titles: list[str]) -> go.Figure:
     """Panels below each other, each with its title."""
     figure = make_subplots(rows=len(titles), cols=1, subplot_titles=titles, vertical_spacing=0.07)
     return figure.update_annotations(font={"size": 12.5, "color": QUIET})
+
+
+def ends_of(found: Sequence[Interval]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Points, lower and upper ends (n,) of figures that have a point; where there is no interval its ends are the point."""
+    low = [one.point if one.low is None else one.low for one in found]
+    high = [one.point if one.high is None else one.high for one in found]
+    return tuple(np.array(values, float) for values in ([one.point for one in found], low, high))
+
+
+def reliability_figure(said: np.ndarray, won: np.ndarray, platt: Platt | None, told: str) -> go.Figure:
+    """What signal quality said, raw and calibrated where there is a calibration, and what came of it (0 or 1): (n,)"""
+    bins = {"raw": reliability_bins(said, won)}
+    if platt is not None:
+        bins["calibrated"] = reliability_bins(platt.apply(said), won)
+    figure = report.calibration(bins, n=len(said))
+    for trace, colour in zip(figure.data[1:], (SAND, BLUE)):
+        trace.update(line_color=colour, marker_color=colour, error_y_color=colour)
+    figure.update_xaxes(title_text="chance of a profit that was said").update_yaxes(title_text="share that was profitable")
+    return finish(figure, "Signal quality: said, and so", told)
 
 
 def reliability_bins(said: np.ndarray, won: np.ndarray) -> dict[str, np.ndarray]:

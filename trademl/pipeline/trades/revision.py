@@ -44,8 +44,8 @@ def advice_rule(parts: TradeParts) -> AdviceRule:
 # ---------------------------------------------------------------- files
 
 
-def revision_files(parts: TradeParts, trained_at: str) -> dict[str, bytes]:
-    """Every file of the revision but its manifest."""
+def revision_files(parts: TradeParts, trained_at: str, tuning: Mapping | None) -> dict[str, bytes]:
+    """Every file of the revision but its manifest. `tuning`: the last one."""
     report, rows = improvement_report(parts), parts.case.rows
     claims = [claim.record() for claim in parts.finding.findings.claims.values()]
     files = {f"{model}.onnx": graph for model, graph in parts.proven.graphs.items()}
@@ -55,7 +55,7 @@ def revision_files(parts: TradeParts, trained_at: str) -> dict[str, bytes]:
         GOLDEN_FILE: npz_bytes(parts.proven.golden),
         "improvement_report.json": json_bytes(report),
         "improvement_report.md": markdown_report(report).encode(),
-        "training_metadata.json": json_bytes(training_metadata(parts, report, trained_at)),
+        "training_metadata.json": json_bytes(training_metadata(parts, report, trained_at) | {"last_tuning": tuning}),
         "backtest_report.json": json_bytes(backtest_report(parts)),
         "metrics.json": json_bytes({"schema": 1, "headline": headline(parts), "advice": report["advice"], "claims": claims}),
         JUDGED_TRADES: judged_bytes(parts.finding.replay),
@@ -81,7 +81,6 @@ def training_metadata(parts: TradeParts, report: Mapping, trained_at: str) -> di
         "signal_quality_input_dim": len(names),
         "signal_quality_feature_names": names,
         "training_run_id": parts.proven.run_id,
-        "last_tuning": last_tuning(parts.case, trained_at),
         "improvement_report": report,
     } | (bench if bench["bench_score_used"] else {})
 
@@ -103,7 +102,7 @@ def headline(parts: TradeParts) -> str:
 # ---------------------------------------------------------------- manifest
 
 
-def build_manifest(parts: TradeParts, files: Mapping[str, bytes], trained_at: str) -> dict:
+def build_manifest(parts: TradeParts, files: Mapping[str, bytes], trained_at: str, tuning: Mapping | None) -> dict:
     """The record of a revision that holds these files."""
     case, look = parts.case, parts.finding.look
     rows, source = case.rows, case.inputs.report.source
@@ -135,12 +134,12 @@ def build_manifest(parts: TradeParts, files: Mapping[str, bytes], trained_at: st
         "look": look.to_json(),
         "golden": {"file": GOLDEN_FILE, "rows": GOLDEN_ROWS, "tolerance": TOLERANCE},
         "champion": None if parts.finding.champion is None else asdict(parts.finding.champion),
-        "trades": section(parts, trained_at),
+        "trades": section(parts) | {"last_tuning": tuning},
     }
     return jsonable(record)
 
 
-def section(parts: TradeParts, trained_at: str) -> dict:
+def section(parts: TradeParts) -> dict:
     """What belongs to trade revisions alone."""
     case = parts.case
     return {
@@ -151,7 +150,6 @@ def section(parts: TradeParts, trained_at: str) -> dict:
         "is_chained": case.rows.is_chained,
         "advice": advice_rule(parts).record(),
         "devices": devices_of(parts),
-        "last_tuning": last_tuning(case, trained_at),
     }
 
 
@@ -199,9 +197,10 @@ def _model(parts: TradeParts, model: TradeModel, files: Mapping[str, bytes]) -> 
 def store_trades(parts: TradeParts) -> Stored:
     """Write the revision whole. The pointer moves last, when the run has its report."""
     trained_at = iso_z(utc_now())
-    files = revision_files(parts, trained_at)
+    tuning = last_tuning(parts.case, trained_at)
+    files = revision_files(parts, trained_at, tuning)
     store = trade_store(parts.case.settings, parts.case.inputs.flags.models_dir)
-    return Stored(store.write(files, build_manifest(parts, files, trained_at), graphs=True))
+    return Stored(store.write(files, build_manifest(parts, files, trained_at, tuning), graphs=True))
 
 
 def summary_of(parts: TradeParts, stored: Stored) -> dict:

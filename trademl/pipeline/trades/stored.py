@@ -1,6 +1,6 @@
 """A stored trade revision: its store, its section, and what its graphs say."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -26,6 +26,11 @@ def trade_store(settings: Settings, models_dir: str | None = None) -> Store:
 def section_of(revision: Revision) -> Mapping:
     """What the manifest says of a trade revision alone."""
     return revision.manifest["trades"]
+
+
+def newest_tuning(revisions: Iterable[Revision]) -> dict | None:
+    """When parameters were last searched, and on how many trades: what the newest revision that knows of it says. Newest first."""
+    return next(filter(None, (section_of(revision).get("last_tuning") for revision in revisions)), None)
 
 
 def rule_of(revision: Revision) -> AdviceRule:

@@ -9,7 +9,7 @@ from trademl.files import canonical_json, digest, jsonable
 from trademl.learn.studies import Best, Search, complete_trials, open_search, run_trials
 from trademl.pipeline.trades.case import Studies, TradeCase
 from trademl.pipeline.trades.looks import recipe_parts
-from trademl.pipeline.trades.stored import section_of, trade_store
+from trademl.pipeline.trades.stored import newest_tuning, trade_store
 from trademl.trades.registry import TradeModel
 from trademl.trades.selection import Selected, chosen_features, eliminate
 from trademl.trades.tuning import (
@@ -130,7 +130,7 @@ def select_features(case: TradeCase, recipe: Recipe, model: TradeModel, windows:
 
 
 def studies_record(case: TradeCase) -> dict:
-    """What was searched, for the report and the manifest; {} where nothing was asked for."""
+    """What was searched, for the report and the command's summary; {} where nothing was asked for."""
     studies = case.studies
     if studies is None:
         return {}
@@ -157,8 +157,7 @@ def _selected_record(found: Selected) -> dict:
 
 
 def last_tuning(case: TradeCase, trained_at: str) -> dict | None:
-    """When parameters were last searched for this line, and on how many trades: now, or what the newest revision knows of it."""
+    """When parameters were last searched for this line, and on how many trades: now, or as the stored revisions say."""
     if case.studies is not None and case.studies.tuned:
         return {"at": trained_at, "trades": len(case.rows)}
-    stored = trade_store(case.settings, case.inputs.flags.models_dir).revisions()  # newest first
-    return section_of(stored[0]).get("last_tuning") if stored else None
+    return newest_tuning(trade_store(case.settings, case.inputs.flags.models_dir).revisions())
