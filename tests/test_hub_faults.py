@@ -161,7 +161,7 @@ class TestKilled:
 
     @pytest.mark.parametrize("rounds", [3, pytest.param(150, marks=SLOW)])
     def test_at_random_under_a_reader_that_verifies(self, standing, nursery, rounds):
-        rng, kills = random.Random(11), 0
+        rng, kills = random.Random(19), 0  # the first three are steps, which come for sure
         names = {standing.revision(number).name for number in (1, 2, 3)}
         for turn in range(rounds):
             number = 1 + turn % 3
@@ -174,7 +174,7 @@ class TestKilled:
             active.verify(graphs=False)
             assert active.name in names
             assert standing.bot.scan()[1] == []
-        assert kills >= max(1, rounds // 3)  # a pull may end before its kill
+        assert kills > rounds / 3
         assert fetch(standing).revision == standing.hub.standing().pointer.revision
 
 

@@ -24,9 +24,8 @@ def read_log(room: Room, channel: str = Channel.APPROVED, newest: int = MAX_LOG)
     standing = room.standing(channel)
     entries = [] if standing is None else [LogEntry(room.path(channel_key(channel)), standing.pointer)]
     prefix, expected = room.path(log_prefix(channel)), None if standing is None else standing.pointer
-    for key in sorted((entry.key for entry in room.objects.list(prefix)), reverse=True)[
-        : newest + 1
-    ]:  # one of them may be a copy of what stands
+    copies = sorted((entry.key for entry in room.objects.list(prefix)), reverse=True)
+    for key in copies[: newest + 1]:  # one of them may be that of what stands
         try:
             data = room.objects.get(key, MAX_BYTES).data
             pointer = read_pointer(data, room.trust(channel), channel, room.line, f"{room.objects.where}: {key}")

@@ -89,15 +89,11 @@ class Room:
 
     def begun(self) -> set[str]:
         """Names of the revisions whose manifest lies there, with or without its signature."""
-        prefix = self.path("revisions/")
-        parts = [entry.key.removeprefix(prefix).split("/") for entry in self.objects.list(prefix)]
-        return {part[0] for part in parts if part[1:] == ["manifest.json"]}
+        return self._with_file("manifest.json")
 
     def revisions(self) -> list[str]:
         """Names of the revisions that lie there whole, by name."""
-        prefix = self.path("revisions/")
-        parts = [entry.key.removeprefix(prefix).split("/") for entry in self.objects.list(prefix)]
-        return sorted(part[0] for part in parts if part[1:] == [SIGNATURE])
+        return sorted(self._with_file(SIGNATURE))
 
     def find(self, start: str) -> str:
         """The name of a published revision, from the start of it. UsageError when none or several fit."""
@@ -117,6 +113,11 @@ class Room:
     def trust(self, channel: str) -> Trust:
         """Whose signatures count on a channel."""
         return self.approvers if channel == Channel.APPROVED else self.makers
+
+    def _with_file(self, file: str) -> set[str]:
+        prefix = self.path("revisions/")
+        parts = [entry.key.removeprefix(prefix).split("/") for entry in self.objects.list(prefix)]
+        return {part[0] for part in parts if part[1:] == [file]}
 
     def _standing(self, key: str, channel: str) -> Standing | None:
         try:
