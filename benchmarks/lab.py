@@ -6,38 +6,18 @@ python benchmarks/lab.py [BARS] [NEWS]      default: an embedded market of 70,00
 import os
 import re
 import shutil
-import socket
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
 from pathlib import Path
-from urllib.parse import urlsplit
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "tests" / "e2e"))
+from lab_page import MOVE, until_it_listens
 
 MOVES = 9
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
-MOVE = """async () => {
-  const box = document.querySelector('.trademl-figure'), before = box.dataset.drawn, began = performance.now();
-  const handle = document.querySelector('.widget-slider .noUi-handle');
-  handle.focus();
-  handle.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
-  while (box.dataset.drawn === before) await new Promise((done) => setTimeout(done, 2));
-  return performance.now() - began;
-}"""
-
-
-def until_it_listens(address: str) -> str:
-    """The address, once a connection is taken: Jupyter says where it is before it listens there."""
-    place = urlsplit(address)
-    for _ in range(600):
-        try:
-            socket.create_connection((place.hostname, place.port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return address
-    raise TimeoutError(f"{address}: nothing listens")
 
 
 def main(bars: str = "", news: str = "") -> None:
@@ -68,7 +48,10 @@ def main(bars: str = "", news: str = "") -> None:
             tab.wait_for_timeout(3_000)
             moves = []
             for _ in range(MOVES):
-                moves.append(tab.evaluate(MOVE))
+                is_new, milliseconds = tab.evaluate(MOVE)
+                if not is_new:
+                    raise SystemExit(f"no new figure after {milliseconds:.0f} ms")
+                moves.append(milliseconds)
                 tab.wait_for_timeout(1_500)
             print(f"slider to figure, median   {statistics.median(moves):6.0f} ms (of {MOVES}; most {max(moves):.0f})")
         finally:

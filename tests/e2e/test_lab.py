@@ -3,42 +3,19 @@
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import nbformat
 import pytest
 from browser_page import chromium
+from lab_page import MOVE, until_it_listens
 from nbclient import NotebookClient
 
 pytestmark = [pytest.mark.e2e, pytest.mark.slow]
 
 WAIT = 120_000  # ms: a machine may be busy
-MOVE = """async () => {
-  const box = document.querySelector('.trademl-figure'), before = box.dataset.drawn, began = performance.now();
-  const handle = document.querySelector('.widget-slider .noUi-handle');
-  handle.focus();
-  handle.dispatchEvent(new KeyboardEvent('keydown', { key: 'ArrowRight', bubbles: true }));
-  while (box.dataset.drawn === before && performance.now() - began < 60000) await new Promise((done) => setTimeout(done, 5));
-  return [box.dataset.drawn !== before, performance.now() - began];
-}"""
-
-
-def until_it_listens(address: str) -> str:
-    """The address, once a connection is taken: Jupyter says where it is before it listens there."""
-    place = urlsplit(address)
-    for _ in range(600):
-        try:
-            socket.create_connection((place.hostname, place.port), timeout=1).close()
-        except OSError:
-            time.sleep(0.05)
-        else:
-            return address
-    raise TimeoutError(f"{address}: nothing listens")
 
 
 def save_as_run(source: Path, target: Path) -> None:
