@@ -234,9 +234,10 @@ def settle_repeats(gathered: Gathered, rows: Rows, findings: Findings) -> np.nda
 def gather(files: tuple[Path, ...], findings: Findings) -> Gathered:
     """Read all files. BadDataError when no line of them is a record."""
     out = Gathered()
-    begun = [file for file in files if not file.stat().st_size] if len(files) > 1 else []
+    empty = [file for file in files if not file.stat().st_size]
+    begun = empty if len(empty) < len(files) else []  # beside files that hold something
     for number, file in enumerate(files):
-        if file in begun and len(begun) < len(files):
+        if file in begun:
             out.hashes.append(hashlib.sha256().hexdigest())
         else:
             read_file(file, number, out)

@@ -85,8 +85,8 @@ def last_row(bars, news_times, *, all_day_times=None, round_step=1000.0, feature
     if not len(whole):
         raise BadDataError("bars: there are none, so there is no last row; give the bars up to the one that has just closed")
     out, tail = np.full(len(features), np.nan), whole
-    for bars, fewer in zip((warmup_bars(features) + 1, *TAILS), (*TAILS, 0)):  # the longest first: a tail takes over what is there
-        tail = tail.tail(bars)
+    for length, fewer in zip((warmup_bars(features) + 1, *TAILS), (*TAILS, 0)):  # the longest first: a tail takes over what is there
+        tail = tail.tail(length)
         for column, feature in enumerate(features):
             if fewer < feature.lookback <= len(tail):
                 out[column] = _computed(feature, tail)[-1]
