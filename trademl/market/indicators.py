@@ -152,10 +152,11 @@ def rolling_std(x, window, ddof=0, blocks=None):
     """
 
     def merge(a, b, na, nb):
-        out, (mean, squares), (newer_mean, newer_squares) = np.empty(a.shape), a, b
-        step = newer_mean - mean
-        np.add(mean, step * (nb / (na + nb)), out=out[0])
-        np.add(squares + newer_squares, step * step * (na * nb / (na + nb)), out=out[1])
+        step, out = b[0] - a[0], a + b  # the sum is what the squares begin with
+        np.add(a[0], step * (nb / (na + nb)), out=out[0])
+        step *= step
+        step *= na * nb / (na + nb)
+        out[1] += step
         return out
 
     single = np.zeros((2, *x.shape))
