@@ -14,7 +14,7 @@ def own_files(repo: Path) -> list[Path]:
 
 
 def public_names(source: str) -> list[str]:
-    """`__all__` when there is one, else the public names defined at top level. Read from the syntax tree: nothing is imported."""
+    """`__all__` or what a package lends, else the public names defined at top level. Read from the syntax tree: nothing is imported."""
     defined: list[str] = []
     for node in ast.parse(source).body:
         if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
@@ -24,6 +24,8 @@ def public_names(source: str) -> list[str]:
             names = [target.id for target in targets if isinstance(target, ast.Name)]
             if names == ["__all__"]:
                 return sorted(ast.literal_eval(node.value))
+            if names == ["_LENT"]:  # see trademl.lazy
+                return sorted(name for lent in ast.literal_eval(node.value).values() for name in lent)
             defined += names
     return sorted({name for name in defined if not name.startswith("_")})
 

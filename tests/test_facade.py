@@ -141,7 +141,7 @@ def test_an_explanation_of_a_fit_is_a_look_too(walked, tmp_path):
 
 def test_days_that_were_judged_are_not_judged_again_for_an_explanation(walked, monkeypatch):
     tm.backtest(walked)
-    monkeypatch.setattr(sys.modules["trademl.pipeline.market.walk"], "judge_final", None)
+    monkeypatch.setattr(sys.modules["trademl.pipeline.market.walks"], "judge_final", None)
     assert tm.explain(walked).summary["looks"] == 1
 
 
@@ -194,7 +194,7 @@ def test_a_flag_that_the_command_does_not_take_is_named(seen, walked):
 def test_every_flag_of_the_command_is_taken(monkeypatch):
     """The command hands all of its flags on by name: one that is added to it and not to the call is refused here."""
     asked = {}
-    monkeypatch.setattr("trademl.commands.market.run_backtest", lambda *given, **more: asked.update(given=given) or 1 / 0)
+    monkeypatch.setattr("trademl.commands.backtest.run_backtest", lambda *given, **more: asked.update(given=given) or 1 / 0)
     assert isinstance(CliRunner().invoke(app, ["backtest", "--spread", "3", "--profile", "2", "--no-swap"]).exception, ZeroDivisionError)
     overrides, _, replay, _ = asked["given"]
     assert (overrides["account.profile"], replay.spread, replay.swap) == (2, 3.0, False)

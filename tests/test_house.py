@@ -209,6 +209,37 @@ def test_what_a_live_bot_computes_with_needs_numpy_alone(module):
     assert set(heavy) <= {"numpy", "trademl"}
 
 
+TRAINING = {"numba", "scipy", "sklearn", "xgboost", "lightgbm", "optuna", "shap", "onnxruntime", "trademl.bot", "trademl.learn"}
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize(
+    ("module", "unneeded"),
+    [
+        ("trademl.cli", TRAINING | {"numpy", "pandas", "plotly"}),
+        ("trademl.pipeline.stored", TRAINING | {"pandas", "pyarrow", "plotly"}),  # `trademl models list`
+        ("trademl.commands.market", TRAINING | {"pandas", "pyarrow", "papermill"}),  # the job's kernel loads what trains
+        ("trademl.commands.trades", TRAINING | {"papermill"}),
+    ],
+)
+def test_a_command_loads_only_what_it_calls(module, unneeded):
+    code = f"import sys, {module}; print(sorted({unneeded} & set(sys.modules)))"
+    assert python(code).strip() == "[]"
+
+
+@pytest.mark.contract
+def test_a_job_s_kernel_shows_a_figure_without_building_grammars():
+    code = """
+import sys, ipykernel.kernelapp
+from trademl.runs import kernel
+ipykernel.kernelapp.launch_new_instance = lambda: None
+kernel.main()
+import plotly.io._renderers
+print("jsonschema" in sys.modules, "lark" in sys.modules)
+"""
+    assert python(code).strip() == "True False"
+
+
 # --- what may stand in a file ---------------------------------------------------------------------------------------------
 
 FORBIDDEN = {

@@ -9,7 +9,7 @@ from bars_files import kinds, lines, market, write
 from small_run import SMALL
 
 from trademl.clock import iso_z
-from trademl.commands.market import ReplayFlags, run_backtest
+from trademl.commands.backtest import ReplayFlags, run_backtest
 from trademl.data.bars import bars_hash, read_bars, write_bars
 from trademl.data.clocks import to_wall, zone
 from trademl.data.news import news_hash, write_news

@@ -16,9 +16,9 @@ from trademl.market.features import FEATURE_NAMES
 from trademl.market.out_of_sample import LEAD_BARS
 from trademl.pipeline import market as pipeline
 from trademl.pipeline.choice import SYNTHETIC, MarketFlags
-from trademl.pipeline.market.banners import head_of
 from trademl.pipeline.market.pages import FEW_DAYS, Pages
 from trademl.pipeline.market.replay import out_of_sample
+from trademl.pipeline.page_head import head_of
 from trademl.pipeline.stored import Stored
 from trademl.runs import find_job, job_parameters
 from trademl.settings import load_settings
@@ -136,7 +136,7 @@ class TestFlags:
         def stop(*arguments, **options):
             raise UsageError(f"flags: {next(a for a in arguments if isinstance(a, MarketFlags))}")
 
-        monkeypatch.setattr(f"trademl.commands.market.run_{words[0]}", stop)
+        monkeypatch.setattr(f"trademl.commands.{'backtest' if words[0] == 'backtest' else 'market'}.run_{words[0]}", stop)
         with pytest.raises(UsageError, match=re.escape(f"flags: {every}")):
             app(words, standalone_mode=False)
 

@@ -12,7 +12,7 @@ from typer.testing import CliRunner
 
 from trademl.bot import Mode, ShadowLog, TradeAdvisor, read_shadow
 from trademl.cli.trades import app
-from trademl.commands.trades import run_shadow
+from trademl.commands.shadow import run_shadow
 from trademl.data.record_maker import make_records, write_records
 from trademl.errors import BadDataError, Exit, UsageError
 from trademl.trades.advice import Advice

@@ -9,8 +9,9 @@ from collections.abc import Callable, Mapping
 
 import pandas as pd
 
+from trademl.commands.backtest import Backtested, backtest_by_flags, run_look
 from trademl.commands.explain import Explained, run_explain, run_explain_walk
-from trademl.commands.market import Backtested, backtest_by_flags, retrain_by_flags, run_look
+from trademl.commands.market import retrain_by_flags
 from trademl.commands.spine import refuse_unknown
 from trademl.data.bars import BarsReport, read_bars
 from trademl.data.news import NewsReport, high_impact_usd, read_news

@@ -148,7 +148,7 @@ def backtest(
     json: Json = False,
 ) -> None:
     """Replay a stored revision under any account, cost or profile: its final window, or with --bars what came later."""
-    from trademl.commands.market import backtest_by_flags
+    from trademl.commands.backtest import backtest_by_flags
 
     summary = backtest_by_flags(
         revision,

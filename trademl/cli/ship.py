@@ -48,7 +48,7 @@ def release(
     json: Json = False,
 ) -> None:
     """After a retrain: prove, replay out of sample, publish, write strategy_params.json, and say what is left to you. Exit 3: refused."""
-    from trademl.commands.market import ReplayFlags
+    from trademl.commands.backtest import ReplayFlags
     from trademl.commands.release import run_release
 
     asked = ReplayFlags(spread, commission, slippage, balance, leverage, risk_pct, False if no_swap else None, oos_only=True)

@@ -126,7 +126,7 @@ def shadow(
     json: Json = False,
 ) -> None:
     """Say what following a revision's suggestions would have earned. Exit 4 when the log cannot be judged."""
-    from trademl.commands.trades import run_shadow
+    from trademl.commands.shadow import run_shadow
 
     found = run_shadow(log, data, revision, seed=seed)
     if json:

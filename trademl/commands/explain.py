@@ -7,7 +7,6 @@ from trademl.display import table_html
 from trademl.evidence.shap_summary import ShapSummary, subject_words
 from trademl.files import write_json
 from trademl.pipeline import market as pipeline
-from trademl.pipeline.market.decision import explain_decision
 from trademl.pipeline.stored import Stored
 from trademl.settings import load_settings
 from trademl.ship.contents import SHAP_SUMMARY
@@ -28,7 +27,7 @@ class Explained:
         return table_html(head, (), [(line.strip(),) for line in words])
 
 
-def run_explain_walk(walked: pipeline.WalkForward) -> dict:
+def run_explain_walk(walked: "pipeline.WalkForward") -> dict:
     """What drove a recipe that was walked forward in memory. It is judged for that: a look like the command's."""
     settings = walked.case.settings
     with open_run(settings, "explain", {"recipe": walked.recipe, "bars": walked.case.choice.bars, "overrides": settings.flags()}) as run:
@@ -55,7 +54,7 @@ def run_explain(
     stored = pipeline.open_stored(settings, symbol=symbol, models_dir=models_dir, revision=revision)
     told = {"revision": stored.name, "line": stored.line, "status": "done", "exit": 0}
     if decision is not None:
-        found = explain_decision(stored, decision)
+        found = pipeline.explain_decision(stored, decision)
         return told | {"decision": asdict(found), "words": [_head(stored), found.words()]}
     recipe, shipped = stored.shap_summary, pipeline.explain_shipped(stored, settings)
     words = [_head(stored), *_told(f"The recipe: {recipe.words}", recipe), *_told(shipped.words, shipped)]

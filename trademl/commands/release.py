@@ -6,8 +6,8 @@ from dataclasses import asdict, dataclass
 import pandas as pd
 
 from trademl.clock import utc_now
+from trademl.commands.backtest import ReplayFlags, run_backtest
 from trademl.commands.hub import Place, check_verdict, open_place
-from trademl.commands.market import ReplayFlags, run_backtest
 from trademl.commands.spine import REPORT, open_run
 from trademl.errors import Exit
 from trademl.files import write_json

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from trademl.errors import UsageError
 from trademl.files import write_atomically, write_json
-from trademl.pipeline.market.banners import head_of
+from trademl.pipeline.page_head import head_of
 from trademl.pipeline.stored import Stored
 from trademl.report import write_report
 from trademl.runs import JobResult, RunFolder, RunStatus
@@ -22,6 +22,11 @@ FIGURES = "backtest_report.json"
 def given(values: Mapping[str, object]) -> dict:
     """The values that were given; None: not given."""
     return {key: value for key, value in values.items() if value is not None}
+
+
+def plain(value: object) -> object:
+    """A flag as a job's parameters take it: a path as text."""
+    return str(value) if isinstance(value, Path) else value
 
 
 def refuse_unknown(command: str, flags: Iterable[str], known: Iterable[str]) -> None:

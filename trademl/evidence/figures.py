@@ -12,10 +12,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, replace
 from itertools import pairwise
-from typing import Annotated, get_type_hints
+from typing import TYPE_CHECKING, Annotated, get_type_hints
 
 import numpy as np
-import pandas as pd
 
 from ..clock import DAY_S
 from ..validate.bootstrap import MIN_BLOCKS, Interval, Stat, block_bootstrap, bootstrap_all, draw_days
@@ -31,6 +30,9 @@ from trademl.validate.metrics import (
     tail_risk,
     trade_stats,
 )
+
+if TYPE_CHECKING:  # pages are written by processes that hold no frame
+    import pandas as pd
 
 # %% ../../nbs/60_evidence_figures.ipynb #679a188e
 @dataclass(frozen=True)
@@ -110,7 +112,7 @@ class AccountFigures:
 class Run:
     """Trades at a fixed risk each within a window, and what they earned."""
 
-    trades: pd.DataFrame  # columns entry_bar, exit_bar, net_r, gross_r
+    trades: "pd.DataFrame"  # columns entry_bar, exit_bar, net_r, gross_r
     entry_s: np.ndarray  # int64 (trades,): epoch seconds
     time_s: np.ndarray  # int64 (n,): open of each bar of the window (and of what its trades still needed), epoch seconds
     worth_r: np.ndarray  # float64 (n,): R earned by the bar's close
@@ -121,7 +123,7 @@ class Run:
 class AccountRun:
     """Trades and curves of one account within a window."""
 
-    trades: pd.DataFrame  # columns net_r, pnl
+    trades: "pd.DataFrame"  # columns net_r, pnl
     entry_s: np.ndarray  # int64 (trades,)
     time_s: np.ndarray  # int64 (n,)
     equity: np.ndarray  # float64 (n,): marked to market

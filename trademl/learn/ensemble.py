@@ -78,39 +78,36 @@ def side_by_side(work: Callable, items: Sequence, threads: int) -> Iterator:
         pool.shutdown(cancel_futures=True)
 
 # %% ../../nbs/26a_learn_ensemble.ipynb #ee72f1e0
-def _booster(where: Resolved, fit: Callable) -> tuple[xgb.Booster, Resolved]:
+def _by_xgboost(batch, params, n_classes, until, where: Mapping[str, Resolved], **common):
+    """Forest and booster, each with where it was grown."""
+    bins = bins_of(batch, params, common["threads"])
+
+    def forest(device):
+        return grow_forest(bins, batch, params, n_classes, device=device, **common)
+
+    def booster(device):
+        return fit_xgboost(bins, params, n_classes, until=until, device=device, **common)
+
+    if params.rf_engine == "hist":
+        grown, on_rf = _on(where["rf"], forest)
+        table = forest_table(grown, batch, params, n_classes)
+    else:
+        table, on_rf = fit_forest(batch, params, n_classes, **common), where["rf"]
+    return (table, on_rf), _on(where["xgb"], booster)
+
+
+def _on(where: Resolved, fit: Callable) -> tuple[xgb.Booster, Resolved]:
     booster, where = fit_on(where, fit, xgb_device, xgb.core.XGBoostError)
     if where.resolved != "cpu":
         booster.set_param({"device": "cpu"})  # it answers where the exported graph does
     return booster, where
 
 
-def _forest(bins, batch, params, n_classes, where: Resolved, **common) -> tuple[TreeTable, Resolved]:
-    if params.rf_engine != "hist":
-        return fit_forest(batch, params, n_classes, **common), where
+def _by_lightgbm(batch, params, n_classes, until, where: Mapping[str, Resolved], **common):
+    def booster(device):
+        return fit_lightgbm(batch, params, n_classes, until=until, device=device, **common)
 
-    def grow(device):
-        return grow_forest(bins, batch, params, n_classes, device=device, **common)
-
-    grown, where = _booster(where, grow)
-    return forest_table(grown, batch, params, n_classes), where
-
-
-def _boosters(bins, batch, params, n_classes, until, where: Mapping[str, Resolved], *, seed: int, threads: int):
-    """XGBoost's and LightGBM's, side by side, each with where it was trained."""
-    shared = any(one.resolved != "cpu" for one in where.values())  # an accelerator takes one fit at a time
-    lanes = 1 if shared else min(2, threads or cores())
-    common = {"seed": seed, "threads": threads if lanes == 1 else (threads or cores()) // 2}
-    of_xgb, of_lgb = (until.xgb, until.lgb) if isinstance(until, Rounds) else (until, until)
-
-    def by_xgboost(device):
-        return fit_xgboost(bins, params, n_classes, until=of_xgb, device=device, **common)
-
-    def by_lightgbm(device):
-        return fit_lightgbm(batch, params, n_classes, until=of_lgb, device=device, **common)
-
-    fits = [lambda: _booster(where["xgb"], by_xgboost), lambda: fit_on(where["lgb"], by_lightgbm, lgb_device, lgb.basic.LightGBMError)]
-    return side_by_side(lambda fit: fit(), fits, lanes)
+    return fit_on(where["lgb"], booster, lgb_device, lgb.basic.LightGBMError)
 
 # %% ../../nbs/26a_learn_ensemble.ipynb #f62ff6b2
 def _check_size(batch, params, target, until):
@@ -136,10 +133,16 @@ def fit_ensemble(
     _check_size(batch, params, target, until)
     where = dict.fromkeys(MODELS, CPU) | dict(devices or {})
     n_classes = len(target.classes)
-    common = {"seed": seed, "threads": threads}
-    bins = bins_of(batch, params, threads)
-    (by_xgb, on_xgb), (by_lgb, on_lgb) = _boosters(bins, batch, params, n_classes, until, where, **common)
-    table, on_rf = _forest(bins, batch, params, n_classes, where["rf"], **common)  # one round of many trees: fills all cores by itself
+    of_xgb, of_lgb = (until.xgb, until.lgb) if isinstance(until, Rounds) else (until, until)
+    shared = any(one.resolved != "cpu" for one in where.values())  # an accelerator takes one fit at a time
+    lanes = 1 if shared else min(2, threads or cores())
+    common = {"seed": seed, "threads": threads if lanes == 1 else (threads or cores()) // 2}
+
+    def lane(fit, until):
+        return lambda: fit(batch, params, n_classes, until, where, **common)
+
+    made = side_by_side(lambda fit: fit(), [lane(_by_xgboost, of_xgb), lane(_by_lightgbm, of_lgb)], lanes)
+    ((table, on_rf), (by_xgb, on_xgb)), (by_lgb, on_lgb) = made
     return assembled(table, by_xgb, by_lgb, n_classes, where | {"rf": on_rf, "xgb": on_xgb, "lgb": on_lgb})
 
 # %% ../../nbs/26a_learn_ensemble.ipynb #1fadc0ce

@@ -5,7 +5,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-from trademl.bot.records import costs_of, label_spec_of
 from trademl.errors import RevisionError
 from trademl.evidence.shap_summary import ShapSummary
 from trademl.files import strict_json
@@ -310,6 +309,8 @@ class Stored:
     @cached_property
     def label_spec(self) -> LabelSpec:
         """The contract that it was made under. RevisionError when this code reads another one out of it."""
+        from trademl.bot.records import label_spec_of  # brings all that a bot needs, which few commands do
+
         return label_spec_of(self.revision)
 
     @property
@@ -325,6 +326,8 @@ class Stored:
     @property
     def costs(self) -> CostSpec:
         """What a trade cost when it was judged."""
+        from trademl.bot.records import costs_of
+
         return costs_of(self.revision)
 
     @property

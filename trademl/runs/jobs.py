@@ -213,6 +213,7 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any], kernel: "_K
             progress_bar=False,
             execution_timeout=cell_timeout_s,
             kernel_manager_class=kernel.manager_class,
+            shutdown_kernel="immediate",  # after the last cell it holds nothing that is not on disk
         )
     finally:
         log.setLevel(before)
@@ -249,7 +250,7 @@ class _Kernel:
             def kernel_spec(self) -> KernelSpec:
                 # a pandas.py beside somebody's bars must not run: -P for Python, the flag for an IPython older than 9.7
                 safe = "--InteractiveShellApp.ignore_cwd=True"
-                argv = [sys.executable, "-P", "-m", "ipykernel_launcher", safe, "-f", "{connection_file}"]
+                argv = [sys.executable, "-P", "-m", "trademl.runs.kernel", safe, "-f", "{connection_file}"]
                 return KernelSpec(argv=argv, display_name="Python 3", language="python", name="python3")
 
             async def _async_pre_start_kernel(self, **kw: Any):

@@ -17,7 +17,7 @@ from trademl.errors import BadDataError
 from trademl.pipeline.choice import SYNTHETIC, MarketChoice
 from trademl.pipeline.market.inputs import Inputs, made_inputs, make_features
 from trademl.pipeline.market.replay import LOOKBACK
-from trademl.pipeline.market.walk import judge_walk, walk
+from trademl.pipeline.market.walks import judge_walk, walk
 from trademl.settings import Settings, load_settings
 
 SMALL = {  # settings under which a market is judged in seconds; everything else is the user's

@@ -3,32 +3,16 @@
 inputs -> case -> studies -> walk-forward -> look and claims -> shipped models -> proof -> revision
 """
 
-from trademl.pipeline.trades.case import TradeCase, judge_trades, open_case, ship_trades
-from trademl.pipeline.trades.evidence import judge_policy
-from trademl.pipeline.trades.improvement import TradeParts, improvement_report
-from trademl.pipeline.trades.inputs import LINE, TradeFlags, TradeInputs, load_trades
-from trademl.pipeline.trades.proof import prove_trades
-from trademl.pipeline.trades.revision import copy_out, store_trades, summary_of, write_short
-from trademl.pipeline.trades.stored import trade_store
-from trademl.pipeline.trades.studies import with_studies
+from trademl.lazy import lends
 
-__all__ = [
-    "LINE",
-    "TradeCase",
-    "TradeFlags",
-    "TradeInputs",
-    "TradeParts",
-    "copy_out",
-    "improvement_report",
-    "judge_policy",
-    "judge_trades",
-    "load_trades",
-    "open_case",
-    "prove_trades",
-    "ship_trades",
-    "store_trades",
-    "summary_of",
-    "trade_store",
-    "with_studies",
-    "write_short",
-]
+_LENT = {
+    "trademl.pipeline.trades.case": ("TradeCase", "judge_trades", "open_case", "ship_trades"),
+    "trademl.pipeline.trades.evidence": ("judge_policy",),
+    "trademl.pipeline.trades.improvement": ("TradeParts", "improvement_report"),
+    "trademl.pipeline.trades.inputs": ("LINE", "TradeFlags", "TradeInputs", "load_trades"),
+    "trademl.pipeline.trades.proof": ("prove_trades",),
+    "trademl.pipeline.trades.revision": ("copy_out", "store_trades", "summary_of", "write_short"),
+    "trademl.pipeline.trades.stored": ("trade_store",),
+    "trademl.pipeline.trades.studies": ("with_studies",),
+}
+__getattr__, __dir__, __all__ = lends(__name__, _LENT)

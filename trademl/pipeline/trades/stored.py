@@ -2,13 +2,13 @@
 
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from trademl.errors import RevisionError
 from trademl.files import canonical_json, digest
 from trademl.pipeline.choice import store_of
-from trademl.pipeline.trades.case import TradeCase
 from trademl.settings import Settings
 from trademl.ship.revision import Revision
 from trademl.ship.runtime import predict_onnx
@@ -16,6 +16,9 @@ from trademl.ship.store import Store
 from trademl.trades.advice import AdviceRule
 from trademl.trades.registry import TradeModel
 from trademl.trades.rows import TradeRows, trade_rows
+
+if TYPE_CHECKING:
+    from trademl.pipeline.trades.case import TradeCase
 
 
 def trade_store(settings: Settings, models_dir: str | None = None) -> Store:
@@ -43,7 +46,7 @@ def registry_hash(rows: TradeRows, model: TradeModel | str) -> str:
     return digest(canonical_json({"features": [repr(feature) for feature in rows.features(model)]}))
 
 
-def answers_of(revision: Revision, case: TradeCase, at: np.ndarray) -> dict[TradeModel, np.ndarray]:
+def answers_of(revision: Revision, case: "TradeCase", at: np.ndarray) -> dict[TradeModel, np.ndarray]:
     """What its graphs say of the trades `at` of a case, by model, (m, columns). RevisionError when they read other features."""
     section = section_of(revision)
     rows = trade_rows(case.inputs.columns, case.rows.unit, section["assets"], is_chained=section.get("is_chained", False))
