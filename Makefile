@@ -3,8 +3,10 @@ PYTHON ?= python3
 BIN = .venv/bin
 # Flags of `trademl lab`, such as make lab LAB=--allow-root
 LAB ?=
-# Two files of tests at a time: what they share is made once a file. In order of names, so that the longest (e2e) come first.
-PYTEST = $(BIN)/pytest --numprocesses 2 --dist loadfile --no-loadscope-reorder
+# Two files of tests at a time: what they share is made once a file. In the order of tests/conftest.py, the longest first.
+# Plugins by name: pytest would rewrite the assertions of all of Hypothesis for each of the three processes.
+PYTEST = PYTEST_DISABLE_PLUGIN_AUTOLOAD=1 $(BIN)/pytest -p xdist.plugin -p _hypothesis_pytestplugin
+PYTEST += --numprocesses 2 --dist loadfile --no-loadscope-reorder
 READY = .venv/.ready
 
 .PHONY: setup retrain test test-all lab bench
@@ -16,6 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing the workbench into .venv (about two minutes, 2.5 GB)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test]'
+	@echo "compiling its kernels (about a minute)"
 	@$(BIN)/python -m trademl.explore
 	@touch $(READY)
 

@@ -1,12 +1,12 @@
 """How the shipped settings of [ensemble] were chosen: one change at a time, learned on train, stopped on its tail, scored on tune.
 
-    python benchmarks/defaults.py [--role signal|position] [--bars FILE --news FILE] [--forests]
+    python benchmarks/defaults.py [--role signal|position] [--bars FILE --news FILE | --embedded] [--forests | --rates]
 
-Without files: the real file beside the clone (../shared/data) when it is there, else the embedded market. Log loss is weighted by each
+Without files: the real file beside the clone (../shared/data) when it is there, else the embedded market (TRADEML_SYNTHETIC_EDGE,
+_SEED). Log loss is weighted by each
 label's uniqueness; "over prior" is log loss minus that of the class shares (below zero: the model knows something). The windows that
 a retrain chooses and judges on are not looked at. `--forests` compares the two engines of the forest only, over four seeds, on
-one thread, and on the final windows of five embedded
-markets without an edge.
+one thread, and on the final windows of five embedded markets without an edge; `--rates` the boosters' learning rates, over four seeds.
 """
 
 import argparse
@@ -29,6 +29,7 @@ from trademl.settings import load_settings
 from trademl.validate.metrics import class_prior, log_loss, log_loss_difference, prior_log_loss
 
 EDGELESS = 5  # embedded markets
+RATES, SEEDS = (0.03, 0.05, 0.07, 0.1), range(1, 5)
 
 USUAL = {  # what people begin with; boosters run 300 rounds and stop for nothing
     "rf": {"rf_engine": "sklearn", "rf_trees": 300, "rf_max_depth": 12, "rf_min_samples_leaf": 1, "rf_max_samples": 1.0}
@@ -47,9 +48,9 @@ CHANGES = {  # setting: other values
         "max_features": (0.15, 0.3, 0.8),
         "trees": (300,),
     },
-    "xgb": {"max_depth": (1, 4), "learning_rate": (0.1,), "min_child_weight": (5,), "subsample": (1.0,), "colsample": (1.0,)}
+    "xgb": {"max_depth": (1, 4), "learning_rate": (0.03, 0.1), "min_child_weight": (5,), "subsample": (1.0,), "colsample": (1.0,)}
     | {"reg_lambda": (1,), "max_bin": (256,)},
-    "lgb": {"num_leaves": (4, 31), "learning_rate": (0.1,), "min_data_in_leaf": (50,), "subsample": (1.0,), "colsample": (1.0,)}
+    "lgb": {"num_leaves": (4, 31), "learning_rate": (0.03, 0.1), "min_data_in_leaf": (50,), "subsample": (1.0,), "colsample": (1.0,)}
     | {"reg_lambda": (1,), "max_bin": (255,)},
 }
 
@@ -68,12 +69,27 @@ def forests(task, params):
     lines = []
     for engine in ("hist", "sklearn"):
         losses, busy = [], time.process_time()
-        for seed in range(1, 5):
+        for seed in SEEDS:
             p = score_model(task, "rf", replace(params, rf_engine=engine), seed=seed, threads=1).probabilities
             losses.append(log_loss(p, y, w) - task.prior_log_loss)
         took = (time.process_time() - busy) / len(losses)
         lines.append((engine, f"{np.mean(losses):+.4f}", f"{min(losses):+.4f} to {max(losses):+.4f}", f"{took:.1f}"))
     table(lines, ("engine", "over prior", "four seeds", "CPU s"))
+
+
+def rates(task, params):
+    """The mean of the three models at each learning rate of the boosters."""
+    _, y, w = task.judged
+    forests = [score_model(task, "rf", params, seed=seed, threads=1).probabilities for seed in SEEDS]
+    lines = []
+    for rate in RATES:
+        one, losses, busy = replace(params, xgb_learning_rate=rate, lgb_learning_rate=rate), [], time.process_time()
+        for seed, forest in zip(SEEDS, forests, strict=True):
+            boosters = [score_model(task, model, one, seed=seed, threads=1).probabilities for model in ("xgb", "lgb")]
+            losses.append(log_loss(np.mean([forest, *boosters], axis=0), y, w) - task.prior_log_loss)
+        took = (time.process_time() - busy) / len(losses)
+        lines.append((rate, f"{np.mean(losses):+.4f}", f"{np.std(losses):.4f}", f"{took:.1f}"))
+    table(lines, ("learning rate", "mean of the three over prior", "deviation of four seeds", "CPU s of both boosters"))
 
 
 def without_edge(params):
@@ -100,9 +116,11 @@ def main():
     parser.add_argument("--role", choices=["signal", "position"], default="signal")
     parser.add_argument("--bars")
     parser.add_argument("--news")
+    parser.add_argument("--embedded", action="store_true")
     parser.add_argument("--forests", action="store_true")
+    parser.add_argument("--rates", action="store_true")
     given, settings = parser.parse_args(), load_settings()
-    rows, _, source = rows_of(*files_of(given.bars, given.news))
+    rows, _, source = rows_of(*((None, None) if given.embedded else files_of(given.bars, given.news)))
     shipped, run = settings.ensemble, {"seed": settings.run.seed, "threads": settings.run.threads}
     make = signal_task if given.role == "signal" else position_task
     task = make(rows, windows_of(rows, settings.windows), recipe_of(settings), tail_share=settings.tuning.tail_share)
@@ -113,6 +131,9 @@ def main():
     if given.forests:
         forests(task, shipped)
         without_edge(shipped)
+        return
+    if given.rates:
+        rates(task, shipped)
         return
     means = {}
     for model, changes in CHANGES.items():

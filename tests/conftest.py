@@ -1,6 +1,7 @@
 """Fixtures that every test may use."""
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -16,6 +17,27 @@ settings.register_profile("trademl", deadline=None)  # a deadline would be a tim
 settings.load_profile("trademl")
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def pytest_collection_modifyitems(items):
+    """The longest file first: it compiles the kernels. Beside it, in the other worker, files that need none; then the rest by name."""
+    items.sort(key=lambda item: 0 if item.path.name == "test_commands.py" else 1 if item.path.name.startswith("test_data_") else 2)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """`--dist loadfile`, and all files with tests of the small run in one worker, which makes it once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    texts = {path: path.read_text("utf-8") for path in (ROOT / "tests").glob("test_*.py")}
+    together = {f"tests/{path.name}" for path, text in texts.items() if re.search(r"^ *def \w+\(.*\bsmall_run\b", text, re.MULTILINE)}
+
+    class Together(LoadFileScheduling):
+        def _split_scope(self, nodeid):
+            file = super()._split_scope(nodeid)
+            return "small_run" if file in together else file
+
+    return Together(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

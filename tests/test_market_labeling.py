@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from trademl.errors import BadDataError, UsageError
-from trademl.market.barriers import SideOutcome
+from trademl.market.barriers import SideOutcome, prices_of
 from trademl.market.labeling import Labels, label_bars, near_news
 from trademl.market.specs import ExitReason, Label, LabelSpec
 
@@ -352,6 +352,14 @@ def test_the_bars_are_not_changed_and_whole_prices_will_do():
     pd.testing.assert_frame_equal(bars, before)
     whole = bars.round().astype(int)
     assert_same(label_bars(whole), label_bars(whole.astype(float)))
+
+
+@pytest.mark.parametrize("change", [{}, {"entry": "close"}, {"price_path": "close"}])
+@pytest.mark.parametrize("kind", [float, int, np.float32])
+def test_the_kernels_are_given_one_kind_of_array_whatever_the_frame(kind, change):
+    """Each further mixture would be compiled anew, for half a minute."""
+    prices, _ = prices_of(after_quiet(QUIET).astype(kind), LabelSpec(**change))
+    assert {(each.dtype, each.flags.c_contiguous, each.flags.writeable) for each in prices} == {(np.dtype(float), True, False)}
 
 
 # ------------------------------------------------------------------------------------------------ the real file

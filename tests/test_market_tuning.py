@@ -1,11 +1,8 @@
 """Studies: what they may look at, what they are bound to, and that a killed one loses nothing but what it was busy with."""
 
 import json
-import os
+import multiprocessing
 import re
-import signal
-import subprocess
-import sys
 import time
 from dataclasses import asdict, replace
 
@@ -172,23 +169,29 @@ class TestSearch:
         assert search.counts() == {"complete": 0, "pruned": 0, "fail": 1}
 
 
-SLOW_WORKER = """
-import sys, time
-sys.path.insert(0, sys.argv[2])
-from test_market_tuning import parabola, run_trials, search_at
+def work_when_told(path, told):
+    """Run the study in another process; each trial is said as it begins and waits for a word, until that word is "all"."""
+    word = "one"
 
-def slowly(model, values, look):
-    print("trial", flush=True)
-    time.sleep(float(sys.argv[3]))
-    return parabola(model, values, look)
+    def slowly(model, values, look):
+        nonlocal word
+        told.send(model)
+        if word == "one":
+            word = told.recv()
+        time.sleep(0.05)
+        return parabola(model, values, look)
 
-run_trials(search_at(sys.argv[1]), slowly)
-"""
+    run_trials(search_at(path), slowly)
 
 
-def worker(path, seconds):
-    here = os.path.dirname(__file__)  # noqa: PTH120
-    return subprocess.Popen([sys.executable, "-c", SLOW_WORKER, str(path), here, str(seconds)], stdout=subprocess.PIPE, text=True)
+def worker(path):
+    """That process, and the end of the pipe at which it is told."""
+    context = multiprocessing.get_context("fork")
+    here, there = context.Pipe()
+    process = context.Process(target=work_when_told, args=(path, there))
+    process.start()
+    there.close()
+    return process, here
 
 
 @pytest.mark.fault
@@ -197,15 +200,15 @@ class TestSeveralProcesses:
         whole = search_at(tmp_path / "whole")
         run_trials(whole, parabola)
         path = tmp_path / "killed"
-        process = worker(path, 0.2)
-        for _ in range(5):
-            process.stdout.readline()
-        process.send_signal(signal.SIGKILL)
-        process.wait()
-        process.stdout.close()
+        process, trials = worker(path)
+        for _ in range(4):
+            trials.recv()
+            trials.send("one")
+        trials.recv()
+        process.kill()
+        process.join()
         search = search_at(path)
-        done = search.standing().done
-        assert 2 <= done < 10
+        assert search.standing().done == 2  # of ten; two models took turns
         run_trials(search, parabola)
         assert search.counts()["complete"] == 20
         assert search.counts()["fail"] <= 1
@@ -214,11 +217,13 @@ class TestSeveralProcesses:
 
     def test_two_share_a_study_and_wait_for_each_other(self, tmp_path):
         path = tmp_path / "shared"
-        other = worker(path, 0.05)
-        other.stdout.readline()
+        other, trials = worker(path)
+        trials.recv()
         mine = []
 
         def slowly(model, values, look):
+            if not mine:
+                trials.send("all")
             mine.append(model)
             time.sleep(0.05)
             return parabola(model, values, look)
@@ -226,9 +231,8 @@ class TestSeveralProcesses:
         search = search_at(path)
         run_trials(search, slowly)
         assert search.counts() == {"complete": 20, "pruned": 0, "fail": 0}  # both are through when one returns
-        other.wait(timeout=30)
-        other.stdout.close()
-        assert other.returncode == 0
+        other.join(30)
+        assert other.exitcode == 0
         assert 0 < len(mine) < 20
         assert all(len({t.number for t in s.get_trials()}) == 10 for s in search.studies.values())
 

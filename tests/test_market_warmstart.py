@@ -192,6 +192,12 @@ def family(small_run, tmp_path_factory):
     return SimpleNamespace(parent=parent, child=child, settings=child.settings, start=child.judged.choice.start)
 
 
+def quickly(case):
+    """The case with a few small trees: for what holds of any model."""
+    few = replace(case.recipe.ensemble, rf_trees=4, xgb_max_rounds=6, lgb_max_rounds=6)
+    return replace(case, recipe=replace(case.recipe, ensemble=few))
+
+
 class TestChild:
     def test_the_first_of_a_line_is_cold_and_says_so(self, family):
         record = family.parent.stored.revision.manifest["market"]["warmstart"]
@@ -265,10 +271,11 @@ class TestChild:
         free = walkforward.choose_start(run.case.rows, run.case.windows, *([run.judged.signal] * 2), family.start, run.case.recipe)
         assert not free.chosen  # a tie is cold
         assert "is not continued" in free.sentence()
+        case = quickly(run.case)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(walkforward, "choose_start", lambda *given: Choice(family.start, False, free.log_loss))
-            cold = pipeline.judge_recipe(run.case, family.start)
-        alone = pipeline.judge_recipe(run.case)
+            cold = pipeline.judge_recipe(case, family.start)
+        alone = pipeline.judge_recipe(case)
         assert np.array_equal(cold.probabilities, alone.probabilities, equal_nan=True)
         assert cold.lineage == alone.lineage
         assert cold.parent is None
@@ -303,7 +310,7 @@ class TestAncestry:
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(walkforward, "choose_start", lambda *given: Choice(leaky, True, {}))
             with pytest.raises(LeakageError, match="scaler 'scaler' of revision feedbeef"):
-                pipeline.judge_recipe(run.case, leaky)
+                pipeline.judge_recipe(quickly(run.case), leaky)
 
     def test_bars_that_only_an_ancestor_saw_are_not_out_of_sample(self, family):
         """The evaluator reads the ancestry, not the child's own cut-off."""

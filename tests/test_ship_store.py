@@ -897,7 +897,7 @@ def test_the_sweep_takes_what_the_dead_left_and_never_a_live_runs(store):
 @pytest.mark.fault
 def test_two_writers_without_a_lock_do_each_other_no_harm(store):
     """flock may be a no-op: both write the same revision and their own, and both pointers are whole."""
-    context = multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("fork")
     children = [context.Process(target=write_many, args=(str(store.models_dir), number)) for number in range(2)]
     for child in children:
         child.start()
@@ -1052,7 +1052,18 @@ with store.lock():
     if {phase!r} == "activate":
         failpoint({name!r}, {before!r})
     store.activate(revision.name)
-print("survived", revision.name)
+"""
+NURSERY = """
+import json, os, sys
+sys.path[:0] = {path!r}
+import filelock, make_revision, trademl.ship.store
+print("ready", flush=True)
+for line in sys.stdin:
+    child = os.fork()
+    if not child:
+        exec(json.loads(line))
+        os._exit(0)
+    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
 """
 
 LAST = len(FILES) + 1  # files are written by name; the manifest and model_compat come last
@@ -1077,9 +1088,21 @@ STEPS = [
 ]
 
 
-def run_child(folder, phase="none", name="write", at=-1, before=False):
-    code = CHILD.format(path=[str(Path(__file__).parent)], folder=str(folder), phase=phase, name=name, at=at, before=before)
-    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+@pytest.fixture(scope="module")
+def run_child():
+    """Run CHILD in a process of its own, forked from one that has imported everything already; gives its exit code."""
+    path = [str(Path(__file__).parent)]
+    command = [sys.executable, "-c", NURSERY.format(path=path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as nursery:
+        assert nursery.stdout.readline() == "ready\n"
+
+        def run(folder, phase, name, at, before):
+            code = CHILD.format(path=path, folder=str(folder), phase=phase, name=name, at=at, before=before)
+            nursery.stdin.write(json.dumps(code) + "\n")
+            nursery.stdin.flush()
+            return int(nursery.stdout.readline())
+
+        yield run
 
 
 @pytest.fixture(scope="module")
@@ -1092,11 +1115,10 @@ def reference(tmp_path_factory):
 
 @pytest.mark.fault
 @pytest.mark.parametrize(("phase", "name", "at", "before"), STEPS, ids=lambda v: str(v))
-def test_killed_at_any_step_a_reader_sees_the_old_or_the_new_and_a_rerun_ends_well(store, reference, phase, name, at, before):
+def test_killed_at_any_step_a_reader_sees_the_old_or_the_new_and_a_rerun_ends_well(store, reference, run_child, phase, name, at, before):
     old = write(store)
     store.activate(old.name, now=NOW)
-    killed = run_child(store.models_dir, phase, name, at, before)
-    assert killed.returncode == -signal.SIGKILL, killed.stdout + killed.stderr
+    assert run_child(store.models_dir, phase, name, at, before) == -signal.SIGKILL
     good, broken = store.scan()
     assert broken == []
     assert {revision.name for revision in good} <= {old.name, reference}

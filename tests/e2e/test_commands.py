@@ -122,7 +122,7 @@ def candidate(origin, tmp_path_factory) -> tuple[Path, Done]:
     """A copy of that folder in which a market without an edge was trained beside it, under another contract, and what was printed."""
     work = tmp_path_factory.mktemp("candidate")
     shutil.copytree(origin[0], work, dirs_exist_ok=True)
-    return work, trademl("retrain", "--edge", 0, "--quiet", cwd=work, TRADEML_LABELING_TP_ATR=2)
+    return work, trademl("retrain", "--edge", 0, "--no-shap", "--quiet", cwd=work, TRADEML_LABELING_TP_ATR=2)
 
 
 @pytest.fixture
@@ -399,10 +399,10 @@ class TestReading:
             assert "signal.onnx" in plain(done)
 
     def test_settings_and_machine(self, tmp_path):
-        shown = script("config", "show", "--json", cwd=tmp_path).json
+        shown = trademl("config", "show", "--json", cwd=tmp_path).json
         assert shown["run.threads"] == {"value": 1, "origin": "environment TRADEML_RUN_THREADS"}
         assert shown["market.symbol"]["origin"] == "default"
-        machine = script("doctor", "--json", cwd=tmp_path).json
+        machine = trademl("doctor", "--json", cwd=tmp_path).json
         assert machine["cores"] >= 1
         assert machine["devices"]
 

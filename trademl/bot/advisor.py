@@ -12,7 +12,7 @@ from trademl.bot.predictor import Mode
 from trademl.bot.refusals import LoadCheck, LoadError
 from trademl.errors import RevisionError, choose
 from trademl.ship.revision import Revision
-from trademl.ship.runtime import predict_onnx, session
+from trademl.ship.runtime import Graph
 from trademl.ship.signing import NO_TRUST, Trust
 from trademl.ship.store import Store
 from trademl.trades.advice import Advice, AdviceRule, TradeFacts, advise
@@ -31,7 +31,7 @@ class TradeAdvisor:
     rule: AdviceRule
     assets: tuple[str, ...]  # of the training records
     features: Mapping[TradeModel, tuple[Feature, ...]]
-    graphs: Mapping[TradeModel, object]  # onnxruntime sessions
+    graphs: Mapping[TradeModel, Graph]
     standing: Mapping[str, str]  # what is said of every piece of advice
     line: str  # that the revision is of
     mode: Mode
@@ -67,7 +67,7 @@ class TradeAdvisor:
         said = {}
         for model, features in self.features.items():
             x = serving_row(features, dict(record), history)
-            said[model] = np.asarray(predict_onnx(self.graphs[model], x)["output"][0], np.float64)
+            said[model] = np.asarray(self.graphs[model].run(x)["output"][0], np.float64)
         found = advise(self.rule, said, TradeFacts.of(record), self.assets)
         return replace(found, reasons={**found.reasons, **self.standing})
 
@@ -87,5 +87,5 @@ def _contract(revision: Revision) -> tuple:
                 raise RevisionError(f"revision {revision.name}: {model} was trained on other features from column {at} on; retrain")
     with asking(LoadCheck.MANIFEST):
         rule = AdviceRule.of(section["advice"])
-    graphs = {model: session(revision.read(models[model]["file"])) for model in TradeModel}
+    graphs = {model: Graph.of(revision.read(models[model]["file"])) for model in TradeModel}
     return rule, assets, features, graphs

@@ -10,12 +10,13 @@ from trademl.bot.records import costs_of, decision_rule_of, exit_rule_of, label_
 from trademl.errors import RevisionError
 from trademl.market.decision import DecisionRule, cost_in_r, decide
 from trademl.market.open_trade import EXIT, ExitRule, position_input
-from trademl.market.specs import CostSpec, LabelSpec
+from trademl.market.specs import CLASSES, CostSpec, LabelSpec
 from trademl.risk.state import head_input
 from trademl.ship.manifest import model_of
 from trademl.ship.revision import Revision
-from trademl.ship.runtime import predict_onnx, session
+from trademl.ship.runtime import Graph
 
+_ANSWERS = ("probabilities", "model_probabilities")  # of the signal's graph
 Head = Callable[[np.ndarray], float]  # the seven features of an account (7,) -> risk multiplier
 
 
@@ -47,17 +48,17 @@ class Policy:
 
     def probabilities(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Calibrated (n, classes) and each model's own (n, models, classes) for raw features (n, features); NaN where one is missing."""
-        signal = model_of(self.revision.manifest, "signal")
-        classes, members = len(signal["classes"]), len(signal["members"])
-        complete = np.isfinite(x).all(axis=1)
-        if complete.all() and len(x):  # as at every close of a bot: no copies
-            answer = predict_onnx(self._graphs["signal"], x)
-            blended, own = (answer[name].astype(np.float64) for name in ("probabilities", "model_probabilities"))
+        members, classes = len(self.members), len(CLASSES)
+        known = np.isfinite(x)
+        if known.all() and len(x):  # as at every close of a bot: no copies
+            answer = self._graphs["signal"].run(x, _ANSWERS)
+            blended, own = (answer[name].astype(np.float64) for name in _ANSWERS)
             return blended, own.reshape(len(x), members, classes)
         blended, own = np.full((len(x), classes), np.nan), np.full((len(x), members * classes), np.nan)
+        complete = known.all(axis=1)
         if complete.any():
-            answer = predict_onnx(self._graphs["signal"], x[complete])
-            blended[complete], own[complete] = answer["probabilities"], answer["model_probabilities"]
+            answer = self._graphs["signal"].run(x[complete], _ANSWERS)
+            blended[complete], own[complete] = (answer[name] for name in _ANSWERS)
         return blended, own.reshape(len(x), members, classes)
 
     def judge(self, x: np.ndarray, atr: np.ndarray) -> Judgement:
@@ -70,19 +71,19 @@ class Policy:
         """The side of each bar alone, int8 (n,)."""
         return self.judge(x, atr).side
 
-    @property
+    @cached_property
     def members(self) -> tuple[str, ...]:
         """The ensemble's models, in the order of their own probabilities."""
         return tuple(model_of(self.revision.manifest, "signal")["members"])
 
     def exit_probability(self, x: np.ndarray, state: np.ndarray) -> np.ndarray:
         """Probability of EXIT (rows,) of open trades: raw features (rows, features) of the bar, state (rows, 4) of the trade."""
-        return predict_onnx(self._graphs["position"], position_input(x, state))["probabilities"][:, EXIT]
+        return self._graphs["position"].run(position_input(x, state))["probabilities"][:, EXIT]
 
     @cached_property
     def _graphs(self) -> dict:
         models = {model["role"]: model["file"] for model in self.revision.manifest["models"]}
-        return {role: session(self.revision.read(models[role])) for role in ("signal", "position") if role in models}
+        return {role: Graph.of(self.revision.read(models[role])) for role in ("signal", "position") if role in models}
 
 
 def holds_head(revision: Revision, profile: int) -> bool:
@@ -107,5 +108,5 @@ def risk_head_of(revision: Revision, profile: int, *, is_enabled: bool = True, u
     if model is None:
         asked = "publishes a risk head" if passed else "was asked for its unpublished risk head"
         raise RevisionError(f"revision {revision.name} {asked} for profile {profile}, but holds no risk_p{profile}")
-    runner, answer = session(revision.read(model["file"])), model["outputs"][0]["name"]
-    return lambda state: float(predict_onnx(runner, head_input(state))[answer][0, 0])
+    graph, answer = Graph.of(revision.read(model["file"])), model["outputs"][0]["name"]
+    return lambda state: float(graph.run(head_input(state))[answer][0, 0])

@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['TYPES', 'EMPTY', 'MAX_SHAPES', 'LARGEST', 'TARGETS', 'PLAIN', 'LISTS', 'TOP', 'Fault', 'RecordColumns', 'quoted',
-           'section_values', 'Part', 'parts_of', 'typed', 'field_values', 'in_range', 'mean_sentiment',
-           'source_columns', 'target_columns', 'driver_column', 'plain_columns', 'list_columns', 'record_columns']
+           'section_values', 'Part', 'side_by_side', 'parts_of', 'typed', 'empty_column', 'field_values', 'in_range',
+           'mean_sentiment', 'source_columns', 'is_distance', 'target_columns', 'driver_column', 'plain_columns',
+           'list_columns', 'record_columns']
 
 # %% ../../nbs/19a_data_record_columns.ipynb #41bc3658
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import chain
 
 import numpy as np
 
@@ -73,22 +75,24 @@ class Part:
     rows: np.ndarray | slice  # which of the n records
     values: Mapping[str, Sequence]  # key -> one value a row
 
+# %% ../../nbs/19a_data_record_columns.ipynb #5e1f0c2a
+def side_by_side(sections: Sequence[Mapping], keys: tuple[str, ...]) -> dict[str, list]:
+    """Values by key of sections that all have exactly these keys, in this order."""
+    values = list(chain.from_iterable(section.values() for section in sections))
+    return {key: values[place :: len(keys)] for place, key in enumerate(keys)}
+
 # %% ../../nbs/19a_data_record_columns.ipynb #a8086edb
 def parts_of(sections: list[Mapping]) -> list[Part]:
     """The sections by their shape; empty ones are left out. Where shapes are many, one part with None for what is absent."""
-    shapes: dict[tuple, list[int]] = {}
-    for row, section in enumerate(sections):
-        shapes.setdefault(tuple(section), []).append(row)
-    if len(shapes) > MAX_SHAPES:
-        keys = dict.fromkeys(key for shape in shapes for key in shape)
+    shapes = [tuple(section) for section in sections]
+    distinct = dict.fromkeys(shapes)
+    if len(distinct) > MAX_SHAPES:
+        keys = dict.fromkeys(chain.from_iterable(distinct))
         return [Part(slice(None), {key: [section.get(key) for section in sections] for key in keys})]
-    parts = []
-    for shape, rows in shapes.items():
-        own = sections if len(rows) == len(sections) else [sections[row] for row in rows]
-        at = slice(None) if own is sections else np.array(rows)
-        if shape:
-            parts.append(Part(at, dict(zip(shape, zip(*[section.values() for section in own])))))
-    return parts
+    if len(distinct) == 1:
+        return [Part(slice(None), side_by_side(sections, shapes[0]))] if shapes[0] else []
+    groups = {shape: [row for row, own in enumerate(shapes) if own == shape] for shape in distinct if shape}
+    return [Part(np.array(rows), side_by_side([sections[row] for row in rows], shape)) for shape, rows in groups.items()]
 
 # %% ../../nbs/19a_data_record_columns.ipynb #217ed8ff
 def typed(field: Field, part: Part, faults: dict[int, Fault]) -> Sequence | None:
@@ -105,15 +109,25 @@ def typed(field: Field, part: Part, faults: dict[int, Fault]) -> Sequence | None
     return values
 
 # %% ../../nbs/19a_data_record_columns.ipynb #b0358417
+def empty_column(n: int, is_object: bool) -> np.ndarray:
+    """A column (n,) without a value: None or NaN."""
+    return np.full(n, None if is_object else np.nan, object if is_object else np.float64)
+
+
 def field_values(field: Field, parts: list[Part], n: int, faults: dict[int, Fault]) -> np.ndarray:
     """A column (n,): float64 with NaN for numbers and flags, object with None for texts and lists."""
     is_object = field.kind in (Kind.TEXT, Kind.LIST)
-    out = np.full(n, None, object) if is_object else np.full(n, np.nan)
+    out = None
     for part in parts:
         values = typed(field, part, faults)
-        if values is not None:
-            out[part.rows] = np.fromiter(values, object, len(values)) if is_object else np.array(values, np.float64)
-    return out
+        if values is None:
+            continue
+        made = np.fromiter(values, object, len(values)) if is_object else np.array(values, np.float64)
+        if len(made) == n:
+            return made
+        out = empty_column(n, is_object) if out is None else out
+        out[part.rows] = made
+    return empty_column(n, is_object) if out is None else out
 
 # %% ../../nbs/19a_data_record_columns.ipynb #0e6dfb5a
 LARGEST = 1e15  # no number of a record is larger
@@ -121,13 +135,10 @@ LARGEST = 1e15  # no number of a record is larger
 
 def in_range(field: Field, values: np.ndarray, faults: dict[int, Fault]) -> None:
     """Records values outside of the field's range. values: (n,) float64, NaN is never outside."""
-    bad = np.abs(values) > LARGEST
-    if field.low is not None:
-        bad |= values < field.low
-    if field.high is not None:
-        bad |= values > field.high
-    if field.is_positive:
-        bad |= values <= 0
+    low, high = -LARGEST if field.low is None else field.low, LARGEST if field.high is None else field.high
+    bad = (values <= 0 if field.is_positive else values < low) | (values > high)
+    if not bad.any():
+        return
     for row in np.flatnonzero(bad):
         rule = field.rule if abs(values[row]) <= LARGEST else f"must lie in {-LARGEST:g} to {LARGEST:g}"
         faults.setdefault(int(row), Fault("impossible", field.path, f"{values[row]:.10g}", rule))
@@ -145,24 +156,32 @@ def mean_sentiment(items: list | None) -> float:
 
 def source_columns(sources: Sequence, given: np.ndarray) -> dict[str, np.ndarray]:
     """Number of sources and their mean sentiment; where they carry none, the average that the record gives."""
-    means = np.array([mean_sentiment(items) for items in sources], float)
+    are_named = dict in set(map(type, chain.from_iterable(filter(None, sources))))  # else they are names alone
+    means = np.array([mean_sentiment(items) for items in sources], float) if are_named else np.full(len(sources), np.nan)
     return {
         "signal_source_count": np.array([np.nan if items is None else len(items) for items in sources], float),
         "signal_avg_sentiment": np.where(np.isnan(means), given, means),
     }
 
 # %% ../../nbs/19a_data_record_columns.ipynb #f6456a70
+def is_distance(value: object) -> bool:
+    """Whether this can be a target's distance in percent."""
+    return type(value) in (int, float) and 0 < value <= 1_000
+
+
 def target_columns(distances: Sequence, faults: dict[int, Fault]) -> dict[str, np.ndarray]:
-    """Distances of the first three targets in percent of entry, NaN where there is none."""
-    columns = np.full((TARGETS, len(distances)), np.nan)
-    path = "execution.takeProfitDistancesPct"
-    for row, levels in enumerate(distances):
-        for level, distance in enumerate((levels or ())[:TARGETS]):
-            if type(distance) not in (int, float) or not 0 < distance <= 1_000:
-                faults.setdefault(row, Fault("impossible", path, quoted(distance), "must be above 0 and at most 1000, in percent"))
-                break
-            columns[level, row] = distance
-    return {f"exec_takeProfitDistancePct_{level + 1}": columns[level] for level in range(TARGETS)}
+    """Distances of the first three targets in percent of entry, NaN where there is none and from the first impossible one on."""
+    levels = [(found or ())[:TARGETS] for found in distances]
+    if not all(map(is_distance, chain.from_iterable(levels))):
+        path = "execution.takeProfitDistancesPct"
+        for row, found in enumerate(levels):
+            bad = next((place for place, value in enumerate(found) if not is_distance(value)), None)
+            if bad is not None:
+                faults.setdefault(row, Fault("impossible", path, quoted(found[bad]), "must be above 0 and at most 1000, in percent"))
+                levels[row] = found[:bad]
+    columns = np.full((len(levels), TARGETS), np.nan)
+    columns[np.arange(TARGETS) < np.array([len(found) for found in levels])[:, None]] = list(chain.from_iterable(levels))
+    return {f"exec_takeProfitDistancePct_{level + 1}": columns[:, level] for level in range(TARGETS)}
 
 
 def driver_column(drivers: Sequence, factors: Sequence) -> np.ndarray:
@@ -209,7 +228,7 @@ def record_columns(records: Sequence[dict]) -> RecordColumns:
     out.values["timestamp"] = np.array([time if type(time) is int else 0 for time in parts[""][0].values["timestamp"]], np.int64)
     plain_columns(parts, n, out)
     list_columns(parts, n, out)
-    news = (record.get("news") for record in records)
+    news = [record.get("news") for record in records]
     out.values["news_avg_sentiment"] = np.array([mean_sentiment(items) if isinstance(items, list) else np.nan for items in news])
     out.values["has_avoided"] = np.array([bool(section) for section in sections["avoided"]], float)
     return out

@@ -10,6 +10,7 @@ __all__ = ['PREFIXES', 'MARKET', 'SESSION', 'SIGNAL', 'REGIME', 'NEWS', 'AT_ENTR
 # %% ../../nbs/19_data_record_fields.ipynb #402fc343
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 from ..errors import UsageError
 
@@ -59,17 +60,17 @@ class Field:
     known: Known = Known.DECISION
     choices: tuple[str, ...] = ()  # of a text; another one is kept, and reported
 
-    @property
+    @cached_property
     def section(self) -> str:
         """`market`; "" for what stands at the top."""
         return self.path.rpartition(".")[0]
 
-    @property
+    @cached_property
     def key(self) -> str:
         """The name inside its section."""
         return self.path.rpartition(".")[2]
 
-    @property
+    @cached_property
     def column(self) -> str:
         """Name of its column: `market_rsi14`."""
         return PREFIXES[self.section] + self.key

@@ -4,15 +4,19 @@
 
 # %% auto #0
 __all__ = ['BLOCK_BYTES', 'MAX_LINE', 'MS_FROM', 'MS_TO', 'REMEDIES', 'read_blocks', 'refused', 'repeated_key', 'key_count',
-           'keys_add_up', 'clock_fault', 'record_fault', 'Where', 'BadLines', 'Block', 'parse_line', 'repeating',
-           'read_block', 'packed']
+           'keys_add_up', 'clock_fault', 'record_fault', 'are_records', 'Where', 'BadLines', 'Block', 'parse_line',
+           'parse_records', 'repeating', 'collector_paused', 'read_block', 'packed']
 
 # %% ../../nbs/19b_data_record_lines.ipynb #de886715
+import gc
 import json
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import chain
+from operator import itemgetter
 
 import numpy as np
 import orjson
@@ -75,26 +79,20 @@ def repeated_key(line: bytes) -> str:
     return found[0] if found else ""
 
 # %% ../../nbs/19b_data_record_lines.ipynb #1566de76
-def key_count(record: dict) -> int:
-    """Keys of a record, its sections and its sources; deeper ones are not counted."""
-    keys = len(record)
-    for section in record.values():
-        if type(section) is dict:
-            keys += len(section)
-    sources = record["signal"].get("sources") if type(record["signal"]) is dict else None
-    if type(sources) is list and sources and type(sources[0]) is dict:
-        keys += sum(map(len, sources))
-    return keys
+def key_count(records: Sequence[dict]) -> int:
+    """Keys of records, their sections and their sources; deeper ones are not counted."""
+    sections = [section for record in records for section in record.values() if type(section) is dict]
+    signals = [record["signal"] for record in records if type(record["signal"]) is dict]
+    sources = [signal["sources"] for signal in signals if type(signal.get("sources")) is list]
+    named = [source for source in chain.from_iterable(sources) if type(source) is dict]
+    return sum(len(keys) for keys in chain(records, sections, named))
 
 # %% ../../nbs/19b_data_record_lines.ipynb #0c8298d1
 def keys_add_up(text: bytes, keys: int) -> bool:
     """Whether no key of `text` can have been lost when `keys` are left of it. False only means: look closely."""
     codes = np.frombuffer(text, np.uint8)
-    colon = codes[1:] == ord(":")
-    before = codes[:-1]
-    if np.count_nonzero(colon & (before == ord('"'))) != keys:
-        return False
-    return not (colon & (before <= ord(" "))).any()
+    before = codes[:-1][codes[1:] == ord(":")]
+    return np.count_nonzero(before == ord('"')) == keys and not (before <= ord(" ")).any()
 
 # %% ../../nbs/19b_data_record_lines.ipynb #5cce574e
 MS_FROM, MS_TO = 1_230_768_000_000, 4_102_444_800_000  # 2009 to 2100
@@ -124,6 +122,20 @@ def record_fault(record: object) -> Fault | None:
     if type(time) is not int:
         return Fault("wrong_type", "timestamp", quoted(time), "must be a whole number of milliseconds")
     return clock_fault(time)
+
+# %% ../../nbs/19b_data_record_lines.ipynb #9d40be17
+def are_records(made: Sequence[object]) -> bool:
+    """Whether `record_fault` has nothing to say about any of these parsed lines (at least one), asked of all at once."""
+    if set(map(type, made)) != {dict} or not all(record.get("schemaVersion", 1) in SCHEMA_VERSIONS for record in made):
+        return False
+    try:
+        required = dict(zip(REQUIRED, zip(*map(itemgetter(*REQUIRED), made))))
+    except KeyError:
+        return False
+    if any(empty in values for values in required.values() for empty in (None, "")):
+        return False
+    times = required["timestamp"]
+    return set(map(type, times)) == {int} and min(times) >= MS_FROM and max(times) < MS_TO
 
 # %% ../../nbs/19b_data_record_lines.ipynb #0ce6a56f
 @dataclass(frozen=True)
@@ -188,52 +200,71 @@ class Block:
     strange: dict[str, list[tuple[int, str]]]  # column -> (line, word)
 
 # %% ../../nbs/19b_data_record_lines.ipynb #b000d1a4
-def parse_line(line: bytes) -> tuple[dict | None, Fault | None]:
-    """The record on a line, or what is wrong with it."""
-    try:
-        record = orjson.loads(line) if len(line) <= MAX_LINE else None
-    except orjson.JSONDecodeError as problem:
-        return None, refused(line, problem.msg)
+def parse_line(line: bytes) -> tuple[object, Fault | None]:
+    """What stands on a line, or why it cannot be told."""
     if len(line) > MAX_LINE:
         return None, refused(line)
-    return record, record_fault(record)
+    try:
+        return orjson.loads(line), None
+    except orjson.JSONDecodeError as problem:
+        return None, refused(line, problem.msg)
+
+
+def parse_records(lines: list[bytes]) -> tuple[dict[int, dict], dict[int, Fault]]:
+    """The records of these lines, and what is wrong with the others, each by the line's place."""
+    parsed = [parse_line(line) for line in lines]
+    faults = {place: fault for place, (_, fault) in enumerate(parsed) if fault}
+    records = {place: record for place, (record, fault) in enumerate(parsed) if not fault}
+    if not are_records(list(records.values())):
+        faults |= {place: fault for place, record in records.items() if (fault := record_fault(record))}
+        records = {place: record for place, record in records.items() if place not in faults}
+    return records, faults
 
 # %% ../../nbs/19b_data_record_lines.ipynb #ba5b57f5
 def repeating(lines: list[bytes], records: list[dict]) -> dict[int, Fault]:
     """The records (by place) of whose lines an object holds a key twice."""
-    if keys_add_up(b"\n".join(lines), sum(map(key_count, records))):
+    if keys_add_up(b"\n".join(lines), key_count(records)):
         return {}
-    close = [place for place, (line, record) in enumerate(zip(lines, records)) if not keys_add_up(line, key_count(record))]
+    close = [place for place, (line, record) in enumerate(zip(lines, records)) if not keys_add_up(line, key_count([record]))]
     keys = {place: repeated_key(lines[place]) for place in close}
     return {place: Fault("repeated_key", key, "", "an object must hold a key once") for place, key in keys.items() if key}
 
+# %% ../../nbs/19b_data_record_lines.ipynb #3b7e92d5
+@contextmanager
+def collector_paused() -> Iterator[None]:
+    """Without searches for circular garbage meanwhile; afterwards as it was."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
 # %% ../../nbs/19b_data_record_lines.ipynb #e10acadc
+@collector_paused()
 def read_block(lines: list[bytes], file: str, first: int, bad: BadLines) -> Block | None:
     """Parse lines that start at line `first` of `file`; None when no good record is among them."""
-    kept, records = [], []
-    for number, line in enumerate(lines, first):
-        record, fault = parse_line(line)
-        if fault:
-            bad.add(Where(file, number), fault)
-        else:
-            kept.append(number)
-            records.append(record)
-    if not records:
+    found, faults = parse_records(lines)
+    for place in sorted(faults):
+        bad.add(Where(file, first + place), faults[place])
+    if not found:
         return None
+    own, records = [lines[place] for place in found], list(found.values())
     made = record_columns(records)
-    made.faults.update(repeating([lines[number - first] for number in kept], records))
+    made.faults.update(repeating(own, records))
+    numbers = first + np.fromiter(found, np.int64, len(found))
     for row, fault in sorted(made.faults.items()):
-        bad.add(Where(file, kept[row]), fault)
-    good = np.array([row for row in range(len(records)) if row not in made.faults], np.int64)
-    return packed(made, records, lines, np.array(kept, np.int64), first, good)
+        bad.add(Where(file, int(numbers[row])), fault)
+    return packed(made, records, own, numbers)
 
 # %% ../../nbs/19b_data_record_lines.ipynb #bc985405
-def packed(made: RecordColumns, records: list[dict], lines: list[bytes], kept: np.ndarray, first: int, good: np.ndarray) -> Block:
-    """The rows `good` of a block, texts as Arrow strings."""
-    all_good = len(good) == len(records)
-    columns = {name: values if all_good else values[good] for name, values in made.values.items()}
+def packed(made: RecordColumns, records: list[dict], lines: list[bytes], numbers: np.ndarray) -> Block:
+    """The rows without a fault, texts as Arrow strings. numbers: int64 (n,), 1-based line of each"""
+    good = np.array([row for row in range(len(records)) if row not in made.faults], np.int64)
+    columns = made.values if not made.faults else {name: values[good] for name, values in made.values.items()}
     columns = {name: pa.array(values, pa.string()) if values.dtype == object else values for name, values in columns.items()}
     ids = np.array([hash(records[row]["id"]) for row in good], np.int64)
-    contents = np.array([hash(lines[kept[row] - first]) for row in good], np.int64)
-    strange = {name: [(int(kept[row]), word) for row, word in found] for name, found in made.strange.items()}
-    return Block(columns, kept[good], ids, contents, strange)
+    contents = np.array([hash(lines[row]) for row in good], np.int64)
+    strange = {name: [(int(numbers[row]), word) for row, word in found] for name, found in made.strange.items()}
+    return Block(columns, numbers[good], ids, contents, strange)

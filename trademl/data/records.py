@@ -63,7 +63,7 @@ class Hashed(io.RawIOBase):
 
     def __init__(self, path: Path):
         super().__init__()
-        self.file = path.open("rb")
+        self.file = path.open("rb", buffering=0)
         self.left = os.fstat(self.file.fileno()).st_size
         self.sha256 = hashlib.sha256()
 
@@ -71,11 +71,10 @@ class Hashed(io.RawIOBase):
         return True
 
     def readinto(self, buffer) -> int:
-        data = self.file.read(min(len(buffer), self.left))
-        self.left -= len(data)
-        self.sha256.update(data)
-        buffer[: len(data)] = data
-        return len(data)
+        count = self.file.readinto(memoryview(buffer)[: self.left])
+        self.left -= count
+        self.sha256.update(memoryview(buffer)[:count])
+        return count
 
     def close(self) -> None:
         self.file.close()

@@ -59,7 +59,7 @@ class RiskRoom:
 
     def _played(self, part: str, profile: Profile, policy: str, multiplier: float) -> PolicyRun:
         rules = {
-            "constant": lambda: lambda _: multiplier,
+            "constant": lambda: multiplier,
             "drawdown": lambda: drawdown_rule(profile),
             "head": lambda: risk_head_of(self.stored.revision, profile.number),
         }

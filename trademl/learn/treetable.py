@@ -293,7 +293,8 @@ def _find_leaves(feature, threshold, left, missing_left, roots, z, out):
         for t in range(len(roots)):
             node[:rows] = roots[t]
             _walk(z, start, rows, has_nan, depth[t], column, cut, child, nan_right, node)
-            out[t, start : start + rows] = node[:rows]
+            for i in range(rows):  # assigning a slice would compile numba's text of unequal shapes for seconds
+                out[t, start + i] = node[i]
 
 
 def reached_leaves(table: TreeTable, z: np.ndarray) -> np.ndarray:

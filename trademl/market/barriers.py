@@ -68,12 +68,19 @@ class Prices(NamedTuple):
     close: np.ndarray
 
 
+def _for_kernels(values):
+    """A contiguous view that nobody writes to: numba would compile every kernel anew for each mixture of arrays that may be written to."""
+    view = np.ascontiguousarray(values).view()
+    view.flags.writeable = False
+    return view
+
+
 def prices_of(bars: pd.DataFrame, spec: LabelSpec) -> tuple[Prices, np.ndarray]:
     """(prices, ATR) of a frame of bars, checked. In the close-only mode a bar is one whose open, high and low are its close."""
-    o, h, low, c = map(np.ascontiguousarray, _checked(bars, spec))
+    o, h, low, c = _checked(bars, spec)
     atr = atr_sma(h, low, c) if len(bars) else np.empty(0)
     path = (o, h, low) if spec.price_path is PricePath.OHLC else (c, c, c)
-    return Prices(entry_prices(o, c, spec), spec.sl_atr * atr, spec.tp_atr * atr, *path, c), atr
+    return Prices(*map(_for_kernels, (entry_prices(o, c, spec), spec.sl_atr * atr, spec.tp_atr * atr, *path, c))), atr
 
 # %% ../../nbs/32_market_barriers.ipynb #0c140897
 TILE = 1024  # bars: the tables of a tile stay in the processor's cache

@@ -20,7 +20,11 @@ from trademl.market.indicators import (
     ema,
     higher_bars,
     lag,
+    ratio,
+    rolling_max,
     rolling_mean,
+    rolling_min,
+    rolling_rank,
     rolling_std,
     rolling_sum,
     rsi_cutler,
@@ -34,14 +38,15 @@ COLUMNS = ("open", "high", "low", "close", "volume")
 
 
 def _check_spacing(time):
-    step = np.diff(time)
-    if (step < BAR_SECONDS).any():
+    step = time[1:] - time[:-1]
+    least = int(step.min(initial=2**62))
+    if least < BAR_SECONDS:
         row = int((step < BAR_SECONDS).argmax()) + 1
         where = f"bars row {row} ({iso_z(time[row])}): opens {step[row - 1]} s after row {row - 1}"
         raise BadDataError(f"{where}; M15 bars must be in order, at least {BAR_SECONDS} s apart")
-    if len(step) >= 96 and step.min() > BAR_SECONDS:
+    if len(step) >= 96 and least > BAR_SECONDS:
         raise BadDataError(
-            f"bars: no two of {len(time)} bars open {BAR_SECONDS} s apart (nearest: {step.min()} s); the features are defined on M15 bars"
+            f"bars: no two of {len(time)} bars open {BAR_SECONDS} s apart (nearest: {least} s); the features are defined on M15 bars"
         )
 
 # %% ../../nbs/31a_market_context.ipynb #5cbb8170
@@ -68,7 +73,7 @@ def checked_bars(time, *columns):
     _check_spacing(time)
     for name, x in bars.items():
         zero_is_fine = name == "volume"
-        lowest, highest = x.min(initial=np.inf), x.max(initial=0.0)
+        lowest, highest = np.minimum.reduce(x, initial=np.inf), np.maximum.reduce(x, initial=0.0)
         if highest < np.inf and (lowest >= 0 if zero_is_fine else lowest > 0):  # NaN is neither
             continue
         bad = ~(np.isfinite(x) & (x >= 0 if zero_is_fine else x > 0))
@@ -140,11 +145,11 @@ def schedule_at(decision_time, news_times=None, all_day_times=None):
     n = len(decision_time)
     if news_times is None:
         return Schedule(np.full(n, np.inf), np.full(n, np.inf), np.zeros(n))
-    timed = np.sort(_event_times(news_times))
-    untimed = _event_times([] if all_day_times is None else all_day_times)
-    after = np.append(timed, np.inf)[np.searchsorted(timed, decision_time, "left")]  # float64 holds epoch seconds exactly
-    before = np.append(-np.inf, timed)[np.searchsorted(timed, decision_time, "right")]
-    days = np.sort(np.concatenate([timed, untimed]) // DAY_S)
+    timed, untimed = np.sort(_event_times(news_times)), _event_times([] if all_day_times is None else all_day_times)
+    padded = np.concatenate([[-np.inf], timed, [np.inf]])  # float64 holds epoch seconds exactly
+    after = padded[np.searchsorted(timed, decision_time, "left") + 1]
+    before = padded[np.searchsorted(timed, decision_time, "right")]
+    days = timed // DAY_S if not len(untimed) else np.sort(np.concatenate([timed, untimed]) // DAY_S)
     today = decision_time // DAY_S
     count = np.searchsorted(days, today, "right") - np.searchsorted(days, today, "left")
     return Schedule(after - decision_time, decision_time - before, count.astype(np.float64))
@@ -190,6 +195,10 @@ class Given:
         part.round_step, part._events, part._kept, part._longer = self.round_step, self._events, {}, self
         return part
 
+    def take(self, values):
+        """Keep what was computed elsewhere: {(name of the method, *its arguments): what it would give, or its newest rows}."""
+        self._kept |= values
+
     @once
     def decision_time(self):
         """Epoch seconds of each bar's close, when its features are known."""
@@ -209,6 +218,16 @@ class Given:
     def candle_sign(self):
         """+1 for a bar that closed above its open, -1 below, 0 at it."""
         return np.sign(self.close - self.open)
+
+    @once
+    def signed_volume(self):
+        """Volume, negative where the bar closed below its open, 0 where at it."""
+        return self.candle_sign * self.volume
+
+    @once
+    def paid(self):
+        """Typical price times volume."""
+        return (self.high + self.low + self.close) / 3 * self.volume
 
     @once
     def day_high(self):
@@ -247,6 +266,21 @@ class Windows(Given):
         """Sum of `bars` values of a column."""
         return rolling_sum(getattr(self, name), bars, blocks=self._blocks("sum", name))
 
+    @kept
+    def highest(self, name, bars):
+        """Largest of `bars` values of a column."""
+        return rolling_max(getattr(self, name), bars)
+
+    @kept
+    def lowest(self, name, bars):
+        """Smallest of `bars` values of a column."""
+        return rolling_min(getattr(self, name), bars)
+
+    @kept
+    def rank(self, name, bars):
+        """Rank of a column's value, or an indicator's, among its last `bars`, 0 to 1."""
+        return rolling_rank(getattr(self, name), bars)
+
     def sma(self, span):
         """SMA of the close."""
         return self.mean("close", span)
@@ -275,6 +309,11 @@ class Context(Windows):
         return self.mean("tr", 14)
 
     @once
+    def atr_share(self):
+        """ATR / close."""
+        return ratio(self.atr, self.close)
+
+    @once
     def rsi(self):
         """Cutler's RSI over 14 changes, 0 to 1."""
         return rsi_cutler(self.close)
@@ -294,12 +333,36 @@ class Context(Windows):
         """EMA9 of the MACD, price units."""
         return ema(self.macd, 9)
 
+    @once
+    def dx(self):
+        """|+DI - -DI| / (+DI + -DI), 0 to 1."""
+        plus, minus = self.di()
+        return ratio(np.abs(plus - minus), plus + minus)
+
     @kept
     def higher(self, seconds):
         """Completed bars of a longer timeframe, and which of them each row sees."""
         return higher_bars(self.time, self.decision_time, self.close, seconds)
 
     @kept
+    def higher_trend(self, seconds, fast, slow):
+        """Sign of SMA(fast) - SMA(slow) of a longer timeframe's closes."""
+        bars, blocks = self.higher(seconds), []
+        return bars.seen(np.sign(rolling_mean(bars.close, fast, blocks=blocks) - rolling_mean(bars.close, slow, blocks=blocks)))
+
+    @kept
+    def higher_rsi(self, seconds):
+        """RSI of a longer timeframe's closes over 14 changes, 0 to 1."""
+        bars = self.higher(seconds)
+        return bars.seen(rsi_cutler(bars.close))
+
+    @kept
+    def higher_return(self, seconds):
+        """Log return of the newest completed bar of a longer timeframe, close to close."""
+        bars = self.higher(seconds)
+        return bars.seen(np.log(bars.close / lag(bars.close, 1)))
+
+    @kept
     def di(self):
         """(+DI, -DI) over 14 bars, each 0 to 1: (2, n)."""
-        return np.stack(directional(self.high, self.low, self.close))
+        return directional(self.high, self.low, self.close)

@@ -5,10 +5,9 @@
 # %% auto #0
 __all__ = ['INF', 'RANK_BARS', 'VOLATILITY', 'MACD_BARS', 'TREND', 'MOMENTUM', 'PRICE_ACTION', 'VOLUME', 'M30', 'H1', 'H4',
            'HIGHER', 'SESSION', 'NEWS', 'DEFINITIONS_VERSION', 'FEATURES', 'FEATURE_NAMES', 'Source', 'Feature',
-           'table', 'atr_share', 'atr_rank', 'above_mean', 'ema_stack', 'ema_slope', 'trend_strength', 'divergence',
-           'direction_run', 'range_place', 'day_place', 'below_high', 'wick', 'round_distance', 'volume_surge_of',
-           'volume_trend', 'volume_delta', 'vwap_distance', 'trend_sign', 'higher_rsi', 'last_day_return', 'day_angle',
-           'news_within', 'minutes_away', 'columns_of']
+           'table', 'atr_rank', 'above_mean', 'ema_stack', 'ema_slope', 'trend_strength', 'divergence', 'direction_run',
+           'range_place', 'day_place', 'below_high', 'wick', 'round_distance', 'volume_surge_of', 'volume_trend',
+           'volume_delta', 'vwap_distance', 'day_angle', 'news_within', 'minutes_away', 'columns_of']
 
 # %% ../../nbs/31b_market_definitions.ipynb #93b8922d
 import math
@@ -27,12 +26,7 @@ from trademl.market.indicators import (
     lag,
     position_in,
     ratio,
-    rolling_max,
     rolling_mean,
-    rolling_min,
-    rolling_rank,
-    rolling_sum,
-    rsi_cutler,
 )
 
 # %% ../../nbs/31b_market_definitions.ipynb #7a387bc0
@@ -79,19 +73,14 @@ def table(group, *rows, source=Source.PRICES):
 RANK_BARS = 1920  # twenty days
 
 
-def atr_share(c):
-    """ATR / close."""
-    return ratio(c.atr, c.close)
-
-
 def atr_rank(c):
     """Rank of atr_pct among its last `RANK_BARS` values."""
-    return rolling_rank(atr_share(c), RANK_BARS)
+    return c.rank("atr_share", RANK_BARS)
 
 # %% ../../nbs/31b_market_definitions.ipynb #31bb0a03
 VOLATILITY = table(
     "volatility",
-    ("atr_pct", "ATR / close", "ratio", 0, INF, 15, atr_share),
+    ("atr_pct", "ATR / close", "ratio", 0, INF, 15, lambda c: c.atr_share),
     ("atr_expansion", "ATR / SMA(TR, 96)", "ratio", 0, INF, 97, lambda c: ratio(c.atr, c.mean("tr", 96))),
     ("atr_percentile", "rank of atr_pct in its last 1,920 bars", "rank", 0, 1, RANK_BARS + 14, atr_rank),
     ("tr_norm", "true range / ATR one bar earlier", "ATR", 0, INF, 16, lambda c: ratio(c.tr, lag(c.atr, 1))),
@@ -122,8 +111,7 @@ def ema_slope(c):
 
 def trend_strength(c):
     """SMA14 of |+DI - -DI| / (+DI + -DI): Wilder's ADX on plain windows, 0 to 1."""
-    plus, minus = c.di()
-    return rolling_mean(ratio(np.abs(plus - minus), plus + minus), 14)
+    return c.mean("dx", 14)
 
 # %% ../../nbs/31b_market_definitions.ipynb #31bb0b03
 MACD_BARS = ema_bars(26) + ema_bars(9) - 1
@@ -142,7 +130,7 @@ TREND = table(
 # %% ../../nbs/31b_market_definitions.ipynb #916d2d78
 def divergence(c):
     """20-bar rank of the close minus 20-bar rank of the RSI."""
-    return rolling_rank(c.close, 20) - rolling_rank(c.rsi, 20)
+    return c.rank("close", 20) - c.rank("rsi", 20)
 
 # %% ../../nbs/31b_market_definitions.ipynb #31bb0c03
 MOMENTUM = table(
@@ -169,7 +157,7 @@ def direction_run(c):
 
 def range_place(c):
     """Close within the 96-bar range."""
-    return position_in(c.close, rolling_min(c.low, 96), rolling_max(c.high, 96))
+    return position_in(c.close, c.lowest("low", 96), c.highest("high", 96))
 
 
 def day_place(c):
@@ -179,7 +167,7 @@ def day_place(c):
 
 def below_high(c):
     """Close / 50-bar high - 1."""
-    top = rolling_max(c.high, 50)
+    top = c.highest("high", 50)
     return ratio(c.close - top, top)
 
 
@@ -210,7 +198,11 @@ PRICE_ACTION = table(
 def volume_surge_of(volume):
     """Volume / mean of the 96 bars before it, shape (n,); NaN in the first 96 rows, 0 where these 96 traded nothing."""
     volume = np.ascontiguousarray(volume, np.float64)
-    return ratio(volume, lag(rolling_mean(volume, 96), 1))
+    return _surge(volume, rolling_mean(volume, 96))
+
+
+def _surge(volume, mean):
+    return ratio(volume, lag(mean, 1))
 
 # %% ../../nbs/31b_market_definitions.ipynb #31bb0e02
 def volume_trend(c):
@@ -221,20 +213,19 @@ def volume_trend(c):
 
 def volume_delta(c):
     """Volume of rising minus falling bars, as a share of all volume of 20 bars."""
-    return ratio(rolling_sum(c.candle_sign * c.volume, 20), c.total("volume", 20))
+    return ratio(c.total("signed_volume", 20), c.total("volume", 20))
 
 
 def vwap_distance(c):
     """(close - 96-bar VWAP of the typical price) / ATR; 0 where nothing was traded."""
-    paid = rolling_sum((c.high + c.low + c.close) / 3 * c.volume, 96)
-    traded = c.total("volume", 96)
+    paid, traded = c.total("paid", 96), c.total("volume", 96)
     return np.where(traded == 0, 0.0, ratio(c.close - ratio(paid, traded), c.atr))
 
 # %% ../../nbs/31b_market_definitions.ipynb #31bb0f03
 VOLUME = table(
     "volume",
     ("volume_ratio", "volume / SMA20 of volume", "ratio", 0, INF, 20, lambda c: ratio(c.volume, c.mean("volume", 20))),
-    ("volume_surge", "volume / mean of the 96 bars before", "ratio", 0, INF, 97, lambda c: volume_surge_of(c.volume)),
+    ("volume_surge", "volume / mean of the 96 bars before", "ratio", 0, INF, 97, lambda c: _surge(c.volume, c.mean("volume", 96))),
     ("volume_trend", "SMA10 / SMA50 of volume − 1", "ratio", -1, INF, 50, volume_trend),
     ("volume_delta", "Σ sign(close − open)·volume / Σ volume, 20 bars", "share", -1, 1, 20, volume_delta),
     ("vwap_dist", "(close − 96-bar VWAP) / ATR", "ATR", -INF, INF, 96, vwap_distance),
@@ -244,34 +235,24 @@ VOLUME = table(
 # %% ../../nbs/31b_market_definitions.ipynb #541aeeb8
 M30, H1, H4 = 1800, 3600, 14_400  # seconds
 
-
-def trend_sign(c, seconds, fast=20, slow=50):
-    """Sign of SMA(fast) - SMA(slow) of a longer timeframe's closes."""
-    bars, blocks = c.higher(seconds), []
-    return bars.seen(np.sign(rolling_mean(bars.close, fast, blocks=blocks) - rolling_mean(bars.close, slow, blocks=blocks)))
-
-
-def higher_rsi(c, seconds):
-    """2 RSI14 - 1 of a longer timeframe's closes."""
-    bars = c.higher(seconds)
-    return bars.seen(2 * rsi_cutler(bars.close) - 1)
-
-
-def last_day_return(c):
-    """Log return of the last completed UTC day, close to close."""
-    days = c.higher(DAY_S)
-    return days.seen(np.log(days.close / lag(days.close, 1)))
-
 # %% ../../nbs/31b_market_definitions.ipynb #31bb1003
 HIGHER = table(
     "higher timeframes",
-    ("m30_trend", "sign(SMA20 − SMA50) of M30 closes", "sign", -1, 1, 50 * M30 // BAR_SECONDS, lambda c: trend_sign(c, M30)),
-    ("h1_trend", "sign(SMA20 − SMA50) of H1 closes", "sign", -1, 1, 50 * H1 // BAR_SECONDS, lambda c: trend_sign(c, H1)),
-    ("h4_trend", "sign(SMA20 − SMA50) of H4 closes", "sign", -1, 1, 50 * H4 // BAR_SECONDS, lambda c: trend_sign(c, H4)),
-    ("d1_trend", "sign(SMA5 − SMA20) of UTC-day closes", "sign", -1, 1, 20 * DAY_S // BAR_SECONDS, lambda c: trend_sign(c, DAY_S, 5, 20)),
-    ("h1_rsi_norm", "2 · RSI14 − 1 of H1 closes", "share", -1, 1, 15 * H1 // BAR_SECONDS, lambda c: higher_rsi(c, H1)),
-    ("h4_rsi_norm", "2 · RSI14 − 1 of H4 closes", "share", -1, 1, 15 * H4 // BAR_SECONDS, lambda c: higher_rsi(c, H4)),
-    ("d1_return", "log return of the last completed UTC day", "log return", -INF, INF, 2 * DAY_S // BAR_SECONDS, last_day_return),
+    ("m30_trend", "sign(SMA20 − SMA50) of M30 closes", "sign", -1, 1, 50 * M30 // BAR_SECONDS, lambda c: c.higher_trend(M30, 20, 50)),
+    ("h1_trend", "sign(SMA20 − SMA50) of H1 closes", "sign", -1, 1, 50 * H1 // BAR_SECONDS, lambda c: c.higher_trend(H1, 20, 50)),
+    ("h4_trend", "sign(SMA20 − SMA50) of H4 closes", "sign", -1, 1, 50 * H4 // BAR_SECONDS, lambda c: c.higher_trend(H4, 20, 50)),
+    ("d1_trend", "sign(SMA5 − SMA20) of UTC-day closes", "sign", -1, 1, 20 * DAY_S // BAR_SECONDS, lambda c: c.higher_trend(DAY_S, 5, 20)),
+    ("h1_rsi_norm", "2 · RSI14 − 1 of H1 closes", "share", -1, 1, 15 * H1 // BAR_SECONDS, lambda c: 2 * c.higher_rsi(H1) - 1),
+    ("h4_rsi_norm", "2 · RSI14 − 1 of H4 closes", "share", -1, 1, 15 * H4 // BAR_SECONDS, lambda c: 2 * c.higher_rsi(H4) - 1),
+    (
+        "d1_return",
+        "log return of the last completed UTC day",
+        "log return",
+        -INF,
+        INF,
+        2 * DAY_S // BAR_SECONDS,
+        lambda c: c.higher_return(DAY_S),
+    ),
 )
 
 # %% ../../nbs/31b_market_definitions.ipynb #108dca76

@@ -55,8 +55,8 @@ class SignalJudged:
 
 # %% ../../nbs/38a_market_walkforward.ipynb #04ebf0ee
 def _refits(fit: Callable[..., FittedEnsemble], folds: Sequence, recipe: Recipe) -> Iterator[FittedEnsemble]:
-    """`fit(fold, recipe)` of each fold, in their order; one after the other where an accelerator is shared."""
-    if any(one.resolved != "cpu" for one in recipe.devices.values()):
+    """`fit(fold, recipe)` of each fold, in their order; one after the other where an accelerator is shared, or one is all there is."""
+    if len(folds) < 2 or any(one.resolved != "cpu" for one in recipe.devices.values()):
         return (fit(fold, recipe) for fold in folds)
     return side_by_side(lambda fold: fit(fold, replace(recipe, threads=1)), folds, recipe.threads)
 

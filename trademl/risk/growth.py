@@ -85,28 +85,25 @@ def _continuations(steps, first, last, recent, ahead, block, n_blocks, draws, se
     n_starts, n_k = recent + ahead - block + 1, steps.shape[1]
     total, low = np.empty((n_starts, n_k)), np.empty((n_starts, n_k))
     high, fall = np.empty((n_starts, n_k)), np.empty((n_starts, n_k))
-    level, peak, deepest, lowest = np.empty(n_k), np.empty(n_k), np.empty(n_k), np.empty(n_k)
+    starts = np.empty(n_blocks, np.int64)
     for t in range(first, last):
         row = t - first
         _summarise(steps, t - recent, block, total, low, high, fall)
         x = _mix(np.uint64(seed) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(t))
         for _ in range(draws):
-            level[:] = 0.0
-            peak[:] = 0.0
-            deepest[:] = 0.0
-            lowest[:] = 0.0
-            for _ in range(n_blocks):
+            for i in range(n_blocks):
                 x += np.uint64(0x9E3779B97F4A7C15)
-                s = np.int64(((_mix(x) >> np.uint64(32)) * np.uint64(n_starts)) >> np.uint64(32))
-                for k in range(n_k):
-                    deepest[k] = max(max(deepest[k], fall[s, k]), peak[k] - level[k] - low[s, k])
-                    lowest[k] = min(lowest[k], level[k] + low[s, k])
-                    peak[k] = max(peak[k], level[k] + high[s, k])
-                    level[k] += total[s, k]
+                starts[i] = np.int64(((_mix(x) >> np.uint64(32)) * np.uint64(n_starts)) >> np.uint64(32))
             for k in range(n_k):
-                growth[row, k] += level[k] / draws
+                level = peak = deepest = lowest = 0.0
+                for s in starts:
+                    deepest = max(max(deepest, fall[s, k]), peak - level - low[s, k])
+                    lowest = min(lowest, level + low[s, k])
+                    peak = max(peak, level + high[s, k])
+                    level += total[s, k]
+                growth[row, k] += level / draws
                 for b in range(below.shape[1]):
-                    if deepest[k] >= wall or below[row, b] - lowest[k] >= wall:
+                    if deepest >= wall or below[row, b] - lowest >= wall:
                         breach[row, b, k] += 1.0 / draws
 
 # %% ../../nbs/43_risk_growth.ipynb #a27e7b2d

@@ -8,6 +8,7 @@ __all__ = ['MIN_LATER_TRADES', 'MIN_GAIN', 'FAMILY_LEVEL', 'PolicyRun', 'simulat
 
 # %% ../../nbs/45_risk_verdict.ipynb #739982b2
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -30,14 +31,17 @@ class PolicyRun:
     max_drawdown: float  # deepest fall from a peak, fraction
 
 # %% ../../nbs/45_risk_verdict.ipynb #d74a9386
-def simulate_policy(trades: TradeSequence, profile: Profile, policy) -> PolicyRun:
-    """Run `policy(state (7,)) -> multiplier` over the trades: one account from equity 1."""
+def simulate_policy(trades: TradeSequence, profile: Profile, policy: Callable | float) -> PolicyRun:
+    """Run `policy(state (7,)) -> multiplier`, or one multiplier, over the trades: one account from equity 1."""
+    needs_state = callable(policy)
     multiplier, growth = np.empty(len(trades)), np.empty(len(trades))
     equity = peak = 1.0
     breaches, deepest = 0, 0.0
     for t, net_r in enumerate(trades.net_r):
-        state = equity_state(trades.net_r[max(0, t - HISTORY) : t], equity=equity, start=1.0, peak=peak, atr_norm=trades.atr_norm[t])
-        multiplier[t] = clamp_multiplier(policy(state))
+        if needs_state:
+            past = trades.net_r[max(0, t - HISTORY) : t]
+            state = equity_state(past, equity=equity, start=1.0, peak=peak, atr_norm=trades.atr_norm[t])
+        multiplier[t] = clamp_multiplier(policy(state) if needs_state else policy)
         growth[t] = log_growth(net_r, profile.base_risk * multiplier[t])
         equity *= math.exp(growth[t])
         peak = max(peak, equity)
@@ -107,7 +111,7 @@ def unpublished(reason: str) -> Verdict:
 def judge_head(
     later: TradeSequence,  # nothing that the head has seen reaches into these
     profile: Profile,
-    policy,  # state (7,) -> multiplier
+    policy: Callable,  # state (7,) -> multiplier
     best: float,  # best constant multiplier, chosen on earlier trades
     *,
     level: float = FAMILY_LEVEL / 5,
@@ -122,7 +126,7 @@ def judge_head(
     head = simulate_policy(later, profile, policy)
     average = float(head.multiplier.mean())
     constants = {"best_constant": best, "own_average": average, "one": 1.0}
-    rivals = {name: (lambda state, value=value: value) for name, value in constants.items()} | {"drawdown_rule": drawdown_rule(profile)}
+    rivals = constants | {"drawdown_rule": drawdown_rule(profile)}
     runs = {"head": head} | {name: simulate_policy(later, profile, rule) for name, rule in rivals.items()}
     bounds = {name: lower_bound(head.growth - runs[name].growth, level=level, seed=seed) for name in ("best_constant", "own_average")}
     rates = {name: breach_rate(run.growth, profile.ceiling, seed=seed) for name, run in runs.items()}

@@ -3,7 +3,8 @@
 Needs numpy; onnxruntime is loaded on first use. A bot imports this, so nothing else may be.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -50,25 +51,48 @@ def session(model: bytes):
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
-def predict_onnx(model, features: np.ndarray) -> dict[str, np.ndarray]:
-    """Every output of a graph by its name, for features (n, n_in). `model` is bytes or a `session`.
+@dataclass(frozen=True, eq=False)
+class Graph:
+    """An open graph, and what it says of itself: asked once, since a bot runs one row at a time and asking takes a third as long."""
 
-    A row's answer is the same to the last bit whatever rows stand beside it, so a bot that asks for one gets what the replay of
-    thousands got. The features are given to the graph's one input, in its own dtype. RevisionError for another number of inputs.
-    """
-    runner = session(model) if isinstance(model, bytes) else model
-    inputs = runner.get_inputs()
-    if len(inputs) != 1 or inputs[0].type not in _DTYPES:
-        raise RevisionError(f"graph: takes {[(one.name, one.type) for one in inputs]}, expected one input of {' or '.join(_DTYPES)}")
-    rows = np.ascontiguousarray(features, _DTYPES[inputs[0].type])
-    names = [output.name for output in runner.get_outputs()]
-    missing = -len(rows) % _LANES
-    if missing and runner.get_modelmeta().custom_metadata_map.get(ROWS) == INDEPENDENT:
-        missing = 0
-    whole = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
-    parts = [runner.run(names, {inputs[0].name: whole[at : at + _CHUNK]}) for at in range(0, max(len(whole), 1), _CHUNK)]
-    columns = parts[0] if len(parts) == 1 else map(np.concatenate, zip(*parts))
-    return {name: column[: len(rows)] for name, column in zip(names, columns)}
+    session: object  # of onnxruntime
+    input: str
+    dtype: type
+    outputs: tuple[str, ...]
+    lanes: int  # rows are run in whole multiples of this
+
+    @classmethod
+    def of(cls, model) -> "Graph":
+        """From bytes or a `session`. RevisionError for another number of inputs than one, or another type."""
+        runner = session(model) if isinstance(model, bytes) else model
+        inputs = runner.get_inputs()
+        if len(inputs) != 1 or inputs[0].type not in _DTYPES:
+            raise RevisionError(f"graph: takes {[(one.name, one.type) for one in inputs]}, expected one input of {' or '.join(_DTYPES)}")
+        outputs = tuple(output.name for output in runner.get_outputs())
+        lanes = 1 if runner.get_modelmeta().custom_metadata_map.get(ROWS) == INDEPENDENT else _LANES
+        return cls(runner, inputs[0].name, _DTYPES[inputs[0].type], outputs, lanes)
+
+    def run(self, features: np.ndarray, outputs: Sequence[str] = ()) -> dict[str, np.ndarray]:
+        """The outputs of these names (none: every one), each (n, ...), for features (n, n_in) in any float dtype.
+
+        A row's answer is the same to the last bit whatever rows stand beside it, so a bot that asks for one gets what the replay of
+        thousands got.
+        """
+        names = outputs or self.outputs
+        rows = np.ascontiguousarray(features, self.dtype)
+        missing = -len(rows) % self.lanes
+        whole = np.concatenate([rows, np.repeat(rows[-1:], missing, axis=0)]) if missing else rows
+        columns = self._chunked(names, whole) if len(whole) > _CHUNK else self.session.run(names, {self.input: whole})
+        return {name: column[: len(rows)] for name, column in zip(names, columns)}
+
+    def _chunked(self, names: Sequence[str], rows: np.ndarray) -> Iterator[np.ndarray]:
+        parts = [self.session.run(names, {self.input: rows[at : at + _CHUNK]}) for at in range(0, len(rows), _CHUNK)]
+        return map(np.concatenate, zip(*parts))
+
+
+def predict_onnx(model, features: np.ndarray) -> dict[str, np.ndarray]:
+    """Every output of a graph by its name, as `Graph.run`. `model` is bytes or a `session`; who asks more than once keeps a `Graph`."""
+    return Graph.of(model).run(features)
 
 
 def _problems(model: bytes) -> Iterator[str]:

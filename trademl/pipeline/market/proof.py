@@ -10,7 +10,7 @@ import pandas as pd
 
 from trademl import __version__
 from trademl.errors import ParityError
-from trademl.learn.ensemble import MODELS, Blend, FittedEnsemble, native_probabilities
+from trademl.learn.ensemble import MODELS, Blend, FittedEnsemble, native_probabilities, side_by_side
 from trademl.learn.fits import Scaler
 from trademl.market.features import FEATURE_NAMES
 from trademl.market.open_trade import POSITION_CLASSES, STATE_FEATURES, position_input
@@ -96,15 +96,21 @@ def prove(case: Case, judged: Judged, shipped: Shipped) -> Proven:
     """Export both graphs and compare them with the native libraries on every row. Raises ParityError."""
     run_id = run_id_of(case, judged.parent)
     graphs, parity, golden = {}, {}, {}
-    for candidate in _candidates(case, judged, shipped):
-        role, native = candidate.role, candidate.native()
-        answer = candidate.blend.probabilities(native)
-        graphs[f"{role}.onnx"] = candidate.graph(run_id)
-        parity[role] = asdict(_compared(candidate, graphs[f"{role}.onnx"], answer, native))
-        few = golden_rows(len(candidate.x))
-        golden |= {f"{role}_x": candidate.x[few], f"{role}_probabilities": answer[few]}
-        golden[f"{role}_model_probabilities"] = native[few].reshape(len(few), -1)
+    candidates = _candidates(case, judged, shipped)
+    found = side_by_side(lambda candidate: _proven(candidate, run_id), candidates, case.recipe.threads)
+    for candidate, (graph, compared, answered) in zip(candidates, found, strict=True):
+        graphs[f"{candidate.role}.onnx"], parity[candidate.role] = graph, asdict(compared)
+        golden |= answered
     return Proven(run_id, graphs, parity, golden)
+
+
+def _proven(candidate: Candidate, run_id: str) -> tuple[bytes, Parity, dict[str, np.ndarray]]:
+    """A candidate's graph, how it compares, and a few rows with their answers."""
+    role, native, graph = candidate.role, candidate.native(), candidate.graph(run_id)
+    answer, few = candidate.blend.probabilities(native), golden_rows(len(candidate.x))
+    golden = {f"{role}_x": candidate.x[few], f"{role}_probabilities": answer[few]}
+    golden[f"{role}_model_probabilities"] = native[few].reshape(len(few), -1)
+    return graph, _compared(candidate, graph, answer, native), golden
 
 
 def _candidates(case: Case, judged: Judged, shipped: Shipped) -> tuple[Candidate, Candidate]:
