@@ -324,6 +324,7 @@ def _differ(before: Bars, now: Bars) -> bool:
     if np.count_nonzero(np.abs(is_now / was - 1) > SAME_PRICE) > shared / 2:
         raise TailError(
             TailFault.SYMBOL,
-            f"bars: most of the {shared:,} that the last call brought too have other prices now: another symbol's, or broker's",
+            f"bars: most of the {shared:,} that the last call brought too have other prices now: another symbol's, or broker's; "
+            "if these are right, load the revision anew to go on with them",
         )
     return True
