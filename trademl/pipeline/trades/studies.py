@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from trademl import __version__
 from trademl.errors import BadDataError
 from trademl.files import canonical_json, digest, jsonable
-from trademl.learn.studies import Best, Search, complete_trials, open_search, run_trials
+from trademl.learn.studies import Best, Search, complete_trials, courses, open_search, run_trials
 from trademl.pipeline.trades.case import Studies, TradeCase
 from trademl.pipeline.trades.looks import recipe_parts
 from trademl.pipeline.trades.stored import newest_tuning, trade_store
@@ -83,13 +83,15 @@ def tune_models(case: TradeCase, windows: StudyWindows, models: list[TradeModel]
 
     search = open_trials(case, models)
     run_trials(search, score, report_best)
-    best, counted = search.best(), complete_trials(search)
+    best, counted, ran = search.best(), complete_trials(search), courses(search)
     found = {}
     for model in models:
         loss, values = best[model]
         pair = recipe, changed(recipe, model, values, trades)
         gain = guard_gain(rows, model, pair, windows, level=case.settings.tuning.level, machine=machine)
-        default = search_loss(rows, model, recipe, windows, machine)
+        default = ran[model].shipped
+        if default is None:  # a run that was stopped in its first trial, and went on with the others
+            default = search_loss(rows, model, recipe, windows, machine)
         found[model] = Tuned(values, loss, default, gain, counted[model])
     return found
 
