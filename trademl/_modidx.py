@@ -241,6 +241,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                        'trademl/data/record_columns.py'),
                                              'trademl.data.record_columns.is_distance': ( 'data_record_columns.html#is_distance',
                                                                                           'trademl/data/record_columns.py'),
+                                             'trademl.data.record_columns.limits_of': ( 'data_record_columns.html#limits_of',
+                                                                                        'trademl/data/record_columns.py'),
                                              'trademl.data.record_columns.list_columns': ( 'data_record_columns.html#list_columns',
                                                                                            'trademl/data/record_columns.py'),
                                              'trademl.data.record_columns.mean_sentiment': ( 'data_record_columns.html#mean_sentiment',

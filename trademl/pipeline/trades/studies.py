@@ -75,7 +75,7 @@ def changed(recipe: Recipe, model: TradeModel, values: Mapping[str, float], trad
 
 def tune_models(case: TradeCase, windows: StudyWindows, models: list[TradeModel], tell: Tell) -> dict[TradeModel, Tuned]:
     """A study of each model. Its trials are in `<store>/studies`: a run that was killed goes on where it was."""
-    from trademl.learn.studies import Best, complete_trials, run_trials  # optuna: only where something is searched for
+    from trademl.learn.studies import Best, complete_trials, courses, run_trials  # optuna: only where something is searched for
 
     rows, recipe, machine, trades = case.rows, case.recipe, case.machine(), case.recipe.teaching(case.rows)
 
@@ -88,13 +88,15 @@ def tune_models(case: TradeCase, windows: StudyWindows, models: list[TradeModel]
 
     search = open_trials(case, models)
     run_trials(search, score, report_best)
-    best, counted = search.best(), complete_trials(search)
+    best, counted, ran = search.best(), complete_trials(search), courses(search)
     found = {}
     for model in models:
         loss, values = best[model]
         pair = recipe, changed(recipe, model, values, trades)
         gain = guard_gain(rows, model, pair, windows, level=case.settings.tuning.level, machine=machine)
-        default = search_loss(rows, model, recipe, windows, machine)
+        default = ran[model].shipped
+        if default is None:  # a run that was stopped in its first trial, and went on with the others
+            default = search_loss(rows, model, recipe, windows, machine)
         found[model] = Tuned(values, loss, default, gain, counted[model])
     return found
 
