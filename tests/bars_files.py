@@ -36,10 +36,8 @@ def lines(frame, stamps=None, sep=",", header="time,open,high,low,close,volume",
     if stamps is None:
         stamps = "%Y-%m-%dT%H:%M:%SZ"
     times = frame.index.strftime(stamps) if isinstance(stamps, str) else stamps
-    rows = [
-        sep.join([t, *(f"{v:.{decimals}f}" for v in row[:4]), f"{row[4]:.15g}"])
-        for t, row in zip(times, frame[list(COLUMNS)].itertuples(index=False), strict=True)
-    ]
+    row = sep.join(["%s", *[f"%.{decimals}f"] * 4, "%.15g"])
+    rows = [row % values for values in zip(times, *(frame[name].tolist() for name in COLUMNS), strict=True)]
     return ([header.replace(",", sep)] if header else []) + rows
 
 
