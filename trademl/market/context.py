@@ -89,16 +89,19 @@ def checked_bars(time, *columns):
 def kept(method):
     """A method of `Context` whose results are kept, one for each set of arguments: arrays (..., n), read-only, or `HigherBars`."""
 
+    name = method.__name__
+
     @wraps(method)
     def once_each(self, *args):
-        key = (method.__name__, *args)
-        if key not in self._kept:
+        key = (name, *args)
+        value = self._kept.get(key)
+        if value is None:
             longer = self._longer
             while longer is not None and key not in longer._kept:
                 longer = longer._longer
             value = method(self, *args) if longer is None else longer._kept[key][..., -len(self) :]
-            self._kept[key] = read_only(value) if isinstance(value, np.ndarray) else value
-        return self._kept[key]
+            self._kept[key] = value = read_only(value) if isinstance(value, np.ndarray) else value
+        return value
 
     return once_each
 
