@@ -67,14 +67,19 @@ def resident_mib() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize() / 2**20
 
 
+def peak_mib() -> float:
+    """The most memory that this process has had (Linux). `ru_maxrss` would count what its parent had before the program began."""
+    status = Path("/proc/self/status").read_text()
+    return next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM")) / 1024
+
+
 def measured(path: Path) -> tuple[float, float]:
     """Processor seconds, and mebibytes at the peak beside the frame; in this process, which must be fresh."""
     read_records(path.with_name("warm.jsonl"))  # what is imported and set up once
     before, began = resident_mib(), time.process_time()
     report = read_records(path)
     took = time.process_time() - began
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    return took, peak - before - report.records.memory_usage(deep=True).sum() / 2**20
+    return took, peak_mib() - before - report.records.memory_usage(deep=True).sum() / 2**20
 
 
 def in_own_process(path: Path) -> tuple[float, float]:

@@ -114,14 +114,9 @@ def run_train(
     """
     settings = load_settings(overrides)
     check(settings.run.device)
-    inputs = pipeline.load_trades(flags)
-    due = is_due(inputs, settings) if if_due else None
-    if due is not None and not due.is_due:
-        nothing = dict.fromkeys(("run_id", "revision", "report", "output", "note", "gate"))
-        return nothing | {"status": "not_due", "exit": int(Exit.DONE), "headline": f"nothing was trained: {due.reason}", "advice": {}}
-    if not inputs.is_enough:
-        return _too_few(settings, inputs, output)
-    inputs.require_trainable()
+    untrained = _before_training(settings, flags, output, if_due=if_due)
+    if untrained is not None:
+        return untrained
     store = pipeline.trade_store(settings, flags.models_dir)
     store.check_line(pipeline.LINE)
     parameters = flags.job_parameters() | {"overrides": given(overrides)}
@@ -131,6 +126,22 @@ def run_train(
         stored = Stored(store.locate(result.summary["revision"]))
         summary = finish_revision_run(run, result, stored, moves_pointer=True)
     return summary | _copied(stored, output)
+
+
+def _before_training(settings: Settings, flags: pipeline.TradeFlags, output: str | None, *, if_due: bool) -> dict | None:
+    """What the command ends with where nothing is to be trained; None where it goes on. BadDataError as `run_train`.
+
+    The job is a process of its own and reads the log again: what is read here is let go before it starts.
+    """
+    inputs = pipeline.load_trades(flags)
+    due = is_due(inputs, settings) if if_due else None
+    if due is not None and not due.is_due:
+        nothing = dict.fromkeys(("run_id", "revision", "report", "output", "note", "gate"))
+        return nothing | {"status": "not_due", "exit": int(Exit.DONE), "headline": f"nothing was trained: {due.reason}", "advice": {}}
+    if not inputs.is_enough:
+        return _too_few(settings, inputs, output)
+    inputs.require_trainable()
+    return None
 
 
 def _copied(stored: Stored, output: str | None) -> dict:

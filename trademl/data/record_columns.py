@@ -43,7 +43,7 @@ TYPES = {
     Kind.TEXT: frozenset({str, type(None)}),
     Kind.LIST: frozenset({list, type(None)}),
 }
-EMPTY: Mapping = {}
+EMPTY: dict = {}
 
 
 def quoted(value: object, limit: int = 60) -> str:
@@ -52,7 +52,7 @@ def quoted(value: object, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[:limit]}..."
 
 # %% ../../nbs/19a_data_record_columns.ipynb #51820fa4
-def section_values(records: Sequence[dict], name: str, faults: dict[int, Fault]) -> list[Mapping]:
+def section_values(records: Sequence[dict], name: str, faults: dict[int, Fault]) -> list[dict]:
     """That section of every record; an empty one where it is absent or not an object."""
     found = [record.get(name) or EMPTY for record in records]
     if set(map(type, found)) <= {dict}:
@@ -76,15 +76,14 @@ class Part:
     values: Mapping[str, Sequence]  # key -> one value a row
 
 # %% ../../nbs/19a_data_record_columns.ipynb #5e1f0c2a
-def side_by_side(sections: Sequence[Mapping], keys: tuple[str, ...]) -> dict[str, list]:
+def side_by_side(sections: Sequence[dict], keys: tuple[str, ...]) -> dict[str, tuple]:
     """Values by key of sections that all have exactly these keys, in this order."""
-    values = list(chain.from_iterable(section.values() for section in sections))
-    return {key: values[place :: len(keys)] for place, key in enumerate(keys)}
+    return dict(zip(keys, zip(*map(dict.values, sections))))
 
 # %% ../../nbs/19a_data_record_columns.ipynb #a8086edb
-def parts_of(sections: list[Mapping]) -> list[Part]:
+def parts_of(sections: list[dict]) -> list[Part]:
     """The sections by their shape; empty ones are left out. Where shapes are many, one part with None for what is absent."""
-    shapes = [tuple(section) for section in sections]
+    shapes = list(map(tuple, sections))
     distinct = dict.fromkeys(shapes)
     if len(distinct) > MAX_SHAPES:
         keys = dict.fromkeys(chain.from_iterable(distinct))
