@@ -18,6 +18,7 @@ $(READY): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@echo "installing the workbench into .venv (about two minutes, 2.5 GB)"
 	@$(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[lab,test]'
+	@echo "compiling its kernels (about a minute)"
 	@$(BIN)/python -m trademl.explore
 	@touch $(READY)
 

@@ -3,7 +3,8 @@
 Run: python benchmarks/bot.py [MODELS_DIR]     (a store whose newest revision is of the embedded market; default: one is trained first)
 
 The libraries' line is the same ensemble: the revision's own XGBoost and LightGBM files, and a scikit-learn forest of as many trees and
-leaves (a revision keeps its forest as arrays). The bars are a random walk; the revision is loaded unsigned, in shadow.
+leaves (a revision keeps its forest as arrays). The bars are a random walk; the revision is loaded unsigned, in shadow. A decision is
+timed as a bot asks for it: each on the 2,000 bars up to the next close.
 """
 
 import statistics
@@ -42,7 +43,7 @@ print(seconds, int(peak) / 1024)
 """
 
 
-def walk(n=2_000) -> tuple[Bars, np.ndarray]:
+def walk(n) -> tuple[Bars, np.ndarray]:
     """A random walk of M15 bars, and a calendar."""
     rng = np.random.default_rng(0)
     time_s = 1_760_400_000 // 900 * 900 + 900 * np.arange(n)
@@ -53,13 +54,13 @@ def walk(n=2_000) -> tuple[Bars, np.ndarray]:
     return Bars(time_s, open_, high, low, close, rng.lognormal(4, 1, n)), time_s[::160]
 
 
-def quantiles_ms(call, repeats=REPEATS) -> tuple[float, float]:
-    """Median and 99th percentile of a call, milliseconds."""
-    call()
+def quantiles_ms(call, given=((),) * REPEATS) -> tuple[float, float]:
+    """Median and 99th percentile of a call, milliseconds; once for each of the arguments `given`."""
+    call(*given[0])
     spent = []
-    for _ in range(repeats):
+    for arguments in given:
         began = time.perf_counter()
-        call()
+        call(*arguments)
         spent.append(1e3 * (time.perf_counter() - began))
     return statistics.median(spent), float(np.quantile(spent, 0.99))
 
@@ -94,20 +95,24 @@ def fresh(models_dir: Path, folder: Path, bars: Bars, news: np.ndarray) -> tuple
 
 def main(models_dir: Path, folder: Path) -> None:
     """Print the table."""
-    bars, news = walk()
+    long, news = walk(2_000 + REPEATS)
+    tails = [(Bars(*(column[at : at + 2_000] for column in long)),) for at in range(REPEATS)]
+    ((bars,), calendar) = tails[0], Calendar(news, (), int(long.time[-1]) + 10**6)
     predictor = load_approved(models_dir, None, profile=3, expect=Expect("SYNTH"), mode="shadow")
-    last = int(bars.time[-1])
-    calendar, account = Calendar(news, (), last + 10**6), AccountState.opened(predictor.line, 3, 10_000.0)
+    account = AccountState.opened(predictor.line, 3, 10_000.0)
     x, policy = last_row(bars, news)[None], predictor.loaded.policy
-    now = datetime.fromtimestamp(last + 901, UTC)
+
+    def decide(tail):
+        return predictor.predict(tail, calendar, account, now=datetime.fromtimestamp(int(tail.time[-1]) + 901, UTC))
+
     seconds, memory = fresh(models_dir, folder, bars, news)
-    decision = quantiles_ms(lambda: predictor.predict(bars, calendar, account, now=now))
+    decision = quantiles_ms(decide, tails)
     ours, theirs = (quantiles_ms(call)[0] for call in (lambda: policy.probabilities(x), libraries(policy.revision, x)))
     measured = dict(zip(MARKS, (seconds, memory, *decision, ours), strict=True))
     print(f"{'':44}{'measured':>10}{'mark':>8}")
     for what, value in measured.items():
         print(f"{what:44}{value:10.3f}{MARKS[what]:8g}")
-    print(f"{'of the decision: last_row p50, ms':44}{quantiles_ms(lambda: last_row(bars, news))[0]:10.3f}")
+    print(f"{'of the decision: last_row p50, ms':44}{quantiles_ms(lambda tail: last_row(tail, news), tails)[0]:10.3f}")
     print(f"{'models through the libraries p50, ms':44}{theirs:10.3f}{'':8}{theirs / ours:8.0f}x ours")
 
 

@@ -39,6 +39,28 @@ def test_equal_windows_give_equal_bits_wherever_they_stand(x, window, start, dec
         np.testing.assert_array_equal(function(x[start:], window)[window - 1 :], function(x, window)[late])
 
 
+@settings(max_examples=60, deadline=None)
+@given(x=SERIES, window=WINDOWS, decay=st.sampled_from([1.0, 0.9, 0.5]))
+def test_the_newest_window_alone_has_the_bits_of_the_rolled_one(x, window, decay):
+    if len(x) < window:
+        return
+    assert ind.fold_newest(x, window, ind.mean_of(decay)) == ind.rolling_mean(x, window, decay)[-1]
+    assert ind.rank_newest(x, window) == ind.rolling_rank(x, window)[-1]
+    assert np.isnan(ind.rank_newest(np.append(x[1:], np.nan), window))
+
+
+def test_newest_means_of_long_windows_and_the_newest_atr_have_the_rolled_bits():
+    close = 60_000 * np.exp(np.cumsum(np.random.default_rng(3).normal(0, 0.002, 2_100)))
+    high, low = close * 1.001, close * 0.999
+    for end in range(1_900, 2_100, 13):
+        for span in (9, 20, 50, 200):
+            assert ind.ema_newest(close[:end], span) == ind.ema(close[:end], span)[-1]
+        for window in (14, 96, 1_843):
+            assert ind.mean_newest(close[:end], window) == ind.rolling_mean(close[:end], window)[-1]
+        bars = (high[:end], low[:end], close[:end])
+        assert ind.atr_newest(*bars) == ind.atr_sma(*bars)[-1]
+
+
 @settings(max_examples=40, deadline=None)
 @given(x=st.floats(1e-3, 1e6), window=WINDOWS, span=st.integers(2, 60))
 def test_a_constant_is_its_own_mean_exactly(x, window, span):

@@ -8,13 +8,14 @@ import pytest
 from small_trades import train
 
 from trademl.errors import UsageError
+from trademl.learn.studies import Course
 from trademl.pipeline import trades as pipeline
 from trademl.pipeline.trades.looks import recipe_parts
 from trademl.pipeline.trades.revision import lineage_of
 from trademl.pipeline.trades.studies import last_tuning, studies_record
 from trademl.trades.models import ENOUGH, TreeParams
 from trademl.trades.registry import TradeModel
-from trademl.trades.tuning import study_windows
+from trademl.trades.tuning import search_loss, study_windows
 from trademl.trades.walkforward import Recipe, folds_of, judge_model, ship_model
 from trademl.validate.bootstrap import Interval
 from trademl.validate.lineage import FitKind
@@ -113,6 +114,8 @@ def test_what_passes_the_guard_is_used_and_recorded(searched):
         assert (found["status"], found["trials"]) == ("used", 2)
         assert used.recipe.params[model] == replace(run.case.recipe.grown(model, len(run.case.rows)), **found["values"])
         assert found["loss"] <= found["default_loss"]
+        windows = study_windows(run.case.rows, run.case.recipe)
+        assert found["default_loss"] == search_loss(run.case.rows, model, run.case.recipe, windows, run.case.machine())
     assert told[-1][0] == told[-1][1] == 3
     assert last_tuning(used, "2026-01-02T00:00:00Z") == {"at": "2026-01-02T00:00:00Z", "trades": len(run.case.rows)}
     assert record["failed"]["tp_optimizer"] == {"status": "failed", "reason": "too few targets"}
@@ -137,7 +140,13 @@ def test_a_search_that_was_finished_is_not_searched_again(searched, monkeypatch)
     monkeypatch.setattr("trademl.pipeline.trades.studies.guard_gain", guard_of(0.1))
     scored = []
     monkeypatch.setattr("trademl.pipeline.trades.studies.search_loss", lambda *args: scored.append(args) or 0.5)
-    again = pipeline.with_studies(asked(run.case, tune_hyperparams=True, optuna_trials=3))
+    case = asked(run.case, tune_hyperparams=True, optuna_trials=3)
+    again = pipeline.with_studies(case)
     assert again.recipe.params == used.recipe.params
-    assert len(scored) == len(MODELS)  # the defaults' own loss; no trial
+    assert again.studies.tuned == used.studies.tuned
+    assert not scored
+    missing = dict.fromkeys(MODELS, Course((), (), shipped=None))  # a run that was stopped in its first trial
+    monkeypatch.setattr("trademl.pipeline.trades.studies.courses", lambda search: missing)
+    assert {found.default_loss for found in pipeline.with_studies(case).studies.tuned.values()} == {0.5}
+    assert len(scored) == len(MODELS)
     assert len(list(run.store.glob("studies/*.journal"))) == 1

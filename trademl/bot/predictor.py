@@ -18,7 +18,7 @@ from trademl.market.context import BAR_SECONDS, Bars
 from trademl.market.decision import expected_r
 from trademl.market.definitions import FEATURE_NAMES, NEWS
 from trademl.market.features import last_row
-from trademl.market.indicators import atr_sma
+from trademl.market.indicators import atr_newest
 from trademl.market.open_trade import OpenTrade
 from trademl.market.specs import CLASSES
 from trademl.risk.profiles import profile as profile_of
@@ -192,7 +192,7 @@ class Predictor:
         loaded, now = self.loaded, utc(now or utc_now())
         bars, changed = self._checked(bars_tail, now)
         x, news = _features(loaded, bars, Calendar.of(news_times))
-        atr = float(atr_sma(*(column[-15:] for column in (bars.high, bars.low, bars.close)))[-1])
+        atr = atr_newest(bars.high, bars.low, bars.close)
         judged = loaded.policy.judge(x[None], np.array([atr]))
         side, spec = int(judged.side[0]), loaded.policy.spec
         multiplier = self._multiplier(account_state, atr / bars.close[-1])
@@ -324,6 +324,7 @@ def _differ(before: Bars, now: Bars) -> bool:
     if np.count_nonzero(np.abs(is_now / was - 1) > SAME_PRICE) > shared / 2:
         raise TailError(
             TailFault.SYMBOL,
-            f"bars: most of the {shared:,} that the last call brought too have other prices now: another symbol's, or broker's",
+            f"bars: most of the {shared:,} that the last call brought too have other prices now: another symbol's, or broker's; "
+            "if these are right, load the revision anew to go on with them",
         )
     return True

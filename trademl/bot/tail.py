@@ -130,9 +130,10 @@ class TailRule:
 
     def _check_spacing(self, time: np.ndarray) -> None:
         step = np.diff(time)
-        if not len(step):
+        regular = np.count_nonzero(step == BAR_SECONDS)
+        if not len(step) or (regular == len(step) and time[0] % BAR_SECONDS == 0):  # a market without breaks: nothing else to ask
             return
-        usual = BAR_SECONDS if 2 * np.count_nonzero(step == BAR_SECONDS) > len(step) else int(np.median(step))
+        usual = BAR_SECONDS if 2 * regular > len(step) else int(np.median(step))
         if usual != BAR_SECONDS:
             raise TailError(TailFault.TIMEFRAME, f"bars: they open {usual} s apart, the models decide on bars of {BAR_SECONDS} s")
         if (step <= 0).any() or (time % BAR_SECONDS).any():

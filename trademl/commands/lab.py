@@ -3,8 +3,9 @@
 import os
 import shutil
 import sys
+from asyncio import gather, to_thread
 from collections.abc import Sequence
-from importlib import resources
+from importlib import import_module, resources
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -12,6 +13,10 @@ from trademl.errors import MissingExtraError, UsageError
 
 NOTEBOOKS = ("explore", "jobs")  # folders of nbs/ that a lab needs
 START = "nbs/explore/00_start.ipynb"
+READY = {  # notebook -> what its kernel does before it is opened
+    START: "import trademl.explore.start as _start; del _start",
+    "nbs/explore/labels.ipynb": "import trademl.explore.label_room as _room; _room.warm_up(); del _room",
+}
 SETTINGS = "settings.ini"
 MARK = "# This folder is a TradeML project: its notebooks work from here. `trademl config show` lists what can be set in this file.\n"
 
@@ -69,6 +74,38 @@ def run_lab(arguments: Sequence[str]) -> None:
     """Serve until the server is stopped."""
     # jsonschema checks one address format with a grammar that takes two seconds to build, and does without where it is not installed.
     sys.modules.setdefault("rfc3987_syntax", None)
-    from jupyterlab.labapp import main
+    from jupyterlab.labapp import LabApp
 
-    main(list(arguments))
+    class Lab(LabApp):
+        """JupyterLab whose server gets its first notebooks ready."""
+
+        @classmethod
+        def get_extension_package(cls) -> str:
+            return "jupyterlab"
+
+        @classmethod
+        def initialize_server(cls, *given, **options):
+            server = super().initialize_server(*given, **options)
+            server.io_loop.add_callback(ready_notebooks, server)
+            return server
+
+    Lab.launch_instance(list(arguments))
+
+
+async def ready_notebooks(server) -> None:
+    """What is opened first is got ready while the browser still loads the page, which else would wait for each in turn."""
+    # the page asks for a list of export formats, and a server that imports them for it answers nobody meanwhile
+    formats = to_thread(import_module, "nbconvert.exporters")
+    await gather(formats, *(_ready_kernel(server, notebook, code) for notebook, code in READY.items()))
+
+
+async def _ready_kernel(server, notebook: str, code: str) -> None:
+    """A kernel that has run `code`, in the session that the notebook joins when it is opened."""
+    if not (Path(server.root_dir) / notebook).is_file():
+        return
+    session = await server.session_manager.create_session(notebook, Path(notebook).name, "notebook", kernel_name="python3")
+    client = server.kernel_manager.get_kernel(session["kernel"]["id"]).client()
+    client.start_channels(iopub=False, stdin=False, hb=False, control=False)
+    client.execute(code, silent=True, store_history=False)
+    await client.get_shell_msg()
+    client.stop_channels()

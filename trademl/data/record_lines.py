@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from itertools import chain
+from itertools import chain, repeat
 from operator import itemgetter
 
 import numpy as np
@@ -81,11 +81,11 @@ def repeated_key(line: bytes) -> str:
 # %% ../../nbs/19b_data_record_lines.ipynb #1566de76
 def key_count(records: Sequence[dict]) -> int:
     """Keys of records, their sections and their sources; deeper ones are not counted."""
-    sections = [section for record in records for section in record.values() if type(section) is dict]
-    signals = [record["signal"] for record in records if type(record["signal"]) is dict]
-    sources = [signal["sources"] for signal in signals if type(signal.get("sources")) is list]
+    sections = [section for section in chain.from_iterable(map(dict.values, records)) if type(section) is dict]
+    signals = [signal for signal in map(itemgetter("signal"), records) if type(signal) is dict]
+    sources = [found for found in map(dict.get, signals, repeat("sources")) if type(found) is list]
     named = [source for source in chain.from_iterable(sources) if type(source) is dict]
-    return sum(len(keys) for keys in chain(records, sections, named))
+    return sum(map(len, chain(records, sections, named)))
 
 # %% ../../nbs/19b_data_record_lines.ipynb #0c8298d1
 def keys_add_up(text: bytes, keys: int) -> bool:

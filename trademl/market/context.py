@@ -38,14 +38,15 @@ COLUMNS = ("open", "high", "low", "close", "volume")
 
 
 def _check_spacing(time):
-    step = np.diff(time)
-    if (step < BAR_SECONDS).any():
+    step = time[1:] - time[:-1]
+    least = int(step.min(initial=2**62))
+    if least < BAR_SECONDS:
         row = int((step < BAR_SECONDS).argmax()) + 1
         where = f"bars row {row} ({iso_z(time[row])}): opens {step[row - 1]} s after row {row - 1}"
         raise BadDataError(f"{where}; M15 bars must be in order, at least {BAR_SECONDS} s apart")
-    if len(step) >= 96 and step.min() > BAR_SECONDS:
+    if len(step) >= 96 and least > BAR_SECONDS:
         raise BadDataError(
-            f"bars: no two of {len(time)} bars open {BAR_SECONDS} s apart (nearest: {step.min()} s); the features are defined on M15 bars"
+            f"bars: no two of {len(time)} bars open {BAR_SECONDS} s apart (nearest: {least} s); the features are defined on M15 bars"
         )
 
 # %% ../../nbs/31a_market_context.ipynb #5cbb8170

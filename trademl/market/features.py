@@ -22,14 +22,14 @@ from trademl.market.indicators import (
     ema,
     ema_bars,
     ema_newest,
+    fold,
     lead_in,
     mean_newest,
+    mean_of,
     moves,
     rank_newest,
     ratio,
-    rolling_mean,
     rolling_std,
-    rolling_sum,
     upward_share,
 )
 
@@ -122,17 +122,24 @@ def _emas(close):
     }
 
 
+def _folded(columns, windows, merge):
+    """The folds of one stack of columns (k, n) in windows of several lengths, which share their blocks."""
+    blocks = []
+    return (fold(columns, bars, merge, blocks) for bars in windows)
+
+
 def _means(near, higher):
     """Means of the close, the true range and the volume, and the trends of longer timeframes, whose closes are `higher` (4, NEAR)."""
-    stack, blocks = np.array([near.close, near.tr, near.volume, *higher]), []
-    means = {bars: rolling_mean(stack, bars, blocks=blocks) for bars in (5, 10, 20, 50, 96)}
-    trends = np.sign(means[20][3:6, -1:] - means[50][3:6, -1:])
+    windows, columns = (5, 10, 20, 50, 96), np.array([near.close, near.tr, near.volume, *higher])
+    of = dict(zip(windows, _folded(columns, windows, mean_of())))
+    trends = np.sign(of[20][3:6, -1:] - of[50][3:6, -1:])
     return {
-        ("mean", "close", 20): means[20][0],
-        ("mean", "tr", 96): means[96][1],
-        **{("mean", "volume", bars): means[bars][2] for bars in (10, 20, 50, 96)},
+        ("mean", "close", 20): of[20][0, -1:],
+        ("mean", "tr", 96): of[96][1, -1:],
+        ("mean", "volume", 96): lead_in(of[96][2], NEAR),
+        **{("mean", "volume", bars): of[bars][2, -1:] for bars in (10, 20, 50)},
         **{("higher_trend", seconds, 20, 50): trend for seconds, trend in zip((M30, H1, H4), trends)},
-        ("higher_trend", DAY_S, 5, 20): np.sign(means[5][6, -1:] - means[20][6, -1:]),
+        ("higher_trend", DAY_S, 5, 20): np.sign(of[5][6, -1:] - of[20][6, -1:]),
         ("higher_return", DAY_S): np.log(higher[3, -1:] / higher[3, -2:-1]),
     }
 
@@ -141,18 +148,18 @@ def _totals(near, higher):
     """RSI of the close and of hours and four hours, directional movement, sums of volume."""
     ups_and_downs = moves(np.array([near.close, *higher[1:3]]))
     directions = directional_moves(near.high, near.low, near.close)
-    stack, blocks = np.concatenate([*ups_and_downs, directions, [near.signed_volume, near.volume, near.paid]]), []
-    by_14, by_20, by_96 = (rolling_sum(stack, bars, blocks=blocks) for bars in (14, 20, 96))
-    rsi, h1, h4 = upward_share(by_14[:3], by_14[3:6])
+    columns = np.concatenate([*ups_and_downs, directions, [near.signed_volume, near.volume, near.paid]])
+    of_14, of_20, of_96 = _folded(columns, (14, 20, 96), lambda older, newer, *_: older + newer)
+    rsi, h1, h4 = upward_share(of_14[:3], of_14[3:6])
     return {
-        ("rsi",): rsi,
-        ("higher_rsi", H1): h1,
-        ("higher_rsi", H4): h4,
-        ("di",): ratio(by_14[6:8], by_14[8]),
-        ("total", "signed_volume", 20): by_20[9],
-        ("total", "volume", 20): by_20[10],
-        ("total", "volume", 96): by_96[10],
-        ("total", "paid", 96): by_96[11],
+        ("rsi",): lead_in(rsi, NEAR),
+        ("higher_rsi", H1): h1[-1:],
+        ("higher_rsi", H4): h4[-1:],
+        ("di",): ratio(of_14[6:8], of_14[8]),
+        ("total", "signed_volume", 20): of_20[9, -1:],
+        ("total", "volume", 20): of_20[10, -1:],
+        ("total", "volume", 96): of_96[10, -1:],
+        ("total", "paid", 96): of_96[11, -1:],
     }
 
 # %% ../../nbs/31c_market_features.ipynb #31cc0112

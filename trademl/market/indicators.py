@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['FEW_BLOCKS', 'EMA_TAIL', 'RANK_BLOCK', 'FEW_RANKS', 'fold', 'fold_newest', 'lead_in', 'rolling_sum', 'rolling_max',
            'rolling_min', 'mean_of', 'rolling_mean', 'mean_newest', 'ema_bars', 'ema', 'ema_newest', 'rolling_std',
-           'rolling_rank', 'rank_newest', 'ratio', 'position_in', 'bounded', 'lag', 'true_range', 'atr_sma', 'moves',
-           'upward_share', 'rsi_cutler', 'directional_moves', 'directional', 'HigherBars', 'higher_bars',
-           'so_far_today']
+           'rolling_rank', 'rank_newest', 'ratio', 'position_in', 'bounded', 'lag', 'true_range', 'atr_sma',
+           'atr_newest', 'moves', 'upward_share', 'rsi_cutler', 'directional_moves', 'directional', 'HigherBars',
+           'higher_bars', 'so_far_today']
 
 # %% ../../nbs/31_market_indicators.ipynb #a50c3e17
 import math
@@ -152,10 +152,11 @@ def rolling_std(x, window, ddof=0, blocks=None):
     """
 
     def merge(a, b, na, nb):
-        out, (mean, squares), (newer_mean, newer_squares) = np.empty(a.shape), a, b
-        step = newer_mean - mean
-        np.add(mean, step * (nb / (na + nb)), out=out[0])
-        np.add(squares + newer_squares, step * step * (na * nb / (na + nb)), out=out[1])
+        step, out = b[0] - a[0], a + b  # the sum is what the squares begin with
+        np.add(a[0], step * (nb / (na + nb)), out=out[0])
+        step *= step
+        step *= na * nb / (na + nb)
+        out[1] += step
         return out
 
     single = np.zeros((2, *x.shape))
@@ -257,6 +258,12 @@ def atr_sma(high, low, close, window=14):
     """
     high, low, close = (np.ascontiguousarray(x, np.float64) for x in (high, low, close))
     return rolling_mean(true_range(high, low, close), window)
+
+
+def atr_newest(high, low, close, window=14):
+    """The last value of `atr_sma`, to the last bit: a float, of as many bars and one before them."""
+    high, low, close = (np.asarray(x[-window - 1 :], np.float64) for x in (high, low, close))
+    return mean_newest(true_range(high, low, close), window)
 
 # %% ../../nbs/31_market_indicators.ipynb #31dd000d
 def moves(close):

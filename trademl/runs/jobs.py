@@ -198,6 +198,8 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any], kernel: "_K
     try:
         with _without("rfc3987_syntax"):  # two processor seconds of grammars, for a format that no notebook's schema asks for
             import papermill
+
+            from . import engine
     except ImportError as error:
         raise MissingExtraError("jobs need papermill: pip install 'trademl[lab]'") from error
     log = logging.getLogger("papermill")
@@ -210,6 +212,7 @@ def _execute(source: Path, target: Path, parameters: dict[str, Any], kernel: "_K
             parameters,
             kernel_name="python3",
             language="python",
+            engine_name=engine.NAME,
             progress_bar=False,
             execution_timeout=cell_timeout_s,
             kernel_manager_class=kernel.manager_class,

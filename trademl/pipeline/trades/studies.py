@@ -2,11 +2,11 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
+from typing import TYPE_CHECKING
 
 from trademl import __version__
 from trademl.errors import BadDataError
 from trademl.files import canonical_json, digest, jsonable
-from trademl.learn.studies import Best, Search, complete_trials, open_search, run_trials
 from trademl.pipeline.trades.case import Studies, TradeCase
 from trademl.pipeline.trades.looks import recipe_parts
 from trademl.pipeline.trades.stored import newest_tuning, trade_store
@@ -24,6 +24,9 @@ from trademl.trades.tuning import (
     usable_folds,
 )
 from trademl.trades.walkforward import Recipe
+
+if TYPE_CHECKING:
+    from trademl.learn.studies import Search
 
 Tell = Callable[[float, float, str], None]  # done, total, what is best so far
 
@@ -72,6 +75,8 @@ def changed(recipe: Recipe, model: TradeModel, values: Mapping[str, float], trad
 
 def tune_models(case: TradeCase, windows: StudyWindows, models: list[TradeModel], tell: Tell) -> dict[TradeModel, Tuned]:
     """A study of each model. Its trials are in `<store>/studies`: a run that was killed goes on where it was."""
+    from trademl.learn.studies import Best, complete_trials, courses, run_trials  # optuna: only where something is searched for
+
     rows, recipe, machine, trades = case.rows, case.recipe, case.machine(), case.recipe.teaching(case.rows)
 
     def score(model: str, values: Mapping[str, float], look: Callable) -> tuple[float, None]:
@@ -83,19 +88,23 @@ def tune_models(case: TradeCase, windows: StudyWindows, models: list[TradeModel]
 
     search = open_trials(case, models)
     run_trials(search, score, report_best)
-    best, counted = search.best(), complete_trials(search)
+    best, counted, ran = search.best(), complete_trials(search), courses(search)
     found = {}
     for model in models:
         loss, values = best[model]
         pair = recipe, changed(recipe, model, values, trades)
         gain = guard_gain(rows, model, pair, windows, level=case.settings.tuning.level, machine=machine)
-        default = search_loss(rows, model, recipe, windows, machine)
+        default = ran[model].shipped
+        if default is None:  # a run that was stopped in its first trial, and went on with the others
+            default = search_loss(rows, model, recipe, windows, machine)
         found[model] = Tuned(values, loss, default, gain, counted[model])
     return found
 
 
-def open_trials(case: TradeCase, models: list[TradeModel]) -> Search:
+def open_trials(case: TradeCase, models: list[TradeModel]) -> "Search":
     """The trials of this log, recipe and number of trials; another one has a journal of its own."""
+    from trademl.learn.studies import open_search
+
     settings, trials = case.settings, case.inputs.flags.trials
     defaults = {model: case.recipe.grown(model, case.recipe.teaching(case.rows)) for model in models}
     spaces = {str(model): space_around(model, defaults[model]) for model in models}

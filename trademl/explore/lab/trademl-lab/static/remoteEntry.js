@@ -1,8 +1,6 @@
 // A JupyterLab extension without a build: it runs an explorer's cells when its notebook is opened, so that its figures are there at once.
-// `trademl lab` is the only one to load it. While the start page is looked at, it gets the label explorer ready: plotly.js, and a kernel
-// that has imported what the explorer draws with, in the session that its notebook joins when it is opened.
+// `trademl lab` is the only one to load it. While the first page is looked at, it gets plotly.js ready.
 (() => {
-  const START = "nbs/explore/00_start.ipynb", LABELS = "nbs/explore/labels.ipynb";
   const begun = new WeakSet();
 
   function loadPlotly() {
@@ -16,17 +14,6 @@
       document.head.append(script);
     });
     window.trademlPlotly.catch(() => {}); // a view then asks its kernel for it
-  }
-
-  async function warmLabels(app) {
-    const sessions = app.serviceManager.sessions;
-    await sessions.ready;
-    if (await sessions.findByPath(LABELS)) return;
-    const notebook = { path: LABELS, name: "labels.ipynb", type: "notebook", kernel: { name: "python3" } };
-    const session = await sessions.startNew(notebook, { kernelConnectionOptions: { handleComms: false } }); // its notebook's connection does
-    const code = "import trademl.explore.label_room as _room; _room.warm_up(); del _room";
-    await session.kernel.requestExecute({ code, silent: true, store_history: false }).done;
-    session.dispose(); // the browser's side of it: the kernel stays
   }
 
   // A kernel that lives on still has the figures; a notebook that was saved under an earlier server has only the counts of its cells.
@@ -53,7 +40,6 @@
     id: "trademl-lab:explorers",
     autoStart: true,
     activate: (app) => {
-      if (decodeURI(window.location.pathname).endsWith(START)) warmLabels(app).catch(() => {}); // then it starts when it is opened
       app.restored.then(() => runExplorer(app, app.shell.currentWidget)).then(loadPlotly);
       app.shell.currentChanged.connect((_, change) => runExplorer(app, change.newValue));
     },
