@@ -54,11 +54,24 @@ def running():
         if os.environ.get("CI"):
             pytest.fail(line)
         pytest.skip(line)
+    for last in (False, False, True):
+        with _started(program) as server:
+            refusal = _wait(server)
+            if refusal is None:
+                yield server
+                return
+            if last or server.process.poll() is None:
+                pytest.fail(refusal)
+        # it has ended by itself: somebody else took one of its ports between the look and the start
+
+
+@contextlib.contextmanager
+def _started(program):
+    """The server on free ports and in a folder of its own, both gone afterwards."""
     folder, ports = Path(tempfile.mkdtemp(prefix="trademl-hub-")), _free_ports(len(PORTS))
     try:
         server = _start(program, folder, ports)
         try:
-            _wait(server)
             yield server
         finally:
             _stop(server)
@@ -92,18 +105,18 @@ def _start(program: str, folder: Path, numbers: list[int]) -> Server:
     return Server(ports["s3.port"], process, folder)
 
 
-def _wait(server: Server) -> None:
-    """Ready is a PUT that succeeds, not an open port."""
+def _wait(server: Server) -> str | None:
+    """None as soon as it is ready, which is a PUT that succeeds and not an open port; else why it is not."""
     client, end = s3_client(server.endpoint), time.monotonic() + READY_S
     while True:
         try:
             client.create_bucket(Bucket=BUCKET)
             client.put_object(Bucket=BUCKET, Key="ready", Body=b"1")
             client.delete_object(Bucket=BUCKET, Key="ready")
-            return
+            return None
         except Exception as refusal:
             if time.monotonic() > end or server.process.poll() is not None:
-                pytest.fail(f"the S3 server is not ready after {READY_S} s ({refusal}): {(server.folder / 'log').read_text()[-2000:]}")
+                return f"the S3 server is not ready after {READY_S} s ({refusal}): {(server.folder / 'log').read_text()[-2000:]}"
             time.sleep(0.1)
 
 
