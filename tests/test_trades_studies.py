@@ -146,7 +146,7 @@ def test_a_search_that_was_finished_is_not_searched_again(searched, monkeypatch)
     assert again.studies.tuned == used.studies.tuned
     assert not scored
     missing = dict.fromkeys(MODELS, Course((), (), shipped=None))  # a run that was stopped in its first trial
-    monkeypatch.setattr("trademl.pipeline.trades.studies.courses", lambda search: missing)
+    monkeypatch.setattr("trademl.learn.studies.courses", lambda search: missing)
     assert {found.default_loss for found in pipeline.with_studies(case).studies.tuned.values()} == {0.5}
     assert len(scored) == len(MODELS)
     assert len(list(run.store.glob("studies/*.journal"))) == 1

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['BAR_SECONDS', 'COLUMNS', 'SHARED_BARS', 'read_only', 'checked_bars', 'kept', 'once', 'Session', 'Schedule',
-           'schedule_at', 'Bars', 'Given', 'Windows', 'Context']
+           'schedule_at', 'Bars', 'Given', 'Candles', 'Windows', 'Longer', 'Context']
 
 # %% ../../nbs/31a_market_context.ipynb #a073044d
 from dataclasses import dataclass
@@ -217,6 +217,10 @@ class Given:
         """The calendar at the decision time."""
         return schedule_at(self.decision_time, *self._events)
 
+# %% ../../nbs/31a_market_context.ipynb #ffe33e48
+class Candles(Given):
+    """What a bar and its day say by themselves."""
+
     @once
     def candle_sign(self):
         """+1 for a bar that closed above its open, -1 below, 0 at it."""
@@ -251,8 +255,8 @@ class Given:
 SHARED_BARS = 10_000  # a longer context keeps no blocks
 
 
-class Windows(Given):
-    """`Given`, and what lies in its windows. Windows of several lengths over one column share their blocks (`fold`)."""
+class Windows(Candles):
+    """`Candles`, and what lies in its windows. Windows of several lengths over one column share their blocks (`fold`)."""
 
     @once
     def tr(self):
@@ -302,9 +306,36 @@ class Windows(Given):
         """Kept for a bot's tail; those of a trainer's years would fill the memory."""
         return None if len(self) > SHARED_BARS else self._kept.setdefault(("blocks", kind, name), [])
 
+# %% ../../nbs/31a_market_context.ipynb #a06714ee
+class Longer(Windows):
+    """`Windows`, and the same of longer timeframes, as far as their bars were complete."""
+
+    @kept
+    def higher(self, seconds):
+        """Completed bars of a longer timeframe, and which of them each row sees."""
+        return higher_bars(self.time, self.decision_time, self.close, seconds)
+
+    @kept
+    def higher_trend(self, seconds, fast, slow):
+        """Sign of SMA(fast) - SMA(slow) of a longer timeframe's closes."""
+        bars, blocks = self.higher(seconds), []
+        return bars.seen(np.sign(rolling_mean(bars.close, fast, blocks=blocks) - rolling_mean(bars.close, slow, blocks=blocks)))
+
+    @kept
+    def higher_rsi(self, seconds):
+        """RSI of a longer timeframe's closes over 14 changes, 0 to 1."""
+        bars = self.higher(seconds)
+        return bars.seen(rsi_cutler(bars.close))
+
+    @kept
+    def higher_return(self, seconds):
+        """Log return of the newest completed bar of a longer timeframe, close to close."""
+        bars = self.higher(seconds)
+        return bars.seen(np.log(bars.close / lag(bars.close, 1)))
+
 # %% ../../nbs/31a_market_context.ipynb #a06714ef
-class Context(Windows):
-    """What a feature may look at: `Windows`, and the indicators that several features share."""
+class Context(Longer):
+    """What a feature may look at: `Longer`, and the indicators that several features share."""
 
     @once
     def atr(self):
@@ -341,29 +372,6 @@ class Context(Windows):
         """|+DI - -DI| / (+DI + -DI), 0 to 1."""
         plus, minus = self.di()
         return ratio(np.abs(plus - minus), plus + minus)
-
-    @kept
-    def higher(self, seconds):
-        """Completed bars of a longer timeframe, and which of them each row sees."""
-        return higher_bars(self.time, self.decision_time, self.close, seconds)
-
-    @kept
-    def higher_trend(self, seconds, fast, slow):
-        """Sign of SMA(fast) - SMA(slow) of a longer timeframe's closes."""
-        bars, blocks = self.higher(seconds), []
-        return bars.seen(np.sign(rolling_mean(bars.close, fast, blocks=blocks) - rolling_mean(bars.close, slow, blocks=blocks)))
-
-    @kept
-    def higher_rsi(self, seconds):
-        """RSI of a longer timeframe's closes over 14 changes, 0 to 1."""
-        bars = self.higher(seconds)
-        return bars.seen(rsi_cutler(bars.close))
-
-    @kept
-    def higher_return(self, seconds):
-        """Log return of the newest completed bar of a longer timeframe, close to close."""
-        bars = self.higher(seconds)
-        return bars.seen(np.log(bars.close / lag(bars.close, 1)))
 
     @kept
     def di(self):
