@@ -436,3 +436,28 @@ def test_what_is_not_json_lines_says_what_to_do(tmp_path, content, what):
     path.write_bytes(content)
     with pytest.raises(BadDataError, match=what):
         read(path)
+
+
+@pytest.mark.parametrize("is_sorted", [True, False])
+def test_how_records_are_stacked_changes_nothing(tmp_path, monkeypatch, is_sorted):
+    numbers = range(60) if is_sorted else [*range(30, 60), *range(30)]
+    file = write(tmp_path / "features_1.jsonl", [record(n) for n in numbers] + [record(60, regime={"marketRegime": "odd"})])
+    whole = read(file)
+    monkeypatch.setattr("trademl.data.record_lines.BLOCK_BYTES", 2_048)
+    monkeypatch.setattr("trademl.data.records.STACK_ROWS", 7)
+    pieces = read(file)
+    assert pieces.records.equals(whole.records)
+    assert pieces.issues == whole.issues
+    assert found(whole, "unknown_choice")
+
+
+def test_a_folder_of_a_file_a_day_asks_for_no_mappings(tmp_path, monkeypatch):
+    """A process may have some 65,000; a mapping for each column of each file stopped at the 744th."""
+
+    def refused(*args):
+        raise OSError(12, "Cannot allocate memory")
+
+    for n in range(3):
+        write(tmp_path / f"features_{n}.jsonl", [record(n)])
+    monkeypatch.setattr("trademl.data.records.mmap.mmap", refused)
+    assert len(read(tmp_path).records) == 3

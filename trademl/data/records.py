@@ -84,12 +84,15 @@ class Hashed(io.RawIOBase):
 
 # %% ../../nbs/19d_data_records.ipynb #ae235fad
 FREE_TEXTS = ("id", "decision_drivers")
+STACK_ROWS = 1 << 15  # records that wait in small arrays before they are stacked
 
 
 def own_pages(parts: Sequence[np.ndarray]) -> np.ndarray:
-    """Arrays end to end, in pages of their own: let go, these return to the system. What many small arrays leave behind does not."""
+    """Arrays end to end, long ones in pages of their own: let go, these return to the system. What many small arrays leave does not."""
     n = sum(map(len, parts))
-    out = np.frombuffer(mmap.mmap(-1, max(n * parts[0].itemsize, 1)), parts[0].dtype, n)
+    if n < STACK_ROWS:  # a process may have some 65,000 mappings, and a bot may write a file a day
+        return np.concatenate(parts)
+    out = np.frombuffer(mmap.mmap(-1, n * parts[0].itemsize), parts[0].dtype, n)
     return np.concatenate(parts, out=out)
 
 
@@ -106,7 +109,10 @@ def stacked(blocks: Sequence[Block]) -> Block:
         parts = [block.columns.pop(name) for block in blocks]
         columns[name] = own_pages(parts) if isinstance(parts[0], np.ndarray) else own_words(parts, name)
     lines, ids, contents = (own_pages([getattr(block, name) for block in blocks]) for name in ("lines", "ids", "contents"))
-    words = {name: [hit for block in blocks for hit in block.strange.get(name, ())] for block in blocks for name in block.strange}
+    words: dict = {}
+    for block in blocks:
+        for name, hits in block.strange.items():
+            words.setdefault(name, []).extend(hits)
     return Block(columns, lines, ids, contents, words)
 
 # %% ../../nbs/19d_data_records.ipynb #ae235fae
@@ -143,9 +149,6 @@ def trailing_blank(blocks: Iterator[tuple[list[bytes], bool]]) -> Iterator[tuple
             yield lines[:end], is_open and end == len(lines)
 
 # %% ../../nbs/19d_data_records.ipynb #10796cec
-STACK_ROWS = 1 << 15  # records that wait in small arrays before they are stacked
-
-
 def read_file(path: Path, number: int, out: Gathered) -> None:
     """Read one file into `out`. BadDataError when it is empty, damaged, or no text at all."""
     with Hashed(path) as hashed, whole(path):
